@@ -1,0 +1,29 @@
+# make demo    the quick start: FedML simulations on handwritten digits, with a poisoner, undefended and defended
+# make test    everything that must hold: ruff, mypy, the tests, the examples in the documentation
+# make lint    ruff and mypy alone
+# make clean   remove the virtual environment and the results
+
+PYTHON ?= $(shell command -v python3.11 || echo python3)
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: demo test lint clean
+
+demo: $(VENV)/installed
+	$(BIN)/python -m benchmark run configs/quickstart.yaml --out results/quickstart
+
+test: lint
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+$(VENV)/installed: setup.cfg pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[test]'
+	touch $@
+
+clean:
+	rm -rf $(VENV) results

@@ -1,0 +1,134 @@
+"""A benchmark configuration: what is run against what, read from YAML and checked."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from itertools import product
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import Field, ValidationError, field_validator
+
+from fedml_gradcam_ae import __version__
+from fedml_gradcam_ae.settings import Parameters, SettingsError, explain
+
+
+class Data(Parameters):
+    """Which images, and how they are spread over the clients."""
+
+    name: Literal["digits"] = "digits"
+    partition: Literal["iid"] = "iid"
+
+
+class Model(Parameters):
+    """Which network."""
+
+    name: Literal["small_cnn"] = "small_cnn"
+
+
+class Training(Parameters):
+    """The federation itself, in FedML's terms."""
+
+    clients: int = Field(ge=2)
+    per_round: int = Field(ge=2)
+    rounds: int = Field(ge=1)
+    local_epochs: int = Field(ge=1)
+    optimizer: Literal["sgd", "adam"]
+    learning_rate: float = Field(gt=0)
+    weight_decay: float = Field(default=0.0, ge=0)
+    batch_size: int = Field(ge=1)
+
+
+class Config(Parameters):
+    """A whole benchmark: every attack x every defense x every seed is one simulation."""
+
+    name: str
+    data: Data
+    model: Model
+    federation: Training
+    attacks: list[dict[str, Any]]
+    defenses: list[dict[str, Any]]
+    vote_every: int = Field(default=3, ge=1, description="detection is measured in every so-manieth round")
+    seeds: list[int] = Field(min_length=1)
+
+    @field_validator("attacks", "defenses", mode="before")
+    @classmethod
+    def _name_the_type(cls, value: Any) -> Any:
+        if not isinstance(value, list) or not value:
+            raise ValueError("must be a list of types, such as [none, {type: gradcam_ae, alpha: 1.5}]")
+        entries = [{"type": entry} if isinstance(entry, str) else entry for entry in value]
+        for entry in entries:
+            if not isinstance(entry, dict) or not isinstance(entry.get("type"), str):
+                raise ValueError(f"each entry must be a type or a mapping with a type, found {entry!r}")
+        return entries
+
+    @field_validator("attacks", mode="after")
+    @classmethod
+    def _always_without_attack(cls, value: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """What a defense costs when nobody attacks is part of every result."""
+        quiet = {"type": "none"}
+        return [quiet, *(entry for entry in value if entry != quiet)]
+
+    def runs(self) -> list[Run]:
+        """Every simulation of this benchmark."""
+        return [
+            Run(
+                data=self.data,
+                model=self.model,
+                federation=self.federation,
+                attack=attack,
+                defense=defense,
+                vote_every=self.vote_every,
+                seed=seed,
+            )
+            for seed, attack, defense in product(self.seeds, self.attacks, self.defenses)
+        ]
+
+
+class Run(Parameters):
+    """One simulation."""
+
+    data: Data
+    model: Model
+    federation: Training
+    attack: dict[str, Any]
+    defense: dict[str, Any]
+    vote_every: int
+    seed: int
+
+    @property
+    def title(self) -> str:
+        """For a person."""
+        attack = "no attack" if self.attack["type"] == "none" else self.attack["type"]
+        defense = "undefended" if self.defense["type"] == "none" else self.defense["type"]
+        return f"{attack}, {defense}, seed {self.seed}"
+
+    @property
+    def folder(self) -> str:
+        """A readable name that ends in the hash of everything that the result depends on."""
+        content = json.dumps({"version": __version__, **self.model_dump()}, sort_keys=True)
+        parts = (self.attack["type"], self.defense["type"], f"seed{self.seed}")
+        readable = "--".join(part.replace(":", "-") for part in parts)
+        return f"{readable}--{hashlib.sha256(content.encode()).hexdigest()[:12]}"
+
+
+def read_config(path: Path) -> Config:
+    """Read a benchmark configuration.
+
+    Raises:
+        SettingsError: if the file cannot be read, is no YAML, or asks for something that does not exist.
+    """
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise SettingsError(f"The configuration {path} cannot be read: {error.strerror}.") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise SettingsError(f"The configuration {path} is not YAML: {error}") from None
+    if not isinstance(content, dict):
+        raise SettingsError(f"The configuration {path} must be a mapping, found {content!r}.")
+    try:
+        return Config(**content)
+    except ValidationError as error:
+        raise SettingsError(explain(error, str(path), "a benchmark configuration", Config.model_fields)) from None

@@ -1,0 +1,126 @@
+"""Running simulations: each one is FedML's, through the plug-in; a finished one is not run again."""
+
+from __future__ import annotations
+
+import json
+import os
+from contextlib import redirect_stdout
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import fedml
+from tqdm import tqdm
+
+import fedml_gradcam_ae
+from benchmark import data, models
+from benchmark.config import Config, Run
+from fedml_gradcam_ae import pictures
+from fedml_gradcam_ae.events import Event, Measured, RoundReport, listening
+from fedml_gradcam_ae.hooks import configuration
+from fedml_gradcam_ae.recorder import FolderRecorder, as_json
+
+Result = dict[str, Any]
+
+
+def run_all(config: Config, out: Path) -> list[tuple[Run, Result]]:
+    """Every run of a benchmark with its result, new or from an earlier time."""
+    fedml_gradcam_ae.register()
+    runs = config.runs()
+    for run in runs:
+        configuration.check(fedml_args(run))
+    finished = {run.folder: result for run in runs if (result := _load(out / run.folder)) is not None}
+    if finished:
+        print(f"{len(finished)} of {len(runs)} simulations are finished already (delete {out} to run them anew).")
+    missing = [run for run in runs if run.folder not in finished]
+    rounds = len(missing) * config.federation.rounds
+    with tqdm(total=rounds, unit="round", disable=not missing, dynamic_ncols=True) as bar:
+        for run in missing:
+            bar.set_description(run.title)
+            finished[run.folder] = _simulate(run, out / run.folder, bar)
+    return [(run, finished[run.folder]) for run in runs]
+
+
+def fedml_args(run: Run) -> SimpleNamespace:
+    """What FedML's YAML would hold for this run."""
+    federation = run.federation
+    args: dict[str, Any] = {
+        "training_type": "simulation",
+        "backend": "sp",
+        "federated_optimizer": "FedAvg",
+        "dataset": run.data.name,
+        "model": run.model.name,
+        "random_seed": run.seed,
+        "comm_round": federation.rounds,
+        "client_num_in_total": federation.clients,
+        "client_num_per_round": federation.per_round,
+        "epochs": federation.local_epochs,
+        "client_optimizer": federation.optimizer,
+        "learning_rate": federation.learning_rate,
+        "weight_decay": federation.weight_decay,
+        "batch_size": federation.batch_size,
+        "frequency_of_the_test": 1,
+        "enable_wandb": False,
+        "using_gpu": False,
+        "rank": 0,
+    }
+    for side, chosen in (("attack", run.attack), ("defense", run.defense)):
+        keys = {key: value for key, value in chosen.items() if key != "type"}
+        name = chosen["type"]
+        args[f"enable_{side}"] = name != "none"
+        args[f"{side}_type"] = name
+        if name.startswith(configuration.FEDML_PREFIX):
+            args.update(keys)
+        elif name != "none":
+            args[f"{side}_params"] = {"seed": run.seed, **keys}
+    return SimpleNamespace(**args)
+
+
+def _simulate(run: Run, folder: Path, bar: tqdm[Any]) -> Result:
+    """Run it; the result appears under its final name only when it is whole."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for leftover in folder.iterdir():  # of a run that was interrupted
+        leftover.unlink()
+    _write_json(folder / "config.json", run.model_dump())
+    accuracy: list[float] = []
+    reports: list[RoundReport] = []
+
+    def listen(event: Event) -> None:
+        if isinstance(event, RoundReport):
+            reports.append(event)
+        elif isinstance(event, Measured) and "Test/Acc" in event.values:
+            accuracy.append(event.values["Test/Acc"])
+            bar.update()
+
+    args = fedml_args(run)
+    with (
+        (folder / "fedml.log").open("w", encoding="utf-8") as log,
+        redirect_stdout(log),  # some of FedML's rules print
+        listening(listen, FolderRecorder(folder, pictures=False)),
+    ):
+        fedml.init(args)
+        device = fedml.device.get_device(args)
+        fedml.FedMLRunner(args, device, data.load(run), models.create(run)).run()
+
+    votes = [report for report in reports if report.number % run.vote_every == 0]
+    if votes and votes[-1].evidence:
+        last = votes[-1]
+        pictures.save(pictures.heat_maps(last), folder / f"round-{last.number:03d}-heat-maps.png")
+        pictures.save(pictures.errors(last), folder / f"round-{last.number:03d}-errors.png")
+    result: Result = {"accuracy": accuracy, "rounds": [as_json(report) for report in reports]}
+    _write_json(folder / "result.json", result)
+    return result
+
+
+def _load(folder: Path) -> Result | None:
+    try:
+        result: Result = json.loads((folder / "result.json").read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    return result
+
+
+def _write_json(path: Path, content: Any) -> None:
+    partial = path.with_suffix(".partial")
+    partial.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    os.replace(partial, path)

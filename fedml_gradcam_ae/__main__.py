@@ -1,0 +1,66 @@
+"""python -m fedml_gradcam_ae SCRIPT.py --cf CONFIG ...: run an unmodified FedML script with the plug-in on."""
+
+from __future__ import annotations
+
+import logging
+import runpy
+import sys
+from pathlib import Path
+
+USAGE = """\
+usage: python -m fedml_gradcam_ae SCRIPT.py --cf CONFIG.yaml [arguments of the script]
+
+Runs a FedML script as it is, with `defense_type` and `attack_type` of CONFIG.yaml taking effect,
+the plug-in's types and FedML's own."""
+
+
+def main(argv: list[str]) -> int:
+    """Run the script; 2 for a mistake in the command line or the configuration, told in one message."""
+    if not argv or argv[0] in ("-h", "--help"):
+        print(USAGE, file=sys.stdout if argv else sys.stderr)
+        return 0 if argv else 2
+    script = Path(argv[0])
+    if not script.is_file():
+        print(f"error: there is no script {script}\n\n{USAGE}", file=sys.stderr)
+        return 2
+
+    from fedml_gradcam_ae.settings import SettingsError
+
+    try:
+        _check_config_file(argv[1:])
+        _show_rounds()
+        from fedml_gradcam_ae import register
+
+        register()
+        # What `python SCRIPT.py` would find: its own arguments, and its folder in front of the path.
+        sys.argv = argv
+        sys.path[0] = str(script.resolve().parent)
+        runpy.run_path(str(script), run_name="__main__")
+    except SettingsError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def _check_config_file(arguments: list[str]) -> None:
+    """Answer a missing or broken configuration before the seconds that importing FedML takes."""
+    from fedml_gradcam_ae.yaml_file import read_sections
+
+    for option, value in zip(arguments, [*arguments[1:], ""], strict=True):
+        name, _, attached = option.partition("=")
+        if name in ("--cf", "--yaml_config_file"):
+            read_sections(attached or value)
+
+
+def _show_rounds() -> None:
+    """FedML's own log lines stay off, since they come by the dozen per round; ours are one or two."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("%(message)s"))
+    logger = logging.getLogger("fedml_gradcam_ae")
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    logger.propagate = False
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

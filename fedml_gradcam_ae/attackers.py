@@ -1,0 +1,62 @@
+"""Who attacks, and when: the part of a simulation's truth that no defense ever sees."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from fedml_gradcam_ae.federation import ClientId
+from fedml_gradcam_ae.images import seeded_generator
+from fedml_gradcam_ae.settings import AttackSettings, SettingsError
+
+
+def check_attackers(settings: AttackSettings, clients: Sequence[ClientId]) -> None:
+    """Raise SettingsError unless the clients can provide these attackers."""
+    asked = settings.attackers
+    if isinstance(asked, list):
+        if strangers := [client for client in asked if client not in clients]:
+            raise SettingsError(
+                f"attack_params.attackers: no client has the id {', '.join(map(repr, strangers))}; "
+                f"there are {len(clients)} clients, {clients[0]!r} to {clients[-1]!r}."
+            )
+    elif isinstance(asked, int) and asked > len(clients):
+        raise SettingsError(f"attack_params.attackers: found {asked} attackers, but there are {len(clients)} clients.")
+    if settings.last_round is not None and settings.last_round < settings.first_round:
+        raise SettingsError(
+            f"attack_params: last_round must not be before first_round, "
+            f"found {settings.last_round} before {settings.first_round}."
+        )
+
+
+def attackers_in_round(
+    settings: AttackSettings, number: int, clients: Sequence[ClientId], present: Sequence[ClientId]
+) -> list[int]:
+    """Positions in `present` of the clients that attack in this round.
+
+    Args:
+        settings: how many or which, drawn when, attacking in which rounds.
+        number: the round t, from 1.
+        clients: everybody who may take part in the federation.
+        present: who takes part in this round.
+
+    Returns:
+        Positions in ascending order. Attackers drawn once for the run attack when they take part.
+    """
+    if number < settings.first_round or (settings.last_round is not None and number > settings.last_round):
+        return []
+    if isinstance(settings.attackers, list):
+        chosen = set(settings.attackers)
+    elif settings.redraw == "every_round":
+        chosen = _draw(settings, present, number)
+    else:
+        chosen = _draw(settings, clients, 0)
+    return [position for position, client in enumerate(present) if client in chosen]
+
+
+def _draw(settings: AttackSettings, pool: Sequence[ClientId], number: int) -> set[ClientId]:
+    asked = settings.attackers
+    assert not isinstance(asked, list)
+    count = max(1, round(asked * len(pool))) if isinstance(asked, float) else min(asked, len(pool))
+    order = torch.randperm(len(pool), generator=seeded_generator(settings.seed, 0, number))
+    return {pool[int(position)] for position in order[:count]}

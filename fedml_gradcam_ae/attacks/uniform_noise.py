@@ -1,0 +1,53 @@
+"""Uniform noise: the attacker's honest model plus U(low, high) on every weight and bias.
+
+Source: the published GradCAM-AE code attacks like this, with U(1, 2), where the paper describes
+the constrained perturbation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from pydantic import Field, model_validator
+from torch import Tensor
+
+from fedml_gradcam_ae.federation import Round
+from fedml_gradcam_ae.images import seeded_generator
+from fedml_gradcam_ae.registry import register_attack
+from fedml_gradcam_ae.settings import AttackSettings
+
+
+@register_attack("uniform_noise")
+class UniformNoise:
+    """Every attacker draws its own noise; BatchNorm's running statistics stay honest."""
+
+    class Settings(AttackSettings):
+        """The authors' code has U(1, 2)."""
+
+        low: float = Field(default=1.0, description="the least that is added to a weight")
+        high: float = Field(default=2.0, description="the most that is added to a weight")
+
+        @model_validator(mode="after")
+        def _check_range(self) -> UniformNoise.Settings:
+            if self.low > self.high:
+                raise ValueError(f"low must not exceed high, found low {self.low} and high {self.high}")
+            return self
+
+    def __init__(self, settings: UniformNoise.Settings) -> None:
+        self.settings = settings
+
+    def poison(self, round: Round, attackers: Sequence[int]) -> list[dict[str, Tensor]]:
+        """One noisy upload for each position in `attackers`."""
+        trained = {name for name, _ in round.network.named_parameters()}
+        generator = seeded_generator(self.settings.seed, 1, round.number)
+        low, span = self.settings.low, self.settings.high - self.settings.low
+
+        def noisy(tensor: Tensor) -> Tensor:
+            noise = torch.rand(tensor.shape, generator=generator, dtype=tensor.dtype)
+            return tensor + low + span * noise.to(tensor.device)
+
+        return [
+            {name: noisy(tensor) if name in trained else tensor for name, tensor in round.uploads[attacker].items()}
+            for attacker in attackers
+        ]

@@ -1,0 +1,1 @@
+"""One defense per file, each registered by its decorator."""

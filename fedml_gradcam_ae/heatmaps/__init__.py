@@ -1,0 +1,7 @@
+"""Grad-CAM heat maps of many uploads on the same probe images."""
+
+from fedml_gradcam_ae.heatmaps.gradcam import grad_cam
+from fedml_gradcam_ae.heatmaps.layer import find_target_layer
+from fedml_gradcam_ae.heatmaps.scaling import min_max, resize
+
+__all__ = ["find_target_layer", "grad_cam", "min_max", "resize"]

@@ -1,0 +1,59 @@
+"""Grad-CAM by Captum: the maps of K uploads on M images."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from captum.attr import LayerGradCam
+from torch import Tensor, nn
+from torch.func import functional_call
+
+
+def grad_cam(
+    network: nn.Module,
+    uploads: Sequence[Mapping[str, Tensor]],
+    images: Tensor,
+    layer: str,
+    labels: Tensor | None = None,
+) -> Tensor:
+    r"""Heat maps L = ReLU(sum_m alpha_m A^m), alpha_m = mean over positions of dY^c/dA^m.
+
+    Source: the paper's (11) and (12); A^m are the feature maps of `layer`, Y^c the score of class c before
+    softmax. The uploads are never copied into the network: `functional_call` runs it on each one's tensors.
+    Every parameter is a constant there, so the gradient is taken from the scores down to `layer` only.
+
+    Args:
+        network: the architecture; its own weights do not matter. It is run in eval mode.
+        uploads: K state dicts that fit it.
+        images: (images, channels, height, width), on the network's device.
+        layer: dotted name of a module with 4-D output.
+        labels: (images,), the class c of each image; None takes each upload's own arg-max class.
+
+    Returns:
+        (clients, images, height, width), on the network's device; an upload that the network cannot
+        run, or whose arithmetic overflows, has NaN or infinity in its maps.
+    """
+    target = network.get_submodule(layer)
+    was_training = network.training
+    network.eval()
+    try:
+        return torch.stack([_maps_of(network, target, upload, images, labels) for upload in uploads])
+    finally:
+        network.train(was_training)
+
+
+def _maps_of(
+    network: nn.Module, target: nn.Module, upload: Mapping[str, Tensor], images: Tensor, labels: Tensor | None
+) -> Tensor:
+    tensors = {name: tensor.detach().to(images.device) for name, tensor in upload.items()}
+
+    def score(batch: Tensor) -> Tensor:
+        scores: Tensor = functional_call(network, tensors, (batch,))
+        if labels is None:
+            return scores.max(dim=1).values
+        return scores.gather(1, labels[:, None])[:, 0]
+
+    maps = LayerGradCam(score, target).attribute(images, relu_attributions=True)
+    assert isinstance(maps, Tensor)  # one layer with one output gives one tensor
+    return maps.detach()[:, 0]

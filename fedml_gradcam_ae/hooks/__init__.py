@@ -1,0 +1,36 @@
+"""The only code that touches FedML: what is patched, and how it is undone.
+
+Each file patches one part of FedML; each patch says in one line what it mends. docs/fedml.md lists them all.
+"""
+
+from __future__ import annotations
+
+import warnings
+
+from fedml_gradcam_ae.hooks.patching import Patches
+
+_patches: Patches | None = None
+
+
+def install() -> None:
+    """Patch FedML; a second call changes nothing."""
+    global _patches
+    if _patches is not None:
+        return
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="pkg_resources is deprecated")
+        import fedml  # noqa: F401  (takes seconds: only here, never when the plug-in is imported)
+    from fedml_gradcam_ae.hooks import attacker, configuration, defender, metrics, sp, startup
+
+    patches = Patches()
+    for part in (configuration, startup, metrics, attacker, defender, sp):
+        part.patch(patches)
+    _patches = patches
+
+
+def uninstall() -> None:
+    """Give FedML its own attributes back; without `install` before, nothing happens."""
+    global _patches
+    if _patches is not None:
+        _patches.undo()
+        _patches = None

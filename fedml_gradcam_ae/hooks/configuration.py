@@ -1,0 +1,179 @@
+"""What the user's FedML configuration asks for, checked before anything runs."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import fedml.arguments
+from pydantic import ValidationError
+
+from fedml_gradcam_ae import registry
+from fedml_gradcam_ae.attackers import check_attackers
+from fedml_gradcam_ae.hooks import builtin
+from fedml_gradcam_ae.hooks.patching import Patches
+from fedml_gradcam_ae.settings import (
+    AttackSettings,
+    DefenseSettings,
+    Parameters,
+    SettingsError,
+    explain,
+    read_settings,
+    unknown,
+)
+from fedml_gradcam_ae.yaml_file import read_sections
+
+FEDML_PREFIX = "fedml:"
+
+
+@dataclass(frozen=True)
+class Requested:
+    """A type that the user turned on: one of ours (`cls` is set) or FedML's own."""
+
+    name: str
+    settings: Parameters
+    cls: type[Any] | None = None
+
+    def build(self) -> Any:
+        """A new instance of our class."""
+        assert self.cls is not None
+        return self.cls(self.settings)
+
+
+@dataclass(frozen=True)
+class Side:
+    """The words that FedML uses for one of the two sides, defense or attack."""
+
+    word: str
+    ours: Any
+    base: type[Parameters]
+    fedml: Mapping[str, type[builtin.Keys]]
+    more_keys: tuple[str, ...] = ()
+
+    @property
+    def section(self) -> str:
+        """The section of the YAML, `defense_args`."""
+        return f"{self.word}_args"
+
+    @property
+    def params(self) -> str:
+        """The key that holds a plug-in type's parameters, `defense_params`."""
+        return f"{self.word}_params"
+
+
+DEFENSE = Side("defense", registry.defenses, DefenseSettings, builtin.DEFENSES)
+ATTACK = Side("attack", registry.attacks, AttackSettings, builtin.ATTACKS, more_keys=("attack_prob",))
+
+
+def patch(patches: Patches) -> None:
+    """Answer an unreadable configuration file."""
+    patches.replace(
+        fedml.arguments.Arguments,
+        "load_yaml_config",
+        lambda _self, path: read_sections(path) if path else None,
+        mends="FedML takes a missing or broken YAML file for an empty one",
+    )
+
+
+def check(args: Any) -> None:
+    """Raise SettingsError for anything about defenses and attacks in FedML's args that cannot work."""
+    for side in (DEFENSE, ATTACK):
+        found = requested(side, args)
+        if found is not None:
+            _check_section(side, args, found)
+            _check_path(side, args, found)
+
+
+def requested(side: Side, args: Any) -> Requested | None:
+    """The type that is turned on for one side, with its checked parameters.
+
+    Raises:
+        SettingsError: for an unknown type, an unknown key, a wrong kind of value or a value out of range.
+    """
+    enabled = getattr(args, f"enable_{side.word}", False)
+    if not isinstance(enabled, bool):
+        raise SettingsError(f"enable_{side.word} must be true or false, found {enabled!r}.")
+    if not enabled:
+        return None
+    ours = side.ours()
+    asked = getattr(args, f"{side.word}_type", None)
+    if not isinstance(asked, str):
+        names = ", ".join([*sorted(ours), *sorted(side.fedml)])
+        raise SettingsError(f"{side.word}_type must name a type, found {asked!r}. Valid: {names}.")
+    name = asked.strip()
+    if name in ours:
+        model = getattr(ours[name], "Settings", side.base)
+        settings = read_settings(model, getattr(args, side.params, None), side.params, name)
+        if isinstance(settings, AttackSettings):
+            check_attackers(settings, range(int(args.client_num_in_total)))
+        return Requested(name, settings, ours[name])
+    own = name.removeprefix(FEDML_PREFIX)
+    if own not in side.fedml:
+        raise SettingsError(unknown(f"{side.word}_type {name!r}", name, [*ours, *side.fedml]))
+    return Requested(own, _read_flat(side, own, args))
+
+
+def _read_flat(side: Side, name: str, args: Any) -> builtin.Keys:
+    """FedML's own keys stand flat among all of its args."""
+    model = side.fedml[name]
+    values = {key: getattr(args, key) for key in model.model_fields if hasattr(args, key)}
+    try:
+        keys = model(**values)
+    except ValidationError as error:
+        raise SettingsError(explain(error, side.section, name, model.model_fields)) from None
+    if getattr(args, side.params, None) is not None:
+        raise SettingsError(
+            f"{side.params} is for the plug-in's own types; {name} is FedML's: "
+            f"write its keys straight under {side.section}: {', '.join(model.model_fields) or 'it has none'}."
+        )
+    clients = int(args.client_num_per_round)
+    if isinstance(keys, builtin.Krum) and 2 * keys.byzantine_client_num + 2 > clients - keys.krum_param_m:
+        most = max(0, (clients - keys.krum_param_m - 2) // 2)
+        raise SettingsError(
+            f"{side.section}.byzantine_client_num: FedML's {name} needs 2 * byzantine_client_num + 2 <= "
+            f"client_num_per_round - krum_param_m, found 2 * {keys.byzantine_client_num} + 2 > "
+            f"{clients} - {keys.krum_param_m}; at most {most} here."
+        )
+    if isinstance(keys, builtin.Byzantine) and keys.byzantine_client_num > clients:
+        raise SettingsError(
+            f"{side.section}.byzantine_client_num: found {keys.byzantine_client_num} attackers, "
+            f"but {clients} clients per round."
+        )
+    return keys
+
+
+def _check_section(side: Side, args: Any, found: Requested) -> None:
+    """Unknown keys: FedML forgets which section a key stood in, so the file is read once more."""
+    path = getattr(args, "yaml_config_file", "")
+    section = read_sections(path).get(side.section, {}) if path else {}
+    own = {f"enable_{side.word}", f"{side.word}_type", side.params, *side.more_keys}
+    flat = {key for model in side.fedml.values() for key in model.model_fields}
+    for key in section:
+        if found.cls is not None and key in type(found.settings).model_fields:
+            raise SettingsError(f"{side.section}.{key}: a key of {found.name} stands inside {side.params}.")
+        if key not in own | flat:
+            model = type(found.settings)
+            valid = own if found.cls is not None else {*own, *model.model_fields} - {side.params}
+            raise SettingsError(unknown(f"key {key!r} in {side.section}", str(key), valid))
+
+
+def _check_path(side: Side, args: Any, found: Requested) -> None:
+    """FedML's paths differ in what they honor: say so at once instead of running undefended."""
+    training_type, backend = getattr(args, "training_type", None), getattr(args, "backend", None)
+    if (training_type, backend) != ("simulation", "sp"):
+        if found.cls is not None:
+            raise SettingsError(
+                f"{side.word}_type {found.name} works with training_type: simulation and backend: sp so far, "
+                f"found {training_type} and {backend}."
+            )
+        return
+    optimizer = getattr(args, "federated_optimizer", None)
+    if optimizer != "FedAvg":
+        raise SettingsError(
+            f"federated_optimizer: {optimizer} would ignore enable_{side.word} under backend: sp; "
+            "only FedAvg honors it."
+        )
+    if side is DEFENSE and found.cls is None and found.name in builtin.DEFECTS:
+        warnings.warn(f"FedML's {found.name}: {builtin.DEFECTS[found.name]}.", stacklevel=2)

@@ -1,0 +1,144 @@
+"""FedMLDefender: the plug-in's defenses, and unusable uploads kept from every defense."""
+
+from __future__ import annotations
+
+import logging
+from collections import OrderedDict
+from time import perf_counter
+from typing import Any
+
+from fedml.core.security.defense.defense_base import BaseDefenseMethod
+from fedml.core.security.fedml_defender import FedMLDefender
+
+from fedml_gradcam_ae.federation import Round, Verdict, sample_weights, screen
+from fedml_gradcam_ae.hooks import configuration
+from fedml_gradcam_ae.hooks.attacker import with_type
+from fedml_gradcam_ae.hooks.federation import Federation, Uploads, current
+from fedml_gradcam_ae.hooks.patching import Patches
+
+log = logging.getLogger("fedml_gradcam_ae")
+
+
+class PluginDefense(BaseDefenseMethod):  # type: ignore[misc]  # fedml has no types
+    """One of our defenses behind FedML's interface; what it does is in `judge`, called by the patch below."""
+
+    def __init__(self, defense: Any) -> None:
+        self.defense = defense
+        self.excluded: list[int] = []
+
+    def judge(self, round: Round) -> Verdict:
+        """The defense's verdict on usable uploads."""
+        verdict: Verdict = self.defense.judge(round)
+        self.excluded = [i for i, out in enumerate(verdict.excluded) if out]
+        return verdict
+
+    def get_malicious_client_idxs(self) -> list[int]:
+        """Positions, as FedML wants them, of the uploads left out in the last round."""
+        return self.excluded
+
+
+def patch(patches: Patches) -> None:
+    """Teach FedMLDefender our types, and screen the uploads in front of FedML's."""
+    stock_init = FedMLDefender.init
+    stock_is_before = FedMLDefender.is_defense_before_aggregation
+    stock_defend = FedMLDefender.defend_before_aggregation
+
+    def init(self: Any, args: Any) -> None:
+        requested = configuration.requested(configuration.DEFENSE, args)
+        if requested is None:
+            stock_init(self, args)
+        elif requested.cls is None:
+            stock_init(self, with_type(args, "defense_type", requested.name))
+        else:
+            self.args = args
+            self.is_enabled = True
+            self.defense_type = requested.name
+            self.defender = PluginDefense(requested.build())
+
+    patches.replace(FedMLDefender, "init", init, mends="a closed list of types, whose keys are not checked")
+
+    def is_defense_before_aggregation(self: Any) -> bool:
+        return isinstance(self.defender, PluginDefense) or bool(stock_is_before(self))
+
+    patches.replace(
+        FedMLDefender,
+        "is_defense_before_aggregation",
+        is_defense_before_aggregation,
+        mends="a hard-coded list of types that act before the aggregation",
+    )
+
+    def defend_before_aggregation(
+        self: Any, raw_client_grad_list: Uploads, extra_auxiliary_info: Any = None
+    ) -> Uploads:
+        federation = current()
+        if federation is None:
+            result: Uploads = stock_defend(self, raw_client_grad_list, extra_auxiliary_info)
+            return result
+        round = screen(federation.round(raw_client_grad_list, extra_auxiliary_info))
+        federation.judged = round
+        if isinstance(self.defender, PluginDefense):
+            verdict = self.defender.judge(round) if round.uploads else _nobody_left(0)
+            federation.verdict = verdict
+            return hand_back(verdict, round)
+        return _run_stock(lambda uploads: stock_defend(self, uploads, extra_auxiliary_info), round, federation)
+
+    patches.replace(
+        FedMLDefender,
+        "defend_before_aggregation",
+        defend_before_aggregation,
+        mends="a defense learns neither who uploaded nor on what network, and one broken upload stops the server",
+    )
+
+
+def hand_back(verdict: Verdict, round: Round) -> Uploads:
+    """What FedML is to average: the kept uploads with their weights, or the one model that stands for them."""
+    if verdict.model is not None:
+        return [(1.0, OrderedDict(verdict.model))]
+    assert verdict.weights is not None  # Verdict has weights or a model
+    kept = [(weight, upload) for weight, upload in zip(verdict.weights, round.uploads, strict=True) if weight > 0]
+    return kept or [(1.0, OrderedDict(round.global_model))]
+
+
+def _run_stock(defend: Any, round: Round, federation: Federation) -> Uploads:
+    """One of FedML's own defenses, on the usable uploads; a list is kept aside since some of them empty theirs."""
+    uploads = list(zip(round.samples, round.uploads, strict=True))
+    start = perf_counter()
+    try:
+        kept: Uploads = defend(list(uploads)) if uploads else []
+    except Exception as error:
+        if not round.rejected:
+            raise
+        # Without the broken uploads too few may be left for the rule; that must not stop the server.
+        log.warning("round %s: FedML's defense gave up on what was left: %s", round.number, error)
+        kept = []
+    seconds = perf_counter() - start
+    if not kept:
+        federation.verdict = _nobody_left(len(uploads), seconds)
+        return [(1.0, OrderedDict(round.global_model))]
+    federation.verdict = _describe(kept, uploads, seconds)
+    return kept
+
+
+def _nobody_left(clients: int, seconds: float = 0.0) -> Verdict:
+    return Verdict(
+        flagged=[True] * clients,
+        excluded=[True] * clients,
+        weights=[0.0] * clients,
+        seconds={"total": seconds},
+    )
+
+
+def _describe(kept: Uploads, uploads: Uploads, seconds: float) -> Verdict | None:
+    """What a FedML defense left out: the uploads that are not among those it returned, or have no weight there.
+
+    None for a rule that returns new models (clipping, say), since those cannot be told apart by client.
+    """
+    given = {id(upload) for _, upload in uploads}
+    weights = {id(upload): float(weight) for weight, upload in kept}
+    if not set(weights) <= given:
+        return None
+    shares = [weights.get(id(upload), 0.0) for _, upload in uploads]
+    excluded = [share <= 0 for share in shares]
+    return Verdict(
+        flagged=excluded, excluded=excluded, weights=sample_weights(shares, excluded), seconds={"total": seconds}
+    )

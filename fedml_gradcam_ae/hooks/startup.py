@@ -1,0 +1,64 @@
+"""A quiet, offline start: FedML asks its vendor's server and rearranges the process only for those who track."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import fedml
+import fedml.core.mlops
+import fedml.runner
+
+from fedml_gradcam_ae.hooks import configuration
+from fedml_gradcam_ae.hooks.patching import Patches
+
+
+def patch(patches: Patches) -> None:
+    """Replace `fedml.init` and the trace file that a runner leaves behind."""
+    stock_init = fedml.init
+
+    def init(args: Any = None, check_env: bool = True, should_init_logs: bool = True) -> Any:
+        if args is None:
+            args = fedml.load_arguments(fedml._global_training_type, fedml._global_comm_backend)
+        configuration.check(args)
+        if tracks(args):
+            return stock_init(args, check_env, should_init_logs)
+        with Patches() as quiet:
+            quiet.replace(
+                fedml,
+                "get_env_version",
+                lambda: os.environ.get("FEDML_ENV_VERSION", "release"),
+                mends="reading the version makes ~/.fedml and writes a file there",
+            )
+            quiet.replace(
+                fedml.core.mlops,
+                "fetch_config",
+                lambda *_args, **_kwargs: False,
+                mends="five requests to the vendor's server, without a timeout, tracking or not",
+            )
+            return stock_init(args, check_env=False, should_init_logs=False)
+
+    patches.replace(
+        fedml,
+        "init",
+        init,
+        mends="phones home, replaces sys.stdout.write and sys.excepthook, makes ./logs; checks no setting",
+    )
+
+    stock_trace = fedml.runner.FedMLRunner.log_runner_result
+
+    def log_runner_result() -> None:
+        if tracks(fedml.core.mlops.MLOpsStore.mlops_args):
+            stock_trace()
+
+    patches.replace(
+        fedml.runner.FedMLRunner,
+        "log_runner_result",
+        staticmethod(log_runner_result),
+        mends="every run leaves a file named by its process under ~/.fedml/fedml_trace",
+    )
+
+
+def tracks(args: Any) -> bool:
+    """Whether the user asks for FedML's own tracking platform."""
+    return bool(getattr(args, "using_mlops", False)) or getattr(args, "enable_tracking", False) is True

@@ -1,0 +1,111 @@
+"""The record of a run: JSON lines and pictures in a folder, log lines, and wandb where FedML has it on."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+from collections.abc import Mapping
+from dataclasses import asdict
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from fedml_gradcam_ae.events import ClientReport, Event, Measured, RoundReport
+from fedml_gradcam_ae.federation import ClientId
+
+log = logging.getLogger("fedml_gradcam_ae")
+
+
+class FolderRecorder:
+    """Appends to `rounds.jsonl` and `metrics.jsonl` in a folder, and draws two pictures of every judged round.
+
+    Every line carries the time at which its run started, so that several runs may share a folder.
+    """
+
+    def __init__(self, folder: str | Path, pictures: bool = True) -> None:
+        self.folder = Path(folder)
+        self.pictures = pictures
+        self.run = datetime.now().astimezone().isoformat(timespec="seconds")
+
+    def __call__(self, event: Event) -> None:
+        """Record one event; a listener for `events.listening`."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        if isinstance(event, Measured):
+            self._append("metrics.jsonl", {"round": event.number, **event.values})
+            return
+        self._append("rounds.jsonl", as_json(event))
+        if self.pictures and "heat_maps" in event.evidence:
+            from fedml_gradcam_ae import pictures  # matplotlib takes its time: only where a picture is drawn
+
+            pictures.save(pictures.heat_maps(event), self.folder / f"round-{event.number:03d}-heat-maps.png")
+            pictures.save(pictures.errors(event), self.folder / f"round-{event.number:03d}-errors.png")
+
+    def _append(self, name: str, line: Mapping[str, Any]) -> None:
+        with (self.folder / name).open("a", encoding="utf-8") as file:
+            file.write(json.dumps({"run": self.run, **line}, allow_nan=False) + "\n")
+
+
+def as_json(report: RoundReport) -> dict[str, Any]:
+    """A round as plain JSON: an infinite score, which JSON does not have, becomes null beside its reason."""
+    return {
+        "round": report.number,
+        "threshold": _finite(report.threshold),
+        "global_model_stays": report.global_model_stays,
+        "seconds": dict(report.seconds),
+        "clients": [
+            {**asdict(client), "score": _finite(client.score), "samples": _finite(client.samples)}
+            for client in report.clients
+        ],
+    }
+
+
+def _finite(value: Any) -> Any:
+    if value is None or isinstance(value, str):
+        return value
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        return repr(value)
+    return number if math.isfinite(number) else None
+
+
+def log_event(event: Event) -> None:
+    """One line per round on the logger `fedml_gradcam_ae`."""
+    if isinstance(event, Measured):
+        for name, value in event.values.items():
+            if name == "Test/Acc":
+                log.info("round %d: test accuracy %.4f", event.number, value)
+        return
+    if all(client.excluded is None for client in event.clients):
+        return
+    out = [client for client in event.clients if client.excluded]
+    if event.global_model_stays:
+        log.warning("round %d: nobody is left, the global model stays as it was", event.number)
+    names = ", ".join(_describe(client, event.threshold) for client in out) or "nobody"
+    log.info("round %d: left out %s of %d clients: %s", event.number, len(out), len(event.clients), names)
+
+
+def _describe(client: ClientReport, threshold: float | None) -> str:
+    if client.reason is not None:
+        return f"{client.client} ({client.reason})"
+    if client.score is not None and threshold is not None:
+        sign = ">" if client.flagged else "<="
+        return f"{client.client} (score {client.score:.4g} {sign} {threshold:.4g})"
+    return str(client.client)
+
+
+def log_to_wandb(event: Event) -> None:
+    """Counts and times of the defense on FedML's own wandb run; FedML logs the metrics there itself."""
+    if isinstance(event, Measured):
+        return
+    import wandb
+
+    values: dict[str, Any] = {"round": event.number, "Defense/Excluded": sum(bool(c.excluded) for c in event.clients)}
+    if event.threshold is not None:
+        values["Defense/Threshold"] = event.threshold
+    if "total" in event.seconds:
+        values["Defense/Seconds"] = event.seconds["total"]
+    scores: dict[ClientId, float] = {c.client: c.score for c in event.clients if c.score is not None}
+    values.update({f"Defense/Score/{client}": score for client, score in scores.items() if math.isfinite(score)})
+    wandb.log(values)
