@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal
 
@@ -40,7 +41,9 @@ def flag(errors: Sequence[float], threshold: float) -> list[bool]:
     return [error > threshold for error in errors]
 
 
-def voted_out(flags_by_round: Mapping[int, Iterable[ClientId]], number: int, every: int, needed: int) -> set[ClientId]:
+def voted_out(
+    flags_by_round: Mapping[int, Iterable[ClientId]], number: int, every: int, needed: int
+) -> dict[ClientId, int]:
     """Clients flagged in at least `needed` of the last `every` rounds, this one included (18, 19).
 
     Equation (19) sums O (1 = benign) but compares as if it counted flags; Algorithm 1 decides: flags count.
@@ -50,6 +53,10 @@ def voted_out(flags_by_round: Mapping[int, Iterable[ClientId]], number: int, eve
         number: this round, t.
         every: xi.
         needed: epsilon.
+
+    Returns:
+        The number of flags of each client that has enough of them.
     """
     window = [set(flags_by_round.get(past, ())) for past in range(number - every + 1, number + 1)]
-    return {client for client in set().union(*window) if sum(client in flagged for flagged in window) >= needed}
+    counts = Counter(client for flagged in window for client in flagged)
+    return {client: flags for client, flags in counts.items() if flags >= needed}

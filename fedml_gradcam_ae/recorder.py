@@ -71,12 +71,14 @@ def _finite(value: Any) -> Any:
 
 
 def log_event(event: Event) -> None:
-    """One line per round on the logger `fedml_gradcam_ae`."""
+    """A line or two per round on the logger `fedml_gradcam_ae`."""
     if isinstance(event, Measured):
         for name, value in event.values.items():
             if name == "Test/Acc":
                 log.info("round %d: test accuracy %.4f", event.number, value)
         return
+    if attackers := [str(client.client) for client in event.clients if client.malicious]:
+        log.info("round %d: attacking: %s", event.number, ", ".join(attackers))
     if all(client.excluded is None for client in event.clients):
         return
     out = [client for client in event.clients if client.excluded]

@@ -7,7 +7,7 @@ ACM TOPS 2025, section 5. docs/how-it-works.md goes through the equations and th
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from time import perf_counter
 from typing import Any, Literal
 
@@ -210,20 +210,26 @@ class GradCAMAE:
         ids = {client for client, bad in zip(round.client_ids, flagged, strict=True) if bad} | set(round.rejected)
         self._flags = {past: who for past, who in self._flags.items() if past > round.number - settings.vote_every}
         self._flags[round.number] = ids
-        if round.number % settings.vote_every:
-            out = ids
-        else:
-            out = voted_out(self._flags, round.number, settings.vote_every, settings.vote_threshold)
+        out: Collection[ClientId] = ids
+        if round.number % settings.vote_every == 0:
+            out = self._voted_out(round.number)
             if settings.permanent:
                 self._removed.update({client: round.number for client in out if client not in self._removed})
         # No vote can bring back an upload without usable maps, or one that is not judged any more.
         return [client in out or position not in judged for position, client in enumerate(round.client_ids)]
 
+    def _voted_out(self, number: int) -> dict[ClientId, int]:
+        return voted_out(self._flags, number, self.settings.vote_every, self.settings.vote_threshold)
+
     def _reasons(self, round: Round, maps: Tensor, judged: list[int]) -> dict[ClientId, str]:
+        every = self.settings.vote_every
+        votes = self._voted_out(round.number) if round.number % every == 0 and every > 1 else {}
         reasons: dict[ClientId, str] = {}
         for position, client in enumerate(round.client_ids):
             if client in self._removed:
                 reasons[client] = f"voted out for good in round {self._removed[client]}"
             elif position not in judged:
                 reasons[client] = "its heat maps hold NaN or infinity"
+            elif client in votes:
+                reasons[client] = f"flagged in {votes[client]} of {every} rounds"
         return reasons

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections import Counter
+from itertools import takewhile
 from typing import Any
 
 import torch
@@ -14,9 +15,10 @@ def find_target_layer(network: nn.Module, images: Tensor, name: str = "auto") ->
     """The dotted name of the layer to take feature maps from.
 
     `auto` is the end of the last convolutional stage: of all modules that finish at or after the last
-    convolution, the last one among those with the largest maps. So a residual block counts with its
-    sum, a dense block with its concatenation, and pooling after the last convolution does not
-    (`layer4` in ResNet-18, `features` in MobileNetV3 and DenseNet, the last ReLU in VGG).
+    convolution and before any pooling, the last one among those with the largest maps. So a residual
+    block counts with its sum, a dense block with its concatenation, a squeeze-and-excitation block
+    with its maps rather than its weights (`layer4` in ResNet-18, `features` in MobileNetV3 and
+    DenseNet, the last ReLU in VGG).
 
     Args:
         network: the architecture; it is run once, on its own weights.
@@ -39,7 +41,8 @@ def find_target_layer(network: nn.Module, images: Tensor, name: str = "auto") ->
         )
     # A module that runs more than once (a ReLU that several convolutions share) has no single output.
     calls = Counter(at for at, _ in outputs)
-    stage = [(at, size) for at, size in outputs[convolutions[-1] :] if calls[at] == 1]
+    before_pooling = takewhile(lambda output: not _is_pooling(modules[output[0]]), outputs[convolutions[-1] :])
+    stage = [(at, size) for at, size in before_pooling if calls[at] == 1]
     if not stage:
         raise ValueError("target_layer: auto found no layer that runs just once after the last convolution: name one.")
     largest = max(height * width for _, (height, width) in stage)
@@ -68,6 +71,10 @@ def _feature_maps(network: nn.Module, images: Tensor) -> list[tuple[str, tuple[i
         for handle in handles:
             handle.remove()
     return outputs
+
+
+def _is_pooling(module: nn.Module) -> bool:
+    return type(module).__module__ == nn.MaxPool2d.__module__
 
 
 def _mapped(outputs: list[tuple[str, tuple[int, int]]]) -> list[str]:

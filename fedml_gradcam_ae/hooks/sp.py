@@ -46,8 +46,8 @@ class HookedFedAvgAPI(FedAvgAPI):  # type: ignore[misc]  # fedml has no types
 
     def train(self) -> None:
         """All rounds."""
-        self._give_round_zero_a_fixed_start()
         self.aggregator.set_model_params(self.model_trainer.get_model_params())
+        self._give_round_zero_a_fixed_start()
         self.round_number = 0
         defender = FedMLDefender.get_instance()
         plugin = defender.defender if defender.is_enabled else None

@@ -1,0 +1,34 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+import fedml_gradcam_ae
+from fedml_gradcam_ae import events, registry
+
+
+@pytest.fixture
+def plugin() -> Iterator[None]:
+    """FedML with the plug-in on, and as it was afterward."""
+    fedml_gradcam_ae.register()
+    yield
+    fedml_gradcam_ae.unregister()
+
+
+@pytest.fixture
+def types(monkeypatch: pytest.MonkeyPatch) -> dict[str, dict[str, Any]]:
+    """Registering types for one test: they are gone after it."""
+    defenses, attacks = registry.defenses(), registry.attacks()
+    monkeypatch.setattr(registry, "_defenses", defenses)
+    monkeypatch.setattr(registry, "_attacks", attacks)
+    return {"defenses": defenses, "attacks": attacks}
+
+
+@pytest.fixture
+def heard() -> Iterator[list[events.Event]]:
+    """Every event of the test, in order."""
+    found: list[events.Event] = []
+    with events.listening(found.append):
+        yield found

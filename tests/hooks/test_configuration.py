@@ -1,0 +1,173 @@
+"""Every mistake in the configuration is answered at the start, before any training."""
+
+import fedml
+import pytest
+
+from fedml_gradcam_ae.settings import SettingsError
+from tiny import fedml_args
+
+ON = {"enable_defense": True}
+ATTACK = {"enable_attack": True}
+
+MISTAKES = {
+    "unknown defense": (
+        {**ON, "defense_type": "gradcamae"},
+        r"Unknown defense_type 'gradcamae'\. Did you mean 'gradcam_ae'\? Valid: 3sigma, .*gradcam_ae.*krum",
+    ),
+    "unknown attack": ({**ATTACK, "attack_type": "byzantin"}, r"attack_type 'byzantin'\. Did you mean 'byzantine'\?"),
+    "no type": (ON, r"defense_type must name a type, found None\. Valid: .*gradcam_ae"),
+    "type of a wrong kind": ({**ON, "defense_type": 3}, "defense_type must name a type, found 3"),
+    "switch that is text": ({"enable_defense": "false"}, "enable_defense must be true or false, found 'false'"),
+    "unknown key": (
+        {**ON, "defense_type": "gradcam_ae", "defense_params": {"alhpa": 1}},
+        r"Unknown key 'alhpa' in defense_params of gradcam_ae\. Did you mean 'alpha'\?",
+    ),
+    "alpha of the wrong kind": (
+        {**ON, "defense_type": "gradcam_ae", "defense_params": {"alpha": "one"}},
+        r"defense_params\.alpha: expected a valid number, found 'one' \(text\)",
+    ),
+    "more attackers than clients": (
+        {**ATTACK, "attack_type": "uniform_noise", "attack_params": {"attackers": 7}},
+        "attack_params.attackers: found 7 attackers, but there are 6 clients",
+    ),
+    "Krum with too many": (
+        {**ON, "defense_type": "krum", "byzantine_client_num": 3},
+        r"byzantine_client_num: FedML's krum needs .* found 2 \* 3 \+ 2 > 6 - 1; at most 1 here",
+    ),
+    "multikrum with a large m": (
+        {**ON, "defense_type": "multikrum", "byzantine_client_num": 1, "krum_param_m": 4},
+        r"FedML's multikrum needs .* found 2 \* 1 \+ 2 > 6 - 4; at most 0 here",
+    ),
+    "Krum without its key": (
+        {**ON, "defense_type": "krum"},
+        "defense_args.byzantine_client_num is missing: krum needs it",
+    ),
+    "negative key of FedML's": (
+        {**ON, "defense_type": "norm_diff_clipping", "norm_bound": -1},
+        "defense_args.norm_bound: expected greater than 0, found -1",
+    ),
+    "unknown attack mode": (
+        {**ATTACK, "attack_type": "byzantine", "byzantine_client_num": 1, "attack_mode": "rnd"},
+        "attack_args.attack_mode: expected 'random', 'zero' or 'flip', found 'rnd'",
+    ),
+    "more of FedML's attackers than clients": (
+        {**ATTACK, "attack_type": "byzantine", "byzantine_client_num": 9, "attack_mode": "zero"},
+        "found 9 attackers, but 6 clients per round",
+    ),
+    "params for FedML's type": (
+        {**ON, "defense_type": "krum", "byzantine_client_num": 1, "defense_params": {"f": 1}},
+        "defense_params is for the plug-in's own types; krum is FedML's: write its keys straight under defense_args",
+    ),
+    "another optimizer": (
+        {**ON, "defense_type": "gradcam_ae", "federated_optimizer": "FedProx"},
+        "federated_optimizer: FedProx would ignore enable_defense under backend: sp; only FedAvg honors it",
+    ),
+    "another path": (
+        {**ON, "defense_type": "gradcam_ae", "backend": "MPI"},
+        "gradcam_ae works with training_type: simulation and backend: sp so far, found simulation and MPI",
+    ),
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_a_mistake_stops_the_run_at_the_start(plugin, mistake) -> None:
+    changes, message = MISTAKES[mistake]
+    with pytest.raises(SettingsError, match=message):
+        fedml.init(fedml_args(**changes))
+
+
+@pytest.mark.parametrize("mistake", ["unknown defense", "unknown attack", "alpha of the wrong kind"])
+def test_also_for_a_program_that_never_calls_init(plugin, mistake) -> None:
+    from fedml.core.security.fedml_attacker import FedMLAttacker
+    from fedml.core.security.fedml_defender import FedMLDefender
+
+    changes, message = MISTAKES[mistake]
+    args = fedml_args(**changes)
+    with pytest.raises(SettingsError, match=message):
+        (FedMLDefender if "enable_defense" in changes else FedMLAttacker)().init(args)
+
+
+def test_what_is_turned_off_is_not_checked(plugin) -> None:
+    fedml.init(fedml_args(enable_defense=False, defense_type="nonsense", enable_attack=False, attack_type=7))
+
+
+YAML = """
+common_args: {training_type: simulation, backend: sp, random_seed: 0}
+data_args: {dataset: digits}
+train_args: {federated_optimizer: FedAvg, client_num_in_total: 6, client_num_per_round: 6, comm_round: 1}
+"""
+
+
+@pytest.fixture
+def config(tmp_path, monkeypatch):
+    def write(text):
+        path = tmp_path / "fedml_config.yaml"
+        path.write_text(text)
+        monkeypatch.setattr("sys.argv", ["main.py", "--cf", str(path)])
+        return path
+
+    return write
+
+
+@pytest.mark.parametrize(
+    ("section", "message"),
+    [
+        (
+            "defense_args: {enable_defense: true, defense_type: krum, byzantine_client_num: 1, byzantine_client_nmu: 1}"
+            "  # FedML ignores a key that it does not know",
+            r"Unknown key 'byzantine_client_nmu' in defense_args\. Did you mean 'byzantine_client_num'\?",
+        ),
+        (
+            "defense_args: {enable_defense: true, defense_type: gradcam_ae, alpha: 1.5}",
+            "defense_args.alpha: a key of gradcam_ae stands inside defense_params",
+        ),
+        (
+            "defense_args: {enable_defense: true, defense_type: gradcam_ae, defence_params: {alpha: 1.5}}",
+            r"Unknown key 'defence_params' in defense_args\. Did you mean 'defense_params'\?",
+        ),
+        ("attack_args: {enable_attack: true, attack_type: uniform_noise, atack_prob: 1}", "Did you mean 'attack_prob'"),
+        ("defense_args: [krum]", r"the section defense_args must hold keys and values, found \['krum'\]"),
+        ("train_args: [", "is not YAML"),
+        ("]", "is not YAML"),
+    ],
+)
+def test_mistakes_in_the_file(plugin, config, section, message) -> None:
+    config(YAML + section)
+    with pytest.raises(SettingsError, match=message):
+        fedml.init()
+
+
+def test_keys_of_other_fedml_types_may_stand_there(plugin, config) -> None:
+    config(YAML + "defense_args: {enable_defense: true, defense_type: krum, byzantine_client_num: 1, norm_bound: 5.0}")
+    assert fedml.init().byzantine_client_num == 1
+
+
+def test_an_empty_section_is_no_mistake(plugin, config) -> None:
+    config(YAML + "tracking_args:\n")
+    assert fedml.init().dataset == "digits"
+
+
+def test_a_file_that_holds_a_list_or_text(plugin, config) -> None:
+    for text in ("- a\n- b\n", "just text"):
+        config(text)
+        with pytest.raises(SettingsError, match="must hold sections such as train_args:"):
+            fedml.init()
+
+
+def test_a_missing_file(plugin, monkeypatch) -> None:
+    monkeypatch.setattr("sys.argv", ["main.py", "--cf", "nowhere.yaml"])
+    with pytest.raises(SettingsError, match=r"nowhere\.yaml cannot be read: No such file"):
+        fedml.init()
+
+
+def test_what_the_defense_cannot_work_with_shows_before_any_training(plugin, heard) -> None:
+    from simulation import simulate
+
+    cases = [
+        ({"target_layer": "conv9"}, "no module 'conv9'"),
+        ({"target_layer": "3", "probe_size": "native"}, "layer '3' are 2 x 2 on images of 8 x 8 pixels"),
+    ]
+    for params, message in cases:
+        with pytest.raises(ValueError, match=message):
+            simulate(enable_defense=True, defense_type="gradcam_ae", defense_params=params)
+    assert heard == []

@@ -1,0 +1,66 @@
+import pytest
+
+from fedml_gradcam_ae.attackers import attackers_in_round, check_attackers
+from fedml_gradcam_ae.settings import AttackSettings, SettingsError
+
+CLIENTS = range(20)
+
+
+def who(number=1, present=CLIENTS, **params):
+    present = list(present)
+    return {present[i] for i in attackers_in_round(AttackSettings(**params), number, CLIENTS, present)}
+
+
+def test_a_number_or_a_share_of_all_clients() -> None:
+    assert len(who(attackers=2)) == 2
+    assert len(who(attackers=0.4)) == 8
+    assert len(who(attackers=1.0)) == 20
+    assert len(who(attackers=0.01)) == 1
+
+
+def test_a_list_names_them() -> None:
+    assert who(attackers=[3, 17]) == {3, 17}
+
+
+def test_drawn_once_they_stay_for_all_rounds_whoever_else_takes_part() -> None:
+    fixed = who(attackers=4)
+    assert all(who(number, attackers=4) == fixed for number in range(1, 30))
+    assert who(present=range(10), attackers=4) == {client for client in fixed if client < 10}
+
+
+def test_positions_are_those_of_the_uploads() -> None:
+    present = [17, 5, 3]
+    assert attackers_in_round(AttackSettings(attackers=[3, 17]), 1, CLIENTS, present) == [0, 2]
+
+
+def test_redrawn_they_change_and_come_from_those_present() -> None:
+    rounds = [who(number, present=range(10), attackers=2, redraw="every_round") for number in range(1, 30)]
+    assert all(len(chosen) == 2 and chosen <= set(range(10)) for chosen in rounds)
+    assert len({frozenset(chosen) for chosen in rounds}) > 10
+
+
+def test_the_seed_decides() -> None:
+    assert who(attackers=2, seed=0) == who(attackers=2, seed=0)
+    assert len({frozenset(who(attackers=2, seed=seed)) for seed in range(10)}) > 5
+
+
+def test_everybody_can_be_drawn() -> None:
+    assert set().union(*(who(attackers=2, seed=seed) for seed in range(100))) == set(CLIENTS)
+
+
+def test_an_attack_may_start_late_and_stop() -> None:
+    attacked = [number for number in range(1, 9) if who(number, attackers=1, first_round=3, last_round=5)]
+    assert attacked == [3, 4, 5]
+
+
+@pytest.mark.parametrize(
+    ("params", "message"),
+    [
+        ({"attackers": 21}, "found 21 attackers, but there are 20 clients"),
+        ({"attackers": [3, 99]}, "no client has the id 99; there are 20 clients, 0 to 19"),
+        ({"first_round": 5, "last_round": 2}, "last_round must not be before first_round, found 2 before 5"),
+    ],
+)
+def test_what_the_clients_cannot_provide_is_refused(params, message) -> None:
+    with pytest.raises(SettingsError, match=message):
+        check_attackers(AttackSettings(**params), CLIENTS)

@@ -1,0 +1,93 @@
+import math
+
+import pytest
+import torch
+
+from fedml_gradcam_ae import Verdict
+from fedml_gradcam_ae.federation import sample_weights, screen
+
+
+def test_weights_of_the_kept_are_renormalized_sample_shares() -> None:
+    # Eq. (18) by hand: samples 10, 30, 60 without the second: 10 / 70 and 60 / 70.
+    assert sample_weights([10, 30, 60], [False, True, False]) == pytest.approx([1 / 7, 0, 6 / 7])
+
+
+def test_weights_are_all_zero_when_everybody_is_excluded() -> None:
+    assert sample_weights([10, 30], [True, True]) == [0, 0]
+
+
+def test_usable_uploads_pass_the_screen_untouched(make_round) -> None:
+    round = make_round()
+    screened = screen(round)
+    assert screened.rejected == {}
+    assert all(a is b for a, b in zip(screened.uploads, round.uploads, strict=True))
+
+
+def broken(upload, kind):
+    upload = dict(upload)
+    name = "0.weight"
+    if kind == "NaN":
+        upload[name] = upload[name].clone()
+        upload[name].view(-1)[3] = math.nan
+    elif kind == "infinity":
+        upload[name] = torch.full_like(upload[name], math.inf)
+    elif kind == "infinity in a buffer":
+        upload["1.running_var"] = torch.full_like(upload["1.running_var"], math.inf)
+    elif kind == "missing key":
+        del upload[name]
+    elif kind == "extra key":
+        upload["head.weight"] = torch.zeros(2)
+    elif kind == "another shape":
+        upload[name] = upload[name][:2]
+    elif kind == "another dtype":
+        upload[name] = upload[name].double()
+    elif kind == "no tensor":
+        upload[name] = [1.0]
+    elif kind == "empty":
+        upload = {}
+    elif kind == "no mapping":
+        return [1, 2, 3]
+    return upload
+
+
+BROKEN = {
+    "NaN": "'0.weight' holds NaN or infinity",
+    "infinity": "'0.weight' holds NaN or infinity",
+    "infinity in a buffer": "'1.running_var' holds NaN or infinity",
+    "missing key": "1 of 9 tensors are missing, the first is '0.weight'",
+    "extra key": "1 tensors do not belong to the model, the first is 'head.weight'",
+    "another shape": r"'0.weight' must have shape \(4, 1, 3, 3\), found \(2, 1, 3, 3\)",
+    "another dtype": "'0.weight' must be torch.float32, found torch.float64",
+    "no tensor": "'0.weight' must be a tensor, found list",
+    "empty": "9 of 9 tensors are missing",
+    "no mapping": "must be a mapping from names to tensors, found list",
+}
+
+
+@pytest.mark.parametrize("kind", BROKEN)
+def test_a_broken_upload_is_taken_out_and_named(make_round, kind) -> None:
+    round = make_round()
+    uploads = [*round.uploads]
+    uploads[2] = broken(uploads[2], kind)
+    screened = screen(make_round(uploads=uploads))
+    assert list(screened.client_ids) == [100, 101, 103, 104, 105]
+    assert list(screened.samples) == [10, 11, 13, 14, 15]
+    assert list(screened.rejected) == [102]
+    with pytest.raises(ValueError, match=BROKEN[kind]):
+        raise ValueError(screened.rejected[102])
+
+
+@pytest.mark.parametrize("samples", [0, -5, math.nan, math.inf, -math.inf, None, "many"])
+def test_a_nonsensical_sample_count_is_taken_out_and_named(make_round, samples) -> None:
+    screened = screen(make_round(samples=[10, samples, 10, 10, 10, 10]))
+    assert list(screened.client_ids) == [100, 102, 103, 104, 105]
+    assert (
+        screened.rejected[101] == f"the claimed number of samples must be a positive finite number, found {samples!r}"
+    )
+
+
+def test_a_verdict_has_weights_or_a_model() -> None:
+    with pytest.raises(ValueError, match="either weights or a model"):
+        Verdict(flagged=[False], excluded=[False])
+    with pytest.raises(ValueError, match=r"one entry per client, found lengths"):
+        Verdict(flagged=[False, True], excluded=[False], weights=[1.0])

@@ -1,0 +1,163 @@
+"""Heat maps against Captum on each model alone, against plain autograd, and against the closed form of CAM."""
+
+import pytest
+import torch
+from captum.attr import LayerGradCam
+from torch import nn
+from torchvision import models
+
+from benchmark.models import small_cnn
+from fedml_gradcam_ae.heatmaps import find_target_layer, grad_cam, min_max, resize
+from tiny import state_of
+
+
+def resnet18() -> nn.Module:
+    return models.resnet18(num_classes=10)
+
+
+def mobilenet() -> nn.Module:
+    return models.mobilenet_v3_large(num_classes=10)
+
+
+def uploads_of(build, count):
+    """Models that differ in every weight, and in their BatchNorm statistics too."""
+    states = []
+    for seed in range(count):
+        torch.manual_seed(seed)
+        state = state_of(build())
+        for name, tensor in state.items():
+            if name.endswith("running_mean"):
+                state[name] = tensor - 0.1 * torch.rand_like(tensor)
+            elif name.endswith("running_var"):
+                state[name] = tensor * (0.5 + torch.rand_like(tensor))
+        states.append(state)
+    return states
+
+
+@pytest.mark.parametrize(("build", "pixels"), [(resnet18, 128), (mobilenet, 128)])
+@pytest.mark.parametrize("classes", ["label", "argmax"])
+def test_20_uploads_give_the_maps_that_captum_gives_for_each_model_loaded_alone(build, pixels, classes) -> None:
+    uploads = uploads_of(build, 20)
+    images = torch.rand(2, 3, pixels, pixels, generator=torch.Generator().manual_seed(0))
+    labels = torch.tensor([3, 7]) if classes == "label" else None
+    network = build().eval()
+    layer = find_target_layer(network, images)
+    maps = grad_cam(network, uploads, images, layer, labels)
+    assert maps.shape == (20, 2, 4, 4)
+
+    alone = build().eval()
+    for upload, found in zip(uploads, maps, strict=True):
+        alone.load_state_dict(upload)
+        target = labels if labels is not None else alone(images).argmax(1)
+        expected = LayerGradCam(alone, alone.get_submodule(layer)).attribute(images, target, relu_attributions=True)
+        largest = expected.max().item()
+        assert torch.allclose(found, expected[:, 0].detach(), atol=1e-5 * min(1, largest), rtol=0)
+    # The ReLU blanks some maps of random networks; blank maps alone would agree with anything.
+    assert (maps.amax(dim=(1, 2, 3)) > 0).sum() >= 10
+
+
+def test_the_definition_by_plain_autograd() -> None:
+    network = small_cnn().eval()
+    images = torch.rand(3, 1, 32, 32)
+    labels = torch.tensor([0, 4, 9])
+    features = network[:11](images).detach().requires_grad_()
+    network[11:](features)[range(3), labels].sum().backward()
+    alpha = features.grad.mean(dim=(2, 3))
+    expected = torch.einsum("im,imhw->ihw", alpha, features).relu()
+    found = grad_cam(network, [network.state_dict()], images, "10", labels)[0]
+    assert torch.allclose(found, expected, atol=1e-6)
+
+
+def test_for_pooling_and_one_linear_layer_grad_cam_is_cam() -> None:
+    network = small_cnn().eval()
+    images = torch.rand(2, 1, 32, 32)
+    features = network[:11](images)
+    positions = features.shape[2] * features.shape[3]
+    weights = network[-1].weight[torch.tensor([1, 2])]
+    expected = torch.einsum("im,imhw->ihw", weights, features).relu() / positions
+    assert torch.allclose(grad_cam(network, [network.state_dict()], images, "10", torch.tensor([1, 2]))[0], expected)
+
+
+def test_the_network_is_left_as_it_was() -> None:
+    network = small_cnn().train()
+    before = state_of(network)
+    grad_cam(
+        network,
+        uploads_of(small_cnn, 2),
+        torch.rand(1, 1, 32, 32),
+        find_target_layer(network, torch.rand(1, 1, 32, 32)),
+    )
+    assert network.training
+    assert not any(module._forward_hooks or module._forward_pre_hooks for module in network.modules())
+    assert all(torch.equal(tensor, network.state_dict()[name]) for name, tensor in before.items())
+    assert all(parameter.grad is None for parameter in network.parameters())
+
+
+def test_an_upload_whose_arithmetic_overflows_gives_maps_that_are_not_finite() -> None:
+    network = small_cnn()
+    huge = {name: t * 1e30 if t.is_floating_point() else t for name, t in state_of(network).items()}
+    maps = grad_cam(network, [state_of(network), huge], torch.rand(1, 1, 32, 32), "10")
+    assert torch.isfinite(maps[0]).all()
+    assert not torch.isfinite(maps[1]).all()
+
+
+@pytest.mark.parametrize(
+    ("build", "channels", "pixels", "layer", "size"),
+    [
+        (resnet18, 3, 224, "layer4", 7),
+        (mobilenet, 3, 224, "features", 7),
+        (lambda: models.vgg11(num_classes=10), 3, 64, "features.19", 4),
+        (lambda: models.densenet121(num_classes=10), 3, 128, "features", 4),
+        (lambda: models.squeezenet1_1(num_classes=10), 3, 64, "classifier.2", 3),
+        (small_cnn, 1, 32, "10", 8),
+    ],
+    ids=["resnet18", "mobilenet_v3_large", "vgg11", "densenet121", "squeezenet", "small_cnn"],
+)
+def test_auto_finds_the_end_of_the_last_convolutional_stage(build, channels, pixels, layer, size) -> None:
+    network = build()
+    images = torch.rand(1, channels, pixels, pixels)
+    assert find_target_layer(network, images) == layer
+    assert grad_cam(network, [network.state_dict()], images, layer).shape == (1, 1, size, size)
+
+
+@pytest.mark.parametrize("build", [lambda: models.vgg11(num_classes=10), lambda: models.densenet121(num_classes=10)])
+def test_layers_followed_by_an_in_place_relu(build) -> None:
+    """VGG and DenseNet change the target's output in place; Captum on the model alone is still met."""
+    torch.manual_seed(0)
+    network = build().eval()
+    images = torch.rand(2, 3, 64, 64)
+    layer = find_target_layer(network, images)
+    alone = LayerGradCam(network, network.get_submodule(layer))
+    expected = alone.attribute(images, torch.tensor([1, 2]), relu_attributions=True)[:, 0].detach()
+    found = grad_cam(network, [network.state_dict()], images, layer, torch.tensor([1, 2]))[0]
+    assert torch.allclose(found, expected, atol=1e-5)
+
+
+def test_a_dotted_name_is_taken() -> None:
+    assert find_target_layer(resnet18(), torch.rand(1, 3, 64, 64), "layer3.1") == "layer3.1"
+
+
+def test_a_layer_that_does_not_exist_is_answered_with_near_ones() -> None:
+    with pytest.raises(ValueError, match=r"no module 'layr4'\. Did you mean .*layer4"):
+        find_target_layer(resnet18(), torch.rand(1, 3, 64, 64), "layr4")
+
+
+def test_a_layer_without_maps_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"'fc' gives no feature maps .* Layers that do: avgpool, bn1, conv1"):
+        find_target_layer(resnet18(), torch.rand(1, 3, 64, 64), "fc")
+
+
+def test_a_network_without_convolutions_is_refused() -> None:
+    with pytest.raises(ValueError, match="found no convolution"):
+        find_target_layer(nn.Sequential(nn.Flatten(), nn.Linear(64, 10)), torch.rand(1, 1, 8, 8))
+
+
+def test_min_max_by_hand() -> None:
+    maps = torch.tensor([[[1.0, 3.0], [5.0, 2.0]], [[4.0, 4.0], [4.0, 4.0]]])
+    assert torch.equal(min_max(maps), torch.tensor([[[0, 0.5], [1, 0.25]], [[0, 0], [0, 0]]]))
+
+
+def test_resize_keeps_what_has_the_size_already() -> None:
+    maps = torch.rand(2, 3, 4, 4)
+    assert resize(maps, 4) is maps
+    assert resize(torch.tensor([[[[1.0, 3.0], [5.0, 7.0]]]]), 1).item() == 4.0
