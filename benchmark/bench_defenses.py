@@ -82,7 +82,7 @@ DEFENSES: dict[str, Callable[[], Callable[[Round], Any]]] = {
 @pytest.mark.parametrize("name", DEFENSES)
 def test_seconds_per_round(benchmark: BenchmarkFixture, round: Round, name: str) -> None:
     """One judgment of all uploads."""
-    benchmark.pedantic(
+    benchmark.pedantic(  # type: ignore[no-untyped-call]
         lambda judge: judge(round),
         setup=lambda: ((DEFENSES[name](),), {}),
         rounds=REPETITIONS,

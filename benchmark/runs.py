@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
-from contextlib import redirect_stdout
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, TextIO
 
 import fedml
 from tqdm import tqdm
@@ -94,7 +96,7 @@ def _simulate(run: Run, folder: Path, bar: tqdm[Any]) -> Result:
 
     args = fedml_args(run)
     with (
-        (folder / "fedml.log").open("w", encoding="utf-8") as log,
+        _log_file(folder / "run.log") as log,
         redirect_stdout(log),  # some of FedML's rules print
         listening(listen, FolderRecorder(folder, pictures=False)),
     ):
@@ -110,6 +112,20 @@ def _simulate(run: Run, folder: Path, bar: tqdm[Any]) -> Result:
     result: Result = {"accuracy": accuracy, "rounds": [as_json(report) for report in reports]}
     _write_json(folder / "result.json", result)
     return result
+
+
+@contextmanager
+def _log_file(path: Path) -> Iterator[TextIO]:
+    """The plug-in's log lines in a file, instead of between the steps of the progress bar."""
+    logger = logging.getLogger("fedml_gradcam_ae")
+    with path.open("w", encoding="utf-8") as file:
+        handler = logging.StreamHandler(file)
+        logger.addHandler(handler)
+        logger.setLevel(logging.INFO)
+        try:
+            yield file
+        finally:
+            logger.removeHandler(handler)
 
 
 def _load(folder: Path) -> Result | None:

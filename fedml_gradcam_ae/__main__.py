@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import runpy
 import sys
 from pathlib import Path
@@ -28,7 +27,6 @@ def main(argv: list[str]) -> int:
 
     try:
         _check_config_file(argv[1:])
-        _show_rounds()
         from fedml_gradcam_ae import register
 
         register()
@@ -50,16 +48,6 @@ def _check_config_file(arguments: list[str]) -> None:
         name, _, attached = option.partition("=")
         if name in ("--cf", "--yaml_config_file"):
             read_sections(attached or value)
-
-
-def _show_rounds() -> None:
-    """FedML's own log lines stay off, since they come by the dozen per round; ours are one or two."""
-    handler = logging.StreamHandler()
-    handler.setFormatter(logging.Formatter("%(message)s"))
-    logger = logging.getLogger("fedml_gradcam_ae")
-    logger.addHandler(handler)
-    logger.setLevel(logging.INFO)
-    logger.propagate = False
 
 
 if __name__ == "__main__":

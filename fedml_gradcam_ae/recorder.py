@@ -70,6 +70,17 @@ def _finite(value: Any) -> Any:
     return number if math.isfinite(number) else None
 
 
+def show_log() -> None:
+    """Print the log lines to stderr, unless the program has set up logging of its own."""
+    if log.handlers or log.isEnabledFor(logging.INFO):
+        return
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("%(message)s"))
+    log.addHandler(handler)
+    log.setLevel(logging.INFO)
+    log.propagate = False  # FedML's first line gives the root logger a handler as well
+
+
 def log_event(event: Event) -> None:
     """A line or two per round on the logger `fedml_gradcam_ae`."""
     if isinstance(event, Measured):

@@ -60,7 +60,30 @@ def test_another_run_in_the_same_folder_loses_nothing(tmp_path) -> None:
     assert len((tmp_path / "rounds.jsonl").read_text().splitlines()) == 2
 
 
-def test_log_lines_say_who_and_why(caplog) -> None:
+@pytest.fixture
+def quiet_log(monkeypatch):
+    """The plug-in's logger as in a program that set nothing up."""
+    monkeypatch.setattr(recorder.log, "handlers", [])
+    monkeypatch.setattr(recorder.log, "propagate", True)
+    recorder.log.setLevel(logging.NOTSET)
+    yield recorder.log
+    recorder.log.setLevel(logging.NOTSET)
+
+
+def test_without_logging_of_the_programs_own_the_lines_go_to_stderr_once(quiet_log, capsys) -> None:
+    for _ in range(2):
+        recorder.show_log()
+    recorder.log_event(Measured(number=1, values={"Test/Acc": 0.5}))
+    assert capsys.readouterr().err == "round 1: test accuracy 0.5000\n"
+
+
+def test_a_program_with_logging_of_its_own_keeps_it(quiet_log) -> None:
+    quiet_log.setLevel(logging.INFO)
+    recorder.show_log()
+    assert quiet_log.handlers == []
+
+
+def test_log_lines_say_who_and_why(quiet_log, caplog) -> None:
     caplog.set_level(logging.INFO, logger="fedml_gradcam_ae")
     recorder.log_event(report())
     recorder.log_event(RoundReport(number=4, clients=[BROKEN], global_model_stays=True))
@@ -74,7 +97,7 @@ def test_log_lines_say_who_and_why(caplog) -> None:
     ]
 
 
-def test_without_a_defense_that_names_clients_nothing_is_said(caplog) -> None:
+def test_without_a_defense_that_names_clients_nothing_is_said(quiet_log, caplog) -> None:
     caplog.set_level(logging.INFO, logger="fedml_gradcam_ae")
     recorder.log_event(RoundReport(number=1, clients=[ClientReport(0, 20, malicious=False)]))
     assert caplog.messages == []
@@ -113,7 +136,7 @@ def test_the_heat_map_picture_shows_each_client_twice_and_frames_attackers(tmp_p
     assert len(shown) == 2 * clients
     framed = [axes for axes in shown if axes.patches]
     assert len(framed) == (2 if clients > 2 else 0)
-    assert [axes.get_title() for axes in shown if axes.get_title()][0] == "client 0"
+    assert next(axes.get_title() for axes in shown if axes.get_title()) == "client 0"
     pictures.save(figure, tmp_path / "maps.png")
     assert (tmp_path / "maps.png").read_bytes().startswith(b"\x89PNG")
 

@@ -107,7 +107,7 @@ def requested(side: Side, args: Any) -> Requested | None:
         model = getattr(ours[name], "Settings", side.base)
         settings = read_settings(model, getattr(args, side.params, None), side.params, name)
         if isinstance(settings, AttackSettings):
-            check_attackers(settings, range(int(args.client_num_in_total)))
+            check_attackers(settings, range(_number(args, "client_num_in_total")))
         return Requested(name, settings, ours[name])
     own = name.removeprefix(FEDML_PREFIX)
     if own not in side.fedml:
@@ -128,7 +128,7 @@ def _read_flat(side: Side, name: str, args: Any) -> builtin.Keys:
             f"{side.params} is for the plug-in's own types; {name} is FedML's: "
             f"write its keys straight under {side.section}: {', '.join(model.model_fields) or 'it has none'}."
         )
-    clients = int(args.client_num_per_round)
+    clients = _number(args, "client_num_per_round")
     if isinstance(keys, builtin.Krum) and 2 * keys.byzantine_client_num + 2 > clients - keys.krum_param_m:
         most = max(0, (clients - keys.krum_param_m - 2) // 2)
         raise SettingsError(
@@ -142,6 +142,13 @@ def _read_flat(side: Side, name: str, args: Any) -> builtin.Keys:
             f"but {clients} clients per round."
         )
     return keys
+
+
+def _number(args: Any, key: str) -> int:
+    value = getattr(args, key, None)
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise SettingsError(f"train_args.{key} must be a whole number of clients, at least 1, found {value!r}.")
+    return value
 
 
 def _check_section(side: Side, args: Any, found: Requested) -> None:

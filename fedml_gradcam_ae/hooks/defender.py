@@ -58,7 +58,9 @@ def patch(patches: Patches) -> None:
     patches.replace(FedMLDefender, "init", init, mends="a closed list of types, whose keys are not checked")
 
     def is_defense_before_aggregation(self: Any) -> bool:
-        return isinstance(self.defender, PluginDefense) or bool(stock_is_before(self))
+        if isinstance(self.defender, PluginDefense):
+            return bool(self.is_defense_enabled())
+        return bool(stock_is_before(self))
 
     patches.replace(
         FedMLDefender,

@@ -2,58 +2,68 @@
 
 from __future__ import annotations
 
+import math
 from contextlib import AbstractContextManager
 from typing import Any
 
 from fedml_gradcam_ae import events, recorder
-from fedml_gradcam_ae.federation import sample_weights
+from fedml_gradcam_ae.federation import ClientId, Round, Verdict, sample_weights
 from fedml_gradcam_ae.hooks.federation import Federation
 
 
 def report_round(federation: Federation) -> events.RoundReport:
     """The report of the round that is being aggregated; the truth about the attackers enters only here."""
-    verdict, judged = federation.verdict, federation.judged
-    attackers = None if federation.attackers is None else set(federation.attackers)
-    position = {client: i for i, client in enumerate(judged.client_ids)} if judged is not None else {}
-    reasons = {**(judged.rejected if judged is not None else {}), **(verdict.reasons if verdict is not None else {})}
-    undefended = judged is None
-    shares = sample_weights(list(federation.samples.values()), [False] * len(federation.samples)) if undefended else []
-
-    def of(values: Any, client: Any, unusable: Any) -> Any:
-        """The client's entry in one of the verdict's lists."""
-        if verdict is None or values is None:
-            return None
-        return values[position[client]] if client in position else unusable
-
-    clients = []
-    for index, client in enumerate(federation.client_ids):
-        rejected = judged is not None and client in judged.rejected
-        clients.append(
-            events.ClientReport(
-                client=client,
-                samples=federation.samples[client],
-                score=of(verdict and verdict.scores, client, float("inf")),
-                flagged=True if rejected else of(verdict and verdict.flagged, client, True),
-                excluded=True if rejected else of(verdict and verdict.excluded, client, True),
-                weight=shares[index]
-                if undefended
-                else 0.0
-                if rejected
-                else of(verdict and verdict.weights, client, 0.0),
-                malicious=None if attackers is None else client in attackers,
-                reason=reasons.get(client),
-            )
+    verdict, judged, attackers = federation.verdict, federation.judged, federation.attackers
+    found = _undefended(federation.samples) if judged is None else _defended(judged, verdict)
+    clients = [
+        events.ClientReport(
+            client=client,
+            samples=federation.samples[client],
+            malicious=None if attackers is None else client in attackers,
+            **found[client],
         )
-    stays = verdict is not None and verdict.weights is not None and not any(verdict.weights)
+        for client in federation.client_ids
+    ]
+    common: dict[str, Any] = {"number": federation.number, "clients": clients}
+    if judged is None or verdict is None:
+        return events.RoundReport(**common)
     return events.RoundReport(
-        number=federation.number,
-        clients=clients,
-        threshold=None if verdict is None else verdict.threshold,
-        seconds={} if verdict is None else verdict.seconds,
-        global_model_stays=stays,
-        evidence={} if verdict is None else verdict.evidence,
-        judged=[] if judged is None else judged.client_ids,
+        **common,
+        threshold=verdict.threshold,
+        seconds=verdict.seconds,
+        global_model_stays=verdict.weights is not None and not any(verdict.weights),
+        evidence=verdict.evidence,
+        judged=judged.client_ids,
     )
+
+
+def _undefended(samples: dict[ClientId, float]) -> dict[ClientId, dict[str, Any]]:
+    """Without a defense every client has the weight of its samples."""
+    weights = sample_weights(list(samples.values()), [False] * len(samples))
+    return {client: {"weight": weight} for client, weight in zip(samples, weights, strict=True)}
+
+
+def _defended(judged: Round, verdict: Verdict | None) -> dict[ClientId, dict[str, Any]]:
+    """What a defense found, and those whose upload it was never shown."""
+    found: dict[ClientId, dict[str, Any]] = {
+        client: {
+            "score": math.inf if verdict is not None and verdict.scores is not None else None,
+            "flagged": True,
+            "excluded": True,
+            "weight": 0.0,
+            "reason": reason,
+        }
+        for client, reason in judged.rejected.items()
+    }
+    for position, client in enumerate(judged.client_ids):
+        found[client] = {}
+        if verdict is None:  # a rule that cannot be told apart by client
+            continue
+        for name in ("score", "flagged", "excluded", "weight"):
+            values = getattr(verdict, name if name in ("flagged", "excluded") else f"{name}s")
+            found[client][name] = None if values is None else values[position]
+        found[client]["reason"] = verdict.reasons.get(client)
+    return found
 
 
 def watch(args: Any, settings: Any) -> AbstractContextManager[None]:

@@ -11,6 +11,7 @@ import fedml.runner
 
 from fedml_gradcam_ae.hooks import configuration
 from fedml_gradcam_ae.hooks.patching import Patches
+from fedml_gradcam_ae.recorder import show_log
 
 
 def patch(patches: Patches) -> None:
@@ -23,6 +24,8 @@ def patch(patches: Patches) -> None:
         configuration.check(args)
         if tracks(args):
             return stock_init(args, check_env, should_init_logs)
+        # FedML's own lines, dozens per round, stay off with its set-up of logging; ours are two or three per round.
+        show_log()
         with Patches() as quiet:
             quiet.replace(
                 fedml,
