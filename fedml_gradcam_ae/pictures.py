@@ -18,7 +18,6 @@ from fedml_gradcam_ae.events import ClientReport, RoundReport
 
 ATTACKER, LEFT_OUT, BENIGN = "#d62728", "#444444", "#7f9fbf"
 COLUMNS = 10
-LINE_STYLES = ("-", (0, (3, 1.5)), ":", "-.")
 
 
 def save(figure: Figure, path: Path) -> None:
@@ -116,25 +115,28 @@ class Curve:
 
 
 def accuracy(curves: Sequence[Curve], title: str) -> Figure:
-    """Accuracy over rounds: one color per defense, one line style per attack."""
-    figure = Figure(figsize=(7.4, 4.6), dpi=110, layout="constrained")
-    axes = figure.subplots()
-    defenses = list(dict.fromkeys(curve.defense for curve in curves))
+    """Accuracy over rounds: one panel per attack, one color per defense."""
     attacks = list(dict.fromkeys(curve.attack for curve in curves))
-    for curve in curves:
-        axes.plot(
-            range(1, len(curve.values) + 1),
-            curve.values,
-            label=f"{curve.defense}, {curve.attack}",
-            color=f"C{defenses.index(curve.defense)}",
-            linestyle=LINE_STYLES[attacks.index(curve.attack) % len(LINE_STYLES)],
-            # Where curves coincide, the widest lies below: all of them can be seen.
-            linewidth=4.5 - 3 * defenses.index(curve.defense) / max(1, len(defenses) - 1),
-        )
-    axes.set_xlabel("round")
-    axes.set_ylabel("test accuracy (fraction)")
-    axes.set_ylim(0, 1.02)
-    axes.grid(alpha=0.3)
-    axes.set_title(title, fontsize=10)
-    figure.legend(loc="outside lower center", ncols=len(attacks), fontsize=8, frameon=False)
+    defenses = list(dict.fromkeys(curve.defense for curve in curves))
+    figure = Figure(figsize=(1.0 + 4.2 * len(attacks), 4.0), dpi=110, layout="constrained")
+    panels = figure.subplots(1, len(attacks), sharey=True, squeeze=False)[0]
+    for panel, attack in zip(panels, attacks, strict=True):
+        for curve in (curve for curve in curves if curve.attack == attack):
+            index = defenses.index(curve.defense)
+            panel.plot(
+                range(1, len(curve.values) + 1),
+                curve.values,
+                label=curve.defense,
+                color=f"C{index}",
+                # Where curves coincide, the widest lies below: all of them can be seen.
+                linewidth=5 - 3.5 * index / max(1, len(defenses) - 1),
+            )
+        panel.set_title(attack, fontsize=10)
+        panel.set_xlabel("round")
+        panel.grid(alpha=0.3)
+    panels[0].set_ylabel("test accuracy (fraction)")
+    panels[0].set_ylim(0, 1.02)
+    figure.suptitle(title, fontsize=11)
+    handles, labels = panels[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=len(defenses), frameon=False)
     return figure

@@ -157,8 +157,9 @@ def test_the_error_picture_has_a_bar_per_score_and_the_threshold(tmp_path) -> No
     pictures.save(figure, tmp_path / "errors.png")
 
 
-def test_the_accuracy_picture_has_a_line_per_run(tmp_path) -> None:
+def test_the_accuracy_picture_has_a_panel_per_attack_and_a_line_per_defense(tmp_path) -> None:
     curves = [pictures.Curve("a", "none", [0.1, 0.5]), pictures.Curve("a", "x", [0.1, 0.2])]
     figure = pictures.accuracy(curves, "title")
-    assert [line.get_label() for line in figure.axes[0].lines] == ["a, none", "a, x"]
-    assert figure.axes[0].lines[1].get_ydata().tolist() == [0.1, 0.2]
+    assert [axes.get_title() for axes in figure.axes] == ["none", "x"]
+    assert [line.get_label() for line in figure.axes[1].lines] == ["a"]
+    assert list(figure.axes[1].lines[0].get_ydata()) == [0.1, 0.2]

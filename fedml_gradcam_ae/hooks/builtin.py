@@ -105,6 +105,9 @@ DEFECTS = {
     "geo_median": "with equal sample counts FedML answers with the first group's model",
     "wise_median": "FedML stops with an error on models with BatchNorm",
     "3sigma_geo": "FedML stops with an AttributeError",
+    "byzantine": "FedML draws new attackers every round and only prints who they are",
+    "label_flipping": "FedML gives numpy's global random state a new seed for every client",
+    "model_replacement": "attack_training_rounds fails unless poisoned_training_round is a list, too",
 }
 
 

@@ -16,7 +16,7 @@ from fedml_gradcam_ae import Verdict, register_attack, register_defense
 from fedml_gradcam_ae.events import Measured, RoundReport
 from fedml_gradcam_ae.settings import AttackSettings
 from simulation import distance, same, simulate
-from tiny import state_of, tiny_cnn
+from tiny import fedml_dataset, state_of, tiny_cnn
 
 GRADCAM = {"probe_size": "native", "map_size": "native", "epochs": 5}
 
@@ -355,3 +355,57 @@ def test_attack_prob_is_honored(plugin, heard) -> None:
     assert distance(simulate(**options, attack_prob=0.0), simulate(comm_round=3)) < 1e-6
     reports = [event for event in heard if isinstance(event, RoundReport)]
     assert not any(client.malicious for report in reports for client in report.clients)
+
+
+# What docs/settings.md says of FedML's own types
+
+
+def equal_counts(dataset):
+    """Every client claims the same number of samples."""
+    return [*dataset[:4], dict.fromkeys(dataset[4], 20), *dataset[5:]]
+
+
+@pytest.fixture
+def last_uploads(monkeypatch):
+    seen = {}
+    hooked = fedml.simulation.sp.fedavg.FedAvgAPI
+    inner = hooked._aggregate
+
+    def recording(self, w_locals):
+        seen["uploads"] = [OrderedDict(upload) for _, upload in w_locals]
+        return inner(self, w_locals)
+
+    monkeypatch.setattr(hooked, "_aggregate", recording)
+    return seen
+
+
+@pytest.mark.parametrize("defense", ["rfa", "geo_median"])
+@pytest.mark.filterwarnings("ignore:FedML's")
+def test_with_equal_counts_fedmls_geometric_medians_answer_with_the_first_model(plugin, last_uploads, defense) -> None:
+    own = {"byzantine_client_num": 1, "batch_num": 6} if defense == "geo_median" else {}
+    final = simulate(dataset=equal_counts(fedml_dataset(6)), enable_defense=True, defense_type=defense, **own)
+    assert distance(final, last_uploads["uploads"][0]) < 1e-5
+    assert distance(final, last_uploads["uploads"][1]) > 1e-3
+
+
+@pytest.mark.parametrize(
+    ("defense", "own"),
+    [("trimmed_mean", {"beta": 0.2}), ("slsgd", {"trim_param_b": 1, "alpha": 1.0, "option_type": 2})],
+)
+@pytest.mark.filterwarnings("ignore:FedML's")
+def test_fedmls_trimming_drops_clients_by_their_sample_count(plugin, heard, defense, own) -> None:
+    simulate(enable_defense=True, defense_type=defense, **own)
+    report = next(event for event in heard if isinstance(event, RoundReport))
+    assert [client.client for client in report.clients if client.excluded] == [0, 5]  # 20 and 25 samples
+
+
+@pytest.mark.parametrize(("defense", "error"), [("wise_median", RuntimeError), ("3sigma_geo", AttributeError)])
+@pytest.mark.filterwarnings("ignore:FedML's")
+def test_fedml_defenses_that_stop_with_an_error(plugin, defense, error) -> None:
+    with pytest.raises(error):
+        simulate(enable_defense=True, defense_type=defense, comm_round=4)
+
+
+def test_fedmls_model_replacement_fails_on_one_of_its_keys(plugin) -> None:
+    with pytest.raises(AttributeError, match="poisoned_training_round"):
+        simulate(enable_attack=True, attack_type="model_replacement", attack_training_rounds=[1])

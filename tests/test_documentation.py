@@ -1,0 +1,106 @@
+"""The documentation against the code: its examples run, what it names exists, its tables are complete."""
+
+import importlib
+import re
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import yaml
+
+import fedml_gradcam_ae
+from fedml_gradcam_ae import registry
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def blocks(language):
+    for page in PAGES:
+        for index, block in enumerate(re.findall(rf"```{language}\n(.*?)```", page.read_text(), re.DOTALL)):
+            yield pytest.param(block, id=f"{page.name}-{index}")
+
+
+def test_settings_md_is_what_the_code_says() -> None:
+    written = subprocess.run(
+        [sys.executable, ROOT / "docs/make_settings.py"], capture_output=True, text=True, check=True
+    )
+    assert (ROOT / "docs/settings.md").read_text() == written.stdout
+
+
+@pytest.mark.parametrize("block", blocks("yaml"))
+def test_yaml_examples_are_accepted(block) -> None:
+    from fedml_gradcam_ae.hooks import configuration
+
+    flat = {key: value for section in yaml.safe_load(block).values() for key, value in section.items()}
+    common = {"training_type": "simulation", "backend": "sp", "federated_optimizer": "FedAvg"}
+    args = SimpleNamespace(**{**common, "client_num_in_total": 20, "client_num_per_round": 20, **flat})
+    configuration.check(args)
+    asked = [configuration.requested(side, args) for side in (configuration.DEFENSE, configuration.ATTACK)]
+    assert any(asked)
+
+
+@pytest.mark.parametrize("block", blocks("python"))
+def test_python_examples_run(block, monkeypatch) -> None:
+    """Each defense that an example registers is run in a simulation."""
+    from simulation import simulate
+
+    known = registry.defenses()
+    monkeypatch.setattr(registry, "_defenses", dict(known))
+    monkeypatch.setattr(registry, "_attacks", registry.attacks())
+    try:
+        exec(compile(block, "<example>", "exec"), {"__name__": "example"})
+        fedml_gradcam_ae.register()
+        for name in registry.defenses().keys() - known.keys():
+            simulate(enable_defense=True, defense_type=name)
+    finally:
+        fedml_gradcam_ae.unregister()
+
+
+def test_the_readme_has_examples_of_both_kinds() -> None:
+    ids = [parameter.id for language in ("yaml", "python") for parameter in blocks(language)]
+    assert any(name.startswith("README") for name in ids)
+    assert len(ids) >= 3
+
+
+def names():
+    for page in PAGES:
+        for name in sorted(set(re.findall(r"`(fedml_gradcam_ae(?:\.\w+)+)(?:\(\))?`", page.read_text()))):
+            yield pytest.param(name, id=f"{page.name}-{name}")
+
+
+@pytest.mark.parametrize("name", names())
+def test_what_a_page_names_exists(name) -> None:
+    parts = name.split(".")
+    for split in range(len(parts), 0, -1):
+        try:
+            found = importlib.import_module(".".join(parts[:split]))
+        except ModuleNotFoundError:
+            continue
+        for attribute in parts[split:]:
+            found = getattr(found, attribute)
+        return
+    raise AssertionError(name)
+
+
+def test_every_patch_is_in_the_table_and_nothing_else() -> None:
+    from fedml_gradcam_ae import hooks
+
+    fedml_gradcam_ae.register()
+    replaced = {
+        f"{getattr(owner, '__module__', None) or owner.__name__}.{owner.__name__}.{name}"
+        if isinstance(owner, type)
+        else f"{owner.__name__}.{name}"
+        for owner, name, _original in hooks._patches._replaced
+    }
+    fedml_gradcam_ae.unregister()
+    table = re.findall(r"^\| `(fedml[\w.]+)` \|", (ROOT / "docs/fedml.md").read_text(), re.MULTILINE)
+    assert set(table) == replaced
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page) -> None:
+    for target in re.findall(r"\]\(([^)#]+)\)", page.read_text()):
+        assert target.startswith("http") or (page.parent / target).exists(), target
