@@ -8,11 +8,11 @@ from itertools import product
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
 from pydantic import Field, ValidationError, field_validator
 
 from fedml_gradcam_ae import __version__
 from fedml_gradcam_ae.settings import Parameters, SettingsError, explain
+from fedml_gradcam_ae.yaml_file import read_mapping
 
 
 class Data(Parameters):
@@ -120,14 +120,7 @@ def read_config(path: Path) -> Config:
     Raises:
         SettingsError: if the file cannot be read, is no YAML, or asks for something that does not exist.
     """
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise SettingsError(f"The configuration {path} cannot be read: {error.strerror}.") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise SettingsError(f"The configuration {path} is not YAML: {error}") from None
-    if not isinstance(content, dict):
-        raise SettingsError(f"The configuration {path} must be a mapping, found {content!r}.")
+    content = read_mapping(path, example="federation")
     try:
         return Config(**content)
     except ValidationError as error:

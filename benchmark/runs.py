@@ -122,9 +122,11 @@ def _log_file(path: Path) -> Iterator[TextIO]:
         handler = logging.StreamHandler(file)
         logger.addHandler(handler)
         logger.setLevel(logging.INFO)
+        propagate, logger.propagate = logger.propagate, False
         try:
             yield file
         finally:
+            logger.propagate = propagate
             logger.removeHandler(handler)
 
 

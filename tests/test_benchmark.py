@@ -77,7 +77,11 @@ def test_a_wrong_configuration_is_refused(write, changes, message) -> None:
 
 
 def test_files_that_are_no_configuration(write, tmp_path) -> None:
-    for content, message in (("a: [", "is not YAML"), ("- a", "must be a mapping"), ("", "must be a mapping")):
+    for content, message in (
+        ("a: [", "is not YAML"),
+        ("- a", "must hold keys such as federation:"),
+        ("", "must hold keys such as federation:"),
+    ):
         with pytest.raises(SettingsError, match=message):
             read_config(write(content))
     with pytest.raises(SettingsError, match="cannot be read"):

@@ -7,7 +7,7 @@ ACM TOPS 2025, section 5. docs/how-it-works.md goes through the equations and th
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable
 from time import perf_counter
 from typing import Any, Literal
 
@@ -16,12 +16,13 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from fedml_gradcam_ae.autoencoder import Activation, fit_autoencoder
-from fedml_gradcam_ae.detection import error_threshold, flag, reconstruction_error, voted_out
-from fedml_gradcam_ae.federation import ClientId, Round, Verdict, sample_weights
+from fedml_gradcam_ae.detection import error_threshold, flag, reconstruction_error
+from fedml_gradcam_ae.federation import Round, Verdict, sample_weights
 from fedml_gradcam_ae.heatmaps import find_target_layer, grad_cam, min_max, resize
 from fedml_gradcam_ae.images import draw_images, seeded_generator
 from fedml_gradcam_ae.registry import register_defense
 from fedml_gradcam_ae.settings import DefenseSettings
+from fedml_gradcam_ae.votes import Votes
 
 SMALLEST_MAP = 4
 
@@ -88,9 +89,8 @@ class GradCAMAE:
 
     def __init__(self, settings: GradCAMAE.Settings) -> None:
         self.settings = settings
+        self.votes = Votes(settings.vote_every, settings.vote_threshold, settings.permanent)
         self._layer: str | None = None
-        self._flags: dict[int, set[ClientId]] = {}
-        self._removed: dict[ClientId, int] = {}
 
     def prepare(self, network: nn.Module, test_data: Iterable[Any]) -> None:
         """Find the target layer and check the size of its maps, so that a mistake shows before any training.
@@ -114,7 +114,7 @@ class GradCAMAE:
         start = perf_counter()
         if self._layer is None:
             self.prepare(round.network, round.test_data)
-        present = [i for i, client in enumerate(round.client_ids) if client not in self._removed]
+        present = [i for i, client in enumerate(round.client_ids) if client not in self.votes.removed]
         maps = self._heat_maps(round.only(present), len(round.uploads), present)
         mapped = perf_counter()
 
@@ -123,7 +123,12 @@ class GradCAMAE:
         scored = perf_counter()
 
         flagged = flag(scores, threshold)
-        excluded = self._vote(round, flagged, judged)
+        suspects = {client for client, bad in zip(round.client_ids, flagged, strict=True) if bad}
+        # A client whose upload was unusable has earned a flag as well.
+        out = self.votes.decide(round.number, suspects | set(round.rejected))
+        for position in set(present) - set(judged):  # no vote can bring back an upload without usable maps
+            out[round.client_ids[position]] = "its heat maps hold NaN or infinity"
+        excluded = [client in out for client in round.client_ids]
         return Verdict(
             flagged=flagged,
             excluded=excluded,
@@ -136,20 +141,16 @@ class GradCAMAE:
                 "total": perf_counter() - start,
             },
             evidence={"heat_maps": maps.cpu(), "reconstructions": reconstructions.cpu()},
-            reasons=self._reasons(round, maps, judged),
+            reasons={client: reason for client in round.client_ids if (reason := out.get(client)) is not None},
         )
 
     def state(self) -> dict[str, Any]:
         """What must outlive the process: flags by round and permanent removals."""
-        return {
-            "flags": {number: sorted(ids, key=str) for number, ids in self._flags.items()},
-            "removed": self._removed,
-        }
+        return self.votes.state()
 
     def restore(self, state: dict[str, Any]) -> None:
         """Go on from what `state` returned."""
-        self._flags = {int(number): set(ids) for number, ids in state["flags"].items()}
-        self._removed = dict(state["removed"])
+        self.votes.restore(state)
 
     def _draw_probe(self, network: nn.Module, test_data: Iterable[Any], number: int) -> tuple[Tensor, Tensor]:
         try:
@@ -202,34 +203,3 @@ class GradCAMAE:
         for position, error in zip(judged, errors.tolist(), strict=True):
             scores[position] = error
         return scores, error_threshold(errors, settings.alpha), reconstructions
-
-    def _vote(self, round: Round, flagged: list[bool], judged: list[int]) -> list[bool]:
-        """What the aggregation leaves out: this round's flags, or every xi rounds the vote."""
-        settings = self.settings
-        # A client whose upload was unusable has earned a flag as well.
-        ids = {client for client, bad in zip(round.client_ids, flagged, strict=True) if bad} | set(round.rejected)
-        self._flags = {past: who for past, who in self._flags.items() if past > round.number - settings.vote_every}
-        self._flags[round.number] = ids
-        out: Collection[ClientId] = ids
-        if round.number % settings.vote_every == 0:
-            out = self._voted_out(round.number)
-            if settings.permanent:
-                self._removed.update({client: round.number for client in out if client not in self._removed})
-        # No vote can bring back an upload without usable maps, or one that is not judged any more.
-        return [client in out or position not in judged for position, client in enumerate(round.client_ids)]
-
-    def _voted_out(self, number: int) -> dict[ClientId, int]:
-        return voted_out(self._flags, number, self.settings.vote_every, self.settings.vote_threshold)
-
-    def _reasons(self, round: Round, maps: Tensor, judged: list[int]) -> dict[ClientId, str]:
-        every = self.settings.vote_every
-        votes = self._voted_out(round.number) if round.number % every == 0 and every > 1 else {}
-        reasons: dict[ClientId, str] = {}
-        for position, client in enumerate(round.client_ids):
-            if client in self._removed:
-                reasons[client] = f"voted out for good in round {self._removed[client]}"
-            elif position not in judged:
-                reasons[client] = "its heat maps hold NaN or infinity"
-            elif client in votes:
-                reasons[client] = f"flagged in {votes[client]} of {every} rounds"
-        return reasons

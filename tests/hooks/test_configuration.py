@@ -150,7 +150,7 @@ def test_an_empty_section_is_no_mistake(plugin, config) -> None:
 def test_a_file_that_holds_a_list_or_text(plugin, config) -> None:
     for text in ("- a\n- b\n", "just text"):
         config(text)
-        with pytest.raises(SettingsError, match="must hold sections such as train_args:"):
+        with pytest.raises(SettingsError, match="must hold keys such as train_args:"):
             fedml.init()
 
 

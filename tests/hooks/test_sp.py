@@ -264,6 +264,19 @@ def test_when_nobody_is_left_the_global_model_stays(plugin, heard) -> None:
         assert [event.global_model_stays for event in heard if isinstance(event, RoundReport)] == [True, True]
 
 
+def test_a_defense_that_leaves_out_everybody_leaves_the_global_model(plugin, heard, types) -> None:
+    @register_defense("trust_nobody")
+    class TrustNobody:
+        def __init__(self, settings): ...
+
+        def judge(self, round):
+            everybody = [True] * len(round.uploads)
+            return Verdict(flagged=everybody, excluded=everybody, weights=[0.0] * len(everybody))
+
+    assert same(simulate(enable_defense=True, defense_type="trust_nobody"), state_of(tiny_cnn()))
+    assert [event.global_model_stays for event in heard if isinstance(event, RoundReport)] == [True, True]
+
+
 def test_krum_that_is_left_with_too_few_does_not_stop_the_server(plugin, heard) -> None:
     """Four broken of six: 2 f + 2 <= n - m fails for what remains, and FedML's Krum raises."""
     simulate(
