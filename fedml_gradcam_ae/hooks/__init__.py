@@ -5,6 +5,7 @@ Each file patches one part of FedML; each patch says in one line what it mends. 
 
 from __future__ import annotations
 
+import importlib.util
 import warnings
 
 from fedml_gradcam_ae.hooks.patching import Patches
@@ -20,11 +21,15 @@ def install() -> None:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="pkg_resources is deprecated")
         import fedml  # noqa: F401  (takes seconds: only here, never when the plug-in is imported)
-    from fedml_gradcam_ae.hooks import attacker, configuration, defender, metrics, sp, startup
+    from fedml_gradcam_ae.hooks import attacker, configuration, defender, metrics, server, sp, startup
 
     patches = Patches()
-    for part in (configuration, startup, metrics, attacker, defender, sp):
+    for part in (configuration, startup, metrics, attacker, defender, sp, server):
         part.patch(patches)
+    if importlib.util.find_spec("grpc") is not None:  # pip install fedml[grpc]
+        from fedml_gradcam_ae.hooks import grpc_transport
+
+        grpc_transport.patch(patches)
     _patches = patches
 
 

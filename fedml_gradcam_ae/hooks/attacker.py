@@ -28,15 +28,16 @@ class PluginAttack(BaseAttackMethod):  # type: ignore[misc]  # fedml has no type
         federation = current()
         if federation is None:
             raise RuntimeError("A plug-in attack runs inside FedML's simulator only: no round is being aggregated.")
-        positions = attackers_in_round(self.settings, federation.number, federation.clients, federation.client_ids)
-        federation.attackers = [federation.client_ids[i] for i in positions]
+        present = federation.present
+        positions = attackers_in_round(self.settings, federation.number, federation.clients, present)
+        federation.attackers = [present[i] for i in positions]
         if not positions:
             return raw_client_grad_list
         round = federation.round(raw_client_grad_list, extra_auxiliary_info, with_local_data=True)
         if self.settings.claimed_samples is not None:
             samples = [self.settings.claimed_samples if i in positions else n for i, n in enumerate(round.samples)]
             round = replace(round, samples=samples)
-            federation.samples = dict(zip(federation.client_ids, samples, strict=True))
+            federation.samples.update(zip(present, samples, strict=True))
         poisoned = dict(zip(positions, self.attack.poison(round, positions), strict=True))
         return [
             (round.samples[i], OrderedDict(poisoned[i]) if i in poisoned else upload)

@@ -107,7 +107,7 @@ def requested(side: Side, args: Any) -> Requested | None:
         model = getattr(ours[name], "Settings", side.base)
         settings = read_settings(model, getattr(args, side.params, None), side.params, name)
         if isinstance(settings, AttackSettings):
-            check_attackers(settings, range(_number(args, "client_num_in_total")))
+            check_attackers(settings, _client_ids(args))
         return Requested(name, settings, ours[name])
     own = name.removeprefix(FEDML_PREFIX)
     if own not in side.fedml:
@@ -151,6 +151,12 @@ def _number(args: Any, key: str) -> int:
     return value
 
 
+def _client_ids(args: Any) -> range:
+    """FedML counts its clients from 0 in a simulation, and by their rank, from 1, in a deployment."""
+    first = 1 if getattr(args, "training_type", None) == "cross_silo" else 0
+    return range(first, first + _number(args, "client_num_in_total"))
+
+
 def _check_section(side: Side, args: Any, found: Requested) -> None:
     """Unknown keys: FedML forgets which section a key stood in, so the file is read once more."""
     path = getattr(args, "yaml_config_file", "")
@@ -169,18 +175,22 @@ def _check_section(side: Side, args: Any, found: Requested) -> None:
 def _check_path(side: Side, args: Any, found: Requested) -> None:
     """FedML's paths differ in what they honor: say so at once instead of running undefended."""
     training_type, backend = getattr(args, "training_type", None), getattr(args, "backend", None)
-    if (training_type, backend) != ("simulation", "sp"):
+    deployed = training_type == "cross_silo" and getattr(args, "scenario", "horizontal") == "horizontal"
+    if not deployed and (training_type, backend) != ("simulation", "sp"):
         if found.cls is not None:
             raise SettingsError(
-                f"{side.word}_type {found.name} works with training_type: simulation and backend: sp so far, "
-                f"found {training_type} and {backend}."
+                f"{side.word}_type {found.name} works with training_type: simulation and backend: sp, and with "
+                f"training_type: cross_silo and scenario: horizontal, found {training_type} and {backend}."
             )
         return
+    _check_optimizer(side, args)
+    if side is DEFENSE and found.cls is None and found.name in builtin.DEFECTS:
+        warnings.warn(f"FedML's {found.name}: {builtin.DEFECTS[found.name]}.", stacklevel=2)
+
+
+def _check_optimizer(side: Side, args: Any) -> None:
     optimizer = getattr(args, "federated_optimizer", None)
     if optimizer != "FedAvg":
         raise SettingsError(
-            f"federated_optimizer: {optimizer} would ignore enable_{side.word} under backend: sp; "
-            "only FedAvg honors it."
+            f"federated_optimizer: {optimizer} would ignore enable_{side.word} here; only FedAvg honors it."
         )
-    if side is DEFENSE and found.cls is None and found.name in builtin.DEFECTS:
-        warnings.warn(f"FedML's {found.name}: {builtin.DEFECTS[found.name]}.", stacklevel=2)

@@ -30,6 +30,7 @@ class Federation:
         test_data: the server's.
         local_data: training data by client id, for attacks.
         attackers: who attacked in this round; None if that cannot be known (FedML's own attacks do not tell).
+        rejected: clients whose upload was found unusable before any attack or defense was asked, with the reason.
         judged: the round that the defense saw, without unusable uploads.
         verdict: what it answered.
     """
@@ -42,20 +43,27 @@ class Federation:
     test_data: Iterable[Any]
     local_data: Mapping[ClientId, Iterable[Any]]
     attackers: list[ClientId] | None = field(default_factory=list)
+    rejected: Mapping[ClientId, str] = field(default_factory=dict)
     judged: Round | None = None
     verdict: Verdict | None = None
+
+    @property
+    def present(self) -> list[ClientId]:
+        """The clients whose uploads attacks and defenses work on."""
+        return [client for client in self.client_ids if client not in self.rejected]
 
     def round(self, uploads: Uploads, global_model: Mapping[str, Tensor], with_local_data: bool = False) -> Round:
         """The Round of these uploads; the global model is copied, since FedML's is the live one."""
         return Round(
             number=self.number,
-            client_ids=list(self.client_ids),
+            client_ids=self.present,
             uploads=[upload for _, upload in uploads],
             samples=[samples for samples, _ in uploads],
             global_model={name: tensor.detach().clone() for name, tensor in global_model.items()},
             network=self.network,
             test_data=self.test_data,
             local_data=self.local_data if with_local_data else {},
+            rejected=self.rejected,
         )
 
 

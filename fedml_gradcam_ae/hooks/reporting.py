@@ -14,27 +14,37 @@ from fedml_gradcam_ae.hooks.federation import Federation
 def report_round(federation: Federation) -> events.RoundReport:
     """The report of the round that is being aggregated; the truth about the attackers enters only here."""
     verdict, judged, attackers = federation.verdict, federation.judged, federation.attackers
-    found = _undefended(federation.samples) if judged is None else _defended(judged, verdict)
-    clients = [
-        events.ClientReport(
-            client=client,
-            samples=federation.samples[client],
-            malicious=None if attackers is None else client in attackers,
-            **found[client],
-        )
-        for client in federation.client_ids
-    ]
-    common: dict[str, Any] = {"number": federation.number, "clients": clients}
-    if judged is None or verdict is None:
-        return events.RoundReport(**common)
+    rejected = federation.rejected if judged is None else judged.rejected
+    scored = verdict is not None and verdict.scores is not None
+    found = {client: _unusable(reason, scored) for client, reason in rejected.items()}
+    if judged is None:
+        found |= _undefended({client: federation.samples[client] for client in federation.present})
+    else:
+        found |= _defended(judged, verdict)
+    weights = [client.get("weight") for client in found.values()]
     return events.RoundReport(
-        **common,
-        threshold=verdict.threshold,
-        seconds=verdict.seconds,
-        global_model_stays=verdict.weights is not None and not any(verdict.weights),
-        evidence=verdict.evidence,
-        judged=judged.client_ids,
+        number=federation.number,
+        clients=[
+            events.ClientReport(
+                client=client,
+                samples=federation.samples[client],
+                malicious=None if attackers is None else client in attackers,
+                **found[client],
+            )
+            for client in federation.client_ids
+        ],
+        threshold=None if verdict is None else verdict.threshold,
+        seconds={} if verdict is None else verdict.seconds,
+        global_model_stays=all(weight == 0 for weight in weights),
+        evidence={} if verdict is None else verdict.evidence,
+        judged=[] if judged is None else judged.client_ids,
     )
+
+
+def _unusable(reason: str, scored: bool) -> dict[str, Any]:
+    """A client whose upload no defense was shown."""
+    score = math.inf if scored else None
+    return {"score": score, "flagged": True, "excluded": True, "weight": 0.0, "reason": reason}
 
 
 def _undefended(samples: dict[ClientId, float]) -> dict[ClientId, dict[str, Any]]:
@@ -44,26 +54,20 @@ def _undefended(samples: dict[ClientId, float]) -> dict[ClientId, dict[str, Any]
 
 
 def _defended(judged: Round, verdict: Verdict | None) -> dict[ClientId, dict[str, Any]]:
-    """What a defense found, and those whose upload it was never shown."""
-    found: dict[ClientId, dict[str, Any]] = {
-        client: {
-            "score": math.inf if verdict is not None and verdict.scores is not None else None,
-            "flagged": True,
-            "excluded": True,
-            "weight": 0.0,
-            "reason": reason,
-        }
-        for client, reason in judged.rejected.items()
+    """What a defense found; without a verdict, a rule whose clients cannot be told apart."""
+    if verdict is None:
+        return {client: {} for client in judged.client_ids}
+    lists = {
+        "score": verdict.scores,
+        "flagged": verdict.flagged,
+        "excluded": verdict.excluded,
+        "weight": verdict.weights,
     }
-    for position, client in enumerate(judged.client_ids):
-        found[client] = {}
-        if verdict is None:  # a rule that cannot be told apart by client
-            continue
-        for name in ("score", "flagged", "excluded", "weight"):
-            values = getattr(verdict, name if name in ("flagged", "excluded") else f"{name}s")
-            found[client][name] = None if values is None else values[position]
-        found[client]["reason"] = verdict.reasons.get(client)
-    return found
+    return {
+        client: {name: None if values is None else values[position] for name, values in lists.items()}
+        | {"reason": verdict.reasons.get(client)}
+        for position, client in enumerate(judged.client_ids)
+    }
 
 
 def watch(args: Any, settings: Any) -> AbstractContextManager[None]:
