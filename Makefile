@@ -1,5 +1,6 @@
 # make demo    the quick start: FedML simulations on handwritten digits, with a poisoner, undefended and defended
 # make test    everything that must hold: ruff, mypy, the tests, the examples in the documentation
+# make test-long   the tests that take more than 20 seconds each
 # make lint    ruff and mypy alone
 # make clean   remove the virtual environment and the results
 
@@ -7,13 +8,16 @@ PYTHON ?= $(shell command -v python3.11 || echo python3)
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint clean
+.PHONY: demo test test-long lint clean
 
 demo: $(VENV)/installed
 	$(BIN)/python -m benchmark run configs/quickstart.yaml --out results/quickstart
 
 test: lint
 	$(BIN)/python -m pytest
+
+test-long: $(VENV)/installed
+	$(BIN)/python -m pytest -m long
 
 lint: $(VENV)/installed
 	$(BIN)/ruff check .

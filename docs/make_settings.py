@@ -8,6 +8,7 @@ from typing import Any
 
 from fedml_gradcam_ae import registry
 from fedml_gradcam_ae.hooks import builtin
+from fedml_gradcam_ae.hooks.server_settings import ServerSettings
 from fedml_gradcam_ae.settings import AttackSettings, Parameters
 
 INTRODUCTION = """\
@@ -48,6 +49,10 @@ def page() -> str:
     )
     for name, cls in sorted(registry.attacks().items()):
         parts.append(f"### `{name}`\n\n{_summary(cls)}\n\n{table(cls.Settings, without=AttackSettings)}")
+    parts.append(
+        "## A cross-silo server\n\nThese stand straight in a section `server_args` of the server's YAML; "
+        f"[cross-silo.md](cross-silo.md) says what they do.\n\n{table(ServerSettings)}"
+    )
     parts.append("## FedML's own types\n\nThese run as FedML 0.9.6 ships them, their defects included.\n")
     parts.append(f"| `defense_type` | keys | known defect |\n| --- | --- | --- |\n{_builtin(builtin.DEFENSES)}")
     parts.append(f"| `attack_type` | keys | known defect |\n| --- | --- | --- |\n{_builtin(builtin.ATTACKS)}")

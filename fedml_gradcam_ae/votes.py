@@ -41,6 +41,12 @@ class Votes:
                 self.removed = {**dict.fromkeys(out, number), **self.removed}
         return {**out, **{client: f"voted out for good in round {past}" for client, past in self.removed.items()}}
 
+    def release(self, client: ClientId) -> None:
+        """Take back a removal, and forget the flags that led to it."""
+        self.removed.pop(client, None)
+        for flagged in self._flags.values():
+            flagged.discard(client)
+
     def state(self) -> dict[str, Any]:
         """What must outlive the process."""
         flags = {number: sorted(clients, key=str) for number, clients in self._flags.items()}

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from fedml_gradcam_ae.autoencoder import Activation, fit_autoencoder
 from fedml_gradcam_ae.detection import error_threshold, flag, reconstruction_error
-from fedml_gradcam_ae.federation import Round, Verdict, sample_weights
+from fedml_gradcam_ae.federation import ClientId, Round, Verdict, sample_weights
 from fedml_gradcam_ae.heatmaps import find_target_layer, grad_cam, min_max, resize
 from fedml_gradcam_ae.images import draw_images, seeded_generator
 from fedml_gradcam_ae.registry import register_defense
@@ -151,6 +151,10 @@ class GradCAMAE:
     def restore(self, state: dict[str, Any]) -> None:
         """Go on from what `state` returned."""
         self.votes.restore(state)
+
+    def release(self, client: ClientId) -> None:
+        """Judge a client again that was voted out for good."""
+        self.votes.release(client)
 
     def _draw_probe(self, network: nn.Module, test_data: Iterable[Any], number: int) -> tuple[Tensor, Tensor]:
         try:

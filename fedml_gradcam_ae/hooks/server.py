@@ -12,47 +12,15 @@ from fedml.core import Context
 from fedml.cross_silo.server import server_initializer
 from fedml.cross_silo.server.fedml_server_manager import FedMLServerManager
 from fedml.cross_silo.server.message_define import MyMessage
-from pydantic import Field
 
 from fedml_gradcam_ae.checkpoint import Checkpoint
 from fedml_gradcam_ae.federation import ClientId
 from fedml_gradcam_ae.hooks.cross_silo import HookedAggregator
 from fedml_gradcam_ae.hooks.patching import Patches
 from fedml_gradcam_ae.hooks.reporting import watch
-from fedml_gradcam_ae.settings import Parameters, read_settings
+from fedml_gradcam_ae.hooks.server_settings import read_server_settings
 
 log = logging.getLogger("fedml_gradcam_ae")
-
-
-class ServerSettings(Parameters):
-    """Keys of the section `server_args`, for a cross-silo server."""
-
-    client_timeout: float | None = Field(
-        default=None, gt=0, description="seconds that a round waits for uploads; null: for ever, as FedML does"
-    )
-    minimum_clients: int = Field(
-        default=1, ge=1, description="how many uploads a round needs to go on when the time is over"
-    )
-    checkpoint_dir: str | None = Field(
-        default=None, description="folder that the server's state is saved in after every round; null: nowhere"
-    )
-    resume: bool = Field(default=False, description="whether to go on from what `checkpoint_dir` holds")
-    restrict_unpickling: bool = Field(
-        default=True, description="whether messages may hold data only; false: any pickle is loaded, and may run code"
-    )
-    largest_upload: float = Field(
-        default=4.0, gt=1, description="the largest message that is taken, in multiples of the global model's size"
-    )
-
-
-def read_server_settings(args: Any) -> ServerSettings:
-    """The server's settings among FedML's flat args.
-
-    Raises:
-        SettingsError: for a wrong kind of value or a value out of range.
-    """
-    values = {key: getattr(args, key) for key in ServerSettings.model_fields if hasattr(args, key)}
-    return read_settings(ServerSettings, values, "server_args", "a cross-silo server")
 
 
 def patch(patches: Patches) -> None:
@@ -328,8 +296,13 @@ class DependableServer(FedMLServerManager):  # type: ignore[misc]  # fedml has n
             return False
         self.args.round_idx = saved.rounds_done
         self.aggregator.set_global_model_params(saved.model)
-        if hasattr(self.aggregator.defense, "restore"):
-            self.aggregator.defense.restore(saved.defense)
+        defense = self.aggregator.defense
+        if hasattr(defense, "restore"):
+            defense.restore(saved.defense)
+        for client in self.settings.release:
+            if hasattr(defense, "release"):
+                defense.release(client)
+                log.info("client %s is released: it is judged like any other again", client)
         log.info("going on after round %d, from %s", saved.rounds_done, self.settings.checkpoint_dir)
         return True
 

@@ -28,7 +28,7 @@ TESTS = Path(__file__).parents[1]
 MAIN = TESTS / "hooks" / "silo" / "main.py"
 ONLINE, UPLOAD = 5, 3
 INIT, SYNC, CHECK, FINISH = 1, 2, 6, 7
-PATIENCE = 40.0
+PATIENCE = 90.0  # seconds: two cores may be busy with several starts of FedML at once
 
 
 def free_ports(count: int) -> list[int]:
@@ -80,8 +80,9 @@ class Silo:
             },
             "server_args": flat,
         }
-        if "defense_args" in flat:
-            sections["defense_args"] = flat.pop("defense_args")
+        for name in ("defense_args", "attack_args"):
+            if name in flat:
+                sections[name] = flat.pop(name)
         self.config = folder / "config.yaml"
         self.config.write_text(yaml.safe_dump(sections))
         self.processes: list[subprocess.Popen[str]] = []

@@ -137,6 +137,22 @@ def test_mistakes_in_the_file(plugin, config, section, message) -> None:
         fedml.init()
 
 
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        ("client_timeuot: 5", r"Unknown key 'client_timeuot' in server_args\. Did you mean 'client_timeout'\?"),
+        ("client_timeout: -5", r"server_args\.client_timeout: expected greater than 0, found -5"),
+        ("minimum_clients: 0", r"server_args\.minimum_clients: expected greater than or equal to 1, found 0"),
+        ("resume: 1", r"server_args\.resume: expected a valid boolean, found 1"),
+    ],
+)
+def test_mistakes_in_the_server_section(plugin, config, keys, message) -> None:
+    silo = YAML.replace("training_type: simulation, backend: sp", "training_type: cross_silo, scenario: horizontal")
+    config(f"{silo}server_args: {{{keys}}}")
+    with pytest.raises(SettingsError, match=message):
+        fedml.init()
+
+
 def test_keys_of_other_fedml_types_may_stand_there(plugin, config) -> None:
     config(YAML + "defense_args: {enable_defense: true, defense_type: krum, byzantine_client_num: 1, norm_bound: 5.0}")
     assert fedml.init().byzantine_client_num == 1

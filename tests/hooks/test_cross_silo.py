@@ -1,9 +1,11 @@
 """Cross-silo over gRPC on loopback, with a real server process, whatever its clients do."""
 
 import contextlib
+import json
 import os
 import pickle
 import time
+from collections import OrderedDict
 from pathlib import Path
 
 import pytest
@@ -175,6 +177,7 @@ def test_a_round_needs_its_minimum_of_clients(silo) -> None:
     assert [client["client"] for client in made.rounds()[0]["clients"]] == [1, 2]
 
 
+@pytest.mark.long
 def test_a_client_that_is_killed_and_started_again_comes_back(silo) -> None:
     """Real clients: one is killed in a round, the run goes on, and ends in order with the new one."""
     made = silo(clients=2, puppets=(1,), rounds=6, client_timeout=3.0, minimum_clients=1)
@@ -230,6 +233,38 @@ def test_when_nobody_is_left_the_global_model_stays(silo) -> None:
     assert [line["global_model_stays"] for line in made.rounds()] == [True, False]
 
 
+@pytest.mark.long
+def test_a_removed_client_is_released_by_a_restart(silo, tmp_path) -> None:
+    """Client 2 uploads what no defense likes in rounds 1 and 2, is voted out for good, and comes back."""
+    params = {"probe_size": "native", "map_size": "native", "epochs": 5, "alpha": 10.0, "permanent": True}
+    defense = {"enable_defense": True, "defense_type": "gradcam_ae", "defense_params": params}
+    defense["defense_params"]["record_dir"] = str(tmp_path / "record")
+    state = {"checkpoint_dir": str(tmp_path / "state"), "resume": True}
+    made = silo(clients=2, puppets=(1, 2), rounds=6, defense_args=defense, **state)
+    first, second = made.puppets
+    for number in range(1, 5):
+        all_receive(made.puppets, INIT, SYNC)
+        first.upload()
+        second.upload(broken(honest(2), "NaN") if number < 3 else None)
+    all_receive(made.puppets, SYNC)  # round 5 is asked for once round 4 is saved
+    made.kill_server()
+    text = made.config.read_text().replace("  resume: true", "  resume: true\n  release: [2]")
+    made.config.write_text(text)
+    made.start_server()
+    all_receive(made.puppets, CHECK)
+    for puppet in made.puppets:
+        puppet.online()
+    for _ in (5, 6):
+        all_receive(made.puppets, SYNC)
+        for puppet in made.puppets:
+            puppet.upload()
+    end(made, made.puppets)
+    reasons = [left_out(line).get(2) for line in made.rounds()]
+    assert "NaN" in reasons[0]
+    assert reasons[2:] == ["voted out for good in round 3"] * 2 + [None, None]
+
+
+@pytest.mark.long
 def test_a_server_that_is_killed_goes_on_where_it_was(silo, tmp_path) -> None:
     """Model, flags and permanent removals; the clients were there all the time."""
     params = {"probe_size": "native", "map_size": "native", "epochs": 5, "alpha": 0.5, "permanent": True}
@@ -272,6 +307,51 @@ def test_a_server_that_is_killed_goes_on_where_it_was(silo, tmp_path) -> None:
     assert [line["round"] for line in killed] == [1, 2, 3, 4, 5, 6]
     assert killed == undisturbed
     assert any("voted out for good" in (client["reason"] or "") for client in killed[-1]["clients"])
+
+
+def test_the_same_yaml_gives_the_same_verdicts_as_in_the_simulator(silo, plugin, monkeypatch, tmp_path) -> None:
+    """The uploads of a simulated run, sent again by puppets: scores, flags, votes and attackers agree."""
+    import fedml
+
+    from simulation import simulate
+
+    params = {"probe_size": "native", "map_size": "native", "epochs": 20, "alpha": 0.5}
+    attack = {
+        "enable_attack": True,
+        "attack_type": "constrained_perturbation",
+        "attack_params": {"attackers": 2, "steps": 3, "images": 16},
+    }
+    defense = {"enable_defense": True, "defense_type": "gradcam_ae"}
+    uploads = []
+    hooked = fedml.simulation.sp.fedavg.FedAvgAPI
+    inner = hooked._aggregate
+
+    def recording(self, w_locals):
+        uploads.append([(samples, OrderedDict(model)) for samples, model in w_locals])
+        return inner(self, w_locals)
+
+    monkeypatch.setattr(hooked, "_aggregate", recording)
+    simulated = tmp_path / "simulated"
+    sizes = {"client_num_in_total": 4, "client_num_per_round": 4, "comm_round": 3}
+    simulate(**sizes, **attack, **defense, defense_params={**params, "record_dir": str(simulated)})
+
+    deployed = {**defense, "defense_params": {**params, "record_dir": str(tmp_path / "record")}}
+    made = silo(clients=4, puppets=(1, 2, 3, 4), rounds=3, defense_args=deployed, attack_args=attack)
+    for round in uploads:
+        all_receive(made.puppets, INIT, SYNC)
+        for puppet, (samples, model) in zip(made.puppets, round, strict=True):
+            puppet.upload(model, samples)
+    end(made, made.puppets)
+
+    expected = [json.loads(line) for line in (simulated / "rounds.jsonl").read_text().splitlines()]
+    assert sum(client["malicious"] for client in expected[0]["clients"]) == 2
+    for ours, theirs in zip(made.rounds(), expected, strict=True):
+        assert ours["threshold"] == pytest.approx(theirs["threshold"], rel=1e-4)
+        for here, there in zip(ours["clients"], theirs["clients"], strict=True):
+            assert here["client"] == there["client"] + 1  # ranks count from 1
+            assert here["score"] == pytest.approx(there["score"], rel=1e-4)
+            for name in ("samples", "flagged", "excluded", "malicious", "reason"):
+                assert here[name] == there[name]
 
 
 def test_resuming_from_nothing_starts_with_round_1(silo, tmp_path) -> None:
