@@ -20,10 +20,10 @@ def install() -> None:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="pkg_resources is deprecated")
         import fedml  # noqa: F401  (takes seconds: only here, never when the plug-in is imported)
-    from fedml_gradcam_ae.hooks import attacker, configuration, defender, metrics, sp, startup
+    from fedml_gradcam_ae.hooks import attacker, configuration, defender, metrics, mpi, sp, startup
 
     patches = Patches()
-    for part in (configuration, startup, metrics, attacker, defender, sp):
+    for part in (configuration, startup, metrics, attacker, defender, sp, mpi):
         part.patch(patches)
     _patches = patches
 

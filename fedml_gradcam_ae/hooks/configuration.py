@@ -169,17 +169,17 @@ def _check_section(side: Side, args: Any, found: Requested) -> None:
 def _check_path(side: Side, args: Any, found: Requested) -> None:
     """FedML's paths differ in what they honor: say so at once instead of running undefended."""
     training_type, backend = getattr(args, "training_type", None), getattr(args, "backend", None)
-    if (training_type, backend) != ("simulation", "sp"):
+    if training_type != "simulation" or backend not in ("sp", "MPI"):
         if found.cls is not None:
             raise SettingsError(
-                f"{side.word}_type {found.name} works with training_type: simulation and backend: sp so far, "
+                f"{side.word}_type {found.name} works with training_type: simulation and backend: sp or MPI so far, "
                 f"found {training_type} and {backend}."
             )
         return
     optimizer = getattr(args, "federated_optimizer", None)
     if optimizer != "FedAvg":
         raise SettingsError(
-            f"federated_optimizer: {optimizer} would ignore enable_{side.word} under backend: sp; "
+            f"federated_optimizer: {optimizer} would ignore enable_{side.word} under backend: {backend}; "
             "only FedAvg honors it."
         )
     if side is DEFENSE and found.cls is None and found.name in builtin.DEFECTS:

@@ -62,9 +62,14 @@ MISTAKES = {
         {**ON, "defense_type": "gradcam_ae", "federated_optimizer": "FedProx"},
         "federated_optimizer: FedProx would ignore enable_defense under backend: sp; only FedAvg honors it",
     ),
+    "another optimizer under MPI": (
+        {**ATTACK, "attack_type": "byzantine", "byzantine_client_num": 1, "attack_mode": "zero", "backend": "MPI"}
+        | {"federated_optimizer": "FedAvg_seq"},
+        "federated_optimizer: FedAvg_seq would ignore enable_attack under backend: MPI; only FedAvg honors it",
+    ),
     "another path": (
-        {**ON, "defense_type": "gradcam_ae", "backend": "MPI"},
-        "gradcam_ae works with training_type: simulation and backend: sp so far, found simulation and MPI",
+        {**ON, "defense_type": "gradcam_ae", "backend": "NCCL"},
+        "gradcam_ae works with training_type: simulation and backend: sp or MPI so far, found simulation and NCCL",
     ),
 }
 
