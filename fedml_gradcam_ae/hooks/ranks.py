@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import sys
 import traceback
+from time import sleep
 from types import TracebackType
 from typing import Any
 
 from fedml_gradcam_ae.hooks.patching import Patches
+
+# mpirun drops what it has not yet read from a rank when it ends it.
+SECONDS_FOR_LAST_WORDS = 0.5
 
 
 def stop_all(error: BaseException) -> None:
@@ -15,8 +19,10 @@ def stop_all(error: BaseException) -> None:
     mpi = _running_mpi()
     if mpi is not None:
         world = mpi.COMM_WORLD
-        print(f"rank {world.Get_rank()} of {world.Get_size()} stops the run:", file=sys.stderr)
-        traceback.print_exception(error)
+        lines = traceback.format_exception(error)
+        print(
+            f"rank {world.Get_rank()} of {world.Get_size()} stops the run:\n{''.join(lines)}", end="", file=sys.stderr
+        )
         abort(1)
 
 
@@ -29,6 +35,7 @@ def abort(code: int | str | None) -> None:
         print(code, file=sys.stderr)
     sys.stdout.flush()
     sys.stderr.flush()
+    sleep(SECONDS_FOR_LAST_WORDS)
     mpi.COMM_WORLD.Abort(code if isinstance(code, int) else 1)
 
 
