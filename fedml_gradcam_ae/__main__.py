@@ -23,6 +23,7 @@ def main(argv: list[str]) -> int:
         print(f"error: there is no script {script}\n\n{USAGE}", file=sys.stderr)
         return 2
 
+    from fedml_gradcam_ae.hooks import ranks
     from fedml_gradcam_ae.settings import SettingsError
 
     try:
@@ -36,7 +37,11 @@ def main(argv: list[str]) -> int:
         runpy.run_path(str(script), run_name="__main__")
     except SettingsError as error:
         print(f"error: {error}", file=sys.stderr)
+        ranks.abort(2)
         return 2
+    except SystemExit as stop:
+        ranks.abort(stop.code)
+        raise
     return 0
 
 

@@ -179,10 +179,10 @@ def _check_path(side: Side, args: Any, found: Requested) -> None:
     """FedML's paths differ in what they honor: say so at once instead of running undefended."""
     training_type, backend = getattr(args, "training_type", None), getattr(args, "backend", None)
     deployed = training_type == "cross_silo" and getattr(args, "scenario", "horizontal") == "horizontal"
-    if not deployed and (training_type, backend) != ("simulation", "sp"):
+    if not deployed and (training_type, backend) not in (("simulation", "sp"), ("simulation", "MPI")):
         if found.cls is not None:
             raise SettingsError(
-                f"{side.word}_type {found.name} works with training_type: simulation and backend: sp, and with "
+                f"{side.word}_type {found.name} works with training_type: simulation and backend: sp or MPI, and with "
                 f"training_type: cross_silo and scenario: horizontal, found {training_type} and {backend}."
             )
         return

@@ -15,9 +15,9 @@ from fedml.cross_silo.server.message_define import MyMessage
 
 from fedml_gradcam_ae.checkpoint import Checkpoint
 from fedml_gradcam_ae.federation import ClientId
+from fedml_gradcam_ae.hooks import round
 from fedml_gradcam_ae.hooks.cross_silo import HookedAggregator
 from fedml_gradcam_ae.hooks.patching import Patches
-from fedml_gradcam_ae.hooks.reporting import watch
 from fedml_gradcam_ae.hooks.server_settings import read_server_settings
 
 log = logging.getLogger("fedml_gradcam_ae")
@@ -62,11 +62,8 @@ class DependableServer(FedMLServerManager):  # type: ignore[misc]  # fedml has n
 
     def run(self) -> None:
         """Serve until the last round is over."""
-        defense = self.aggregator.defense
-        prepare = getattr(defense, "prepare", None)
-        if prepare is not None:
-            prepare(self.aggregator.network, self.aggregator.test_global)
-        with watch(self.args, getattr(defense, "settings", None)):
+        round.prepare(self.aggregator.network, self.aggregator.test_global)
+        with round.watched(self.args):
             super().run()
         if self._timer is not None:
             self._timer.cancel()
@@ -284,7 +281,7 @@ class DependableServer(FedMLServerManager):  # type: ignore[misc]  # fedml has n
 
     def _save(self) -> None:
         if self._checkpoint is not None:
-            defense = self.aggregator.defense
+            defense = round.defense()
             state = defense.state() if hasattr(defense, "state") else {}
             self._checkpoint.save(self.args.round_idx, self.aggregator.get_global_model_params(), state)
 
@@ -296,7 +293,7 @@ class DependableServer(FedMLServerManager):  # type: ignore[misc]  # fedml has n
             return False
         self.args.round_idx = saved.rounds_done
         self.aggregator.set_global_model_params(saved.model)
-        defense = self.aggregator.defense
+        defense = round.defense()
         if hasattr(defense, "restore"):
             defense.restore(saved.defense)
         for client in self.settings.release:

@@ -3,25 +3,17 @@
 from __future__ import annotations
 
 import copy
-from collections import OrderedDict
-from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
 import fedml.simulation.sp.fedavg
 from fedml.core.security.fedml_attacker import FedMLAttacker
-from fedml.core.security.fedml_defender import FedMLDefender
 from fedml.ml.aggregator.aggregator_creator import create_server_aggregator
 from fedml.simulation.sp.fedavg.fedavg_api import FedAvgAPI
-from torch import Tensor
 
-from fedml_gradcam_ae import events
-from fedml_gradcam_ae.federation import ClientId
-from fedml_gradcam_ae.hooks.attacker import PluginAttack
-from fedml_gradcam_ae.hooks.defender import PluginDefense
-from fedml_gradcam_ae.hooks.federation import Federation, Uploads, publish
+from fedml_gradcam_ae.hooks import round
+from fedml_gradcam_ae.hooks.federation import Uploads
 from fedml_gradcam_ae.hooks.patching import Patches
-from fedml_gradcam_ae.hooks.reporting import report_round, watch
 
 
 def patch(patches: Patches) -> None:
@@ -49,13 +41,8 @@ class HookedFedAvgAPI(FedAvgAPI):  # type: ignore[misc]  # fedml has no types
         self.aggregator.set_model_params(self.model_trainer.get_model_params())
         self._give_round_zero_a_fixed_start()
         self.round_number = 0
-        defender = FedMLDefender.get_instance()
-        plugin = defender.defender if defender.is_enabled else None
-        defense = plugin.defense if isinstance(plugin, PluginDefense) else None
-        prepare = getattr(defense, "prepare", None)
-        if prepare is not None:
-            prepare(self.network, self.test_global)
-        with watch(self.args, getattr(defense, "settings", None)):
+        round.prepare(self.network, self.test_global)
+        with round.watched(self.args):
             super().train()
 
     def _give_round_zero_a_fixed_start(self) -> None:
@@ -75,30 +62,19 @@ class HookedFedAvgAPI(FedAvgAPI):  # type: ignore[misc]  # fedml has no types
 
     def _aggregate(self, w_locals: Uploads) -> Any:
         self.round_number += 1
-        attacker, defender = FedMLAttacker.get_instance(), FedMLDefender.get_instance()
-        if not (attacker.is_enabled or defender.is_enabled):
+        if not round.anybody_acts():
             return super()._aggregate(w_locals)
-        ids = [_identity(client.client_idx) for client in self.client_list]
-        truth_is_known = not attacker.is_enabled or isinstance(attacker.attacker, PluginAttack)
-        federation = Federation(
+        model, _report = round.aggregate(
+            self.aggregator,
+            w_locals,
             number=self.round_number,
-            client_ids=ids,
-            samples=dict(zip(ids, (samples for samples, _ in w_locals), strict=True)),
+            client_ids=[client.client_idx for client in self.client_list],
             clients=range(int(self.args.client_num_in_total)),
             network=self.network,
             test_data=self.test_global,
             local_data=self.train_data_local_dict,
-            attackers=[] if truth_is_known else None,
         )
-        with publish(federation):
-            uploads, _ = self.aggregator.on_before_aggregation(w_locals)
-            report = report_round(federation)
-            aggregate: Mapping[str, Tensor] = self.aggregator.aggregate(uploads)
-            if not report.global_model_stays:
-                aggregate = self.aggregator.on_after_aggregation(aggregate)
-        self.aggregator.set_model_params(aggregate)
-        events.publish(report)
-        return OrderedDict(aggregate)
+        return model
 
 
 def _train_client(client: Any, w_global: Any) -> Any:
@@ -110,8 +86,3 @@ def _train_client(client: Any, w_global: Any) -> Any:
     if attacker.is_data_poisoning_attack() and attacker.is_to_poison_data():
         client.local_training_data = attacker.poison_data(client.local_training_data)
     return type(client).train(client, w_global)
-
-
-def _identity(client_idx: Any) -> ClientId:
-    """A client's id as plain Python: FedML's sampling gives numpy integers."""
-    return client_idx if isinstance(client_idx, str) else int(client_idx)

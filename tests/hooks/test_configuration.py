@@ -1,5 +1,7 @@
 """Every mistake in the configuration is answered at the start, before any training."""
 
+import sys
+
 import fedml
 import pytest
 
@@ -62,9 +64,14 @@ MISTAKES = {
         {**ON, "defense_type": "gradcam_ae", "federated_optimizer": "FedProx"},
         "federated_optimizer: FedProx would ignore enable_defense here; only FedAvg honors it",
     ),
+    "another optimizer under MPI": (
+        {**ATTACK, "attack_type": "byzantine", "byzantine_client_num": 1, "attack_mode": "zero", "backend": "MPI"}
+        | {"federated_optimizer": "FedAvg_seq"},
+        "federated_optimizer: FedAvg_seq would ignore enable_attack here; only FedAvg honors it",
+    ),
     "another path": (
-        {**ON, "defense_type": "gradcam_ae", "backend": "MPI"},
-        "gradcam_ae works with training_type: simulation and backend: sp, and .*, found simulation and MPI",
+        {**ON, "defense_type": "gradcam_ae", "backend": "NCCL"},
+        "gradcam_ae works with training_type: simulation and backend: sp or MPI, and .*, found simulation and NCCL",
     ),
 }
 
@@ -85,6 +92,14 @@ def test_also_for_a_program_that_never_calls_init(plugin, mistake) -> None:
     args = fedml_args(**changes)
     with pytest.raises(SettingsError, match=message):
         (FedMLDefender if "enable_defense" in changes else FedMLAttacker)().init(args)
+
+
+def test_mpi_without_mpi4py_is_answered(plugin, monkeypatch) -> None:
+    monkeypatch.setitem(sys.modules, "mpi4py", None)
+    with pytest.raises(
+        SettingsError, match=r"backend: MPI needs mpi4py and an MPI.*pip install 'fedml-gradcam-ae\[mpi\]'"
+    ):
+        fedml.init(fedml_args(backend="MPI"))
 
 
 def test_what_is_turned_off_is_not_checked(plugin) -> None:

@@ -1,0 +1,104 @@
+"""One round on the server, the same for every simulator: attack, defense, aggregation, report."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from typing import Any
+
+from fedml.core.security.fedml_attacker import FedMLAttacker
+from fedml.core.security.fedml_defender import FedMLDefender
+from torch import Tensor, nn
+
+from fedml_gradcam_ae import events
+from fedml_gradcam_ae.federation import ClientId
+from fedml_gradcam_ae.hooks.attacker import PluginAttack
+from fedml_gradcam_ae.hooks.defender import PluginDefense
+from fedml_gradcam_ae.hooks.federation import Federation, Uploads, publish
+from fedml_gradcam_ae.hooks.reporting import report_round, watch
+
+
+def anybody_acts() -> bool:
+    """Whether an attack or a defense is on; without either FedML's own aggregation is left alone."""
+    return bool(FedMLAttacker.get_instance().is_enabled or FedMLDefender.get_instance().is_enabled)
+
+
+def prepare(network: nn.Module, test_data: Iterable[Any]) -> None:
+    """Let a plug-in's defense see, before any training, what it will work with; its `prepare` is optional."""
+    own = getattr(defense(), "prepare", None)
+    if own is not None:
+        own(network, test_data)
+
+
+def watched(args: Any) -> AbstractContextManager[None]:
+    """The listeners of a run, a folder among them where the defense's settings name one."""
+    return watch(args, getattr(defense(), "settings", None))
+
+
+def aggregate(
+    aggregator: Any,
+    uploads: Uploads,
+    *,
+    number: int,
+    client_ids: Sequence[ClientId],
+    clients: Sequence[ClientId],
+    network: nn.Module,
+    test_data: Iterable[Any],
+    local_data: Mapping[ClientId, Iterable[Any]],
+    rejected: Mapping[ClientId, str] | None = None,
+) -> tuple[OrderedDict[str, Tensor], events.RoundReport]:
+    """The new global model, through the three steps of FedML's ServerAggregator, where attacks and defenses act.
+
+    Args:
+        aggregator: FedML's ServerAggregator; holds the global model, and the new one afterward.
+        uploads: pairs of a sample count and a state dict.
+        number: the round, from 1.
+        client_ids: who uploaded, in the order of the uploads.
+        clients: everybody who may take part.
+        network: a private copy of the architecture, in eval mode.
+        test_data: the server's.
+        local_data: training data by client id, for attacks.
+        rejected: clients whose upload is unusable and goes no further, with the reason.
+
+    Returns:
+        The new global model, and the report of the round, which is published as well.
+    """
+    attacker = FedMLAttacker.get_instance()
+    truth_is_known = not attacker.is_enabled or isinstance(attacker.attacker, PluginAttack)
+    ids = [_identity(client) for client in client_ids]
+    federation = Federation(
+        number=number,
+        client_ids=ids,
+        samples=dict(zip(ids, (samples for samples, _ in uploads), strict=True)),
+        clients=clients,
+        network=network,
+        test_data=test_data,
+        local_data=local_data,
+        attackers=[] if truth_is_known else None,
+        rejected=rejected or {},
+    )
+    usable = [upload for client, upload in zip(ids, uploads, strict=True) if client not in federation.rejected]
+    model: Mapping[str, Tensor] = aggregator.get_model_params()
+    with publish(federation):
+        kept = aggregator.on_before_aggregation(usable)[0] if usable else []
+        report = report_round(federation)
+        if kept:
+            model = aggregator.aggregate(kept)
+        if not report.global_model_stays:
+            model = aggregator.on_after_aggregation(model)
+    aggregator.set_model_params(model)
+    events.publish(report)
+    return OrderedDict(model), report
+
+
+def defense() -> Any:
+    """The plug-in's defense that is on, if one is."""
+    defender = FedMLDefender.get_instance()
+    own = defender.defender if defender.is_enabled else None
+    return own.defense if isinstance(own, PluginDefense) else None
+
+
+def _identity(client: Any) -> ClientId:
+    """A client's id as plain Python: FedML's sampling gives numpy integers."""
+    return client if isinstance(client, str) else int(client)
