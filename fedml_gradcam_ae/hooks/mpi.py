@@ -167,7 +167,7 @@ def _check_mpi() -> None:
     except (ImportError, RuntimeError) as error:  # no mpi4py, or no MPI that it could load
         raise SettingsError(
             f"backend: MPI needs mpi4py and an MPI, found neither or only one ({error}); "
-            "for example: pip install 'fedml-gradcam-ae[mpi]'."
+            "for example: pip install mpi4py mpich."
         ) from None
 
 
