@@ -19,10 +19,8 @@ def stop_all(error: BaseException) -> None:
     mpi = _running_mpi()
     if mpi is not None:
         world = mpi.COMM_WORLD
-        lines = traceback.format_exception(error)
-        print(
-            f"rank {world.Get_rank()} of {world.Get_size()} stops the run:\n{''.join(lines)}", end="", file=sys.stderr
-        )
+        lines = [f"rank {world.Get_rank()} of {world.Get_size()} stops the run:\n", *traceback.format_exception(error)]
+        sys.stderr.write("".join(lines))  # at once, so that the lines of several ranks do not mix
         abort(1)
 
 

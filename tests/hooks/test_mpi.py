@@ -24,8 +24,8 @@ MPIRUN = shutil.which("mpirun", path=f"{Path(sys.executable).parent}{os.pathsep}
 MODULE = ("-m", "fedml_gradcam_ae")
 
 pytestmark = [
-    pytest.mark.skipif(MPIRUN is None, reason="no mpirun: pip install 'fedml-gradcam-ae[mpi]'"),
-    pytest.mark.skipif(find_spec("mpi4py") is None, reason="no mpi4py: pip install 'fedml-gradcam-ae[mpi]'"),
+    pytest.mark.skipif(MPIRUN is None, reason="no mpirun: pip install mpi4py mpich"),
+    pytest.mark.skipif(find_spec("mpi4py") is None, reason="no mpi4py: pip install mpi4py mpich"),
 ]
 
 
