@@ -167,7 +167,8 @@ def _check_mpi() -> None:
         import mpi4py.MPI  # noqa: F401
     except (ImportError, RuntimeError) as error:  # no mpi4py, or no MPI that it could load
         raise SettingsError(
-            f"backend: MPI needs mpi4py and an MPI that it can load, found: {error}; for example: pip install mpi4py mpich."
+            f"backend: MPI needs mpi4py and an MPI that it can load, found: {error}; "
+            "for example: pip install mpi4py mpich."
         ) from None
 
 
