@@ -55,6 +55,7 @@ class DependableServer(FedMLServerManager):  # type: ignore[misc]  # fedml has n
         self._models_sent: dict[ClientId, int] = {}
         self._uploads: dict[ClientId, Any] = {}
         self._over = False
+        self._failure: Exception | None = None
         self._checkpoint = None
         if self.settings.checkpoint_dir is not None:
             self._checkpoint = Checkpoint(self.settings.checkpoint_dir)
@@ -63,10 +64,16 @@ class DependableServer(FedMLServerManager):  # type: ignore[misc]  # fedml has n
     def run(self) -> None:
         """Serve until the last round is over."""
         round.prepare(self.aggregator.network, self.aggregator.test_global)
-        with round.watched(self.args):
-            super().run()
-        if self._timer is not None:
-            self._timer.cancel()
+        try:
+            with round.watched(self.args):
+                super().run()
+        finally:
+            if self._timer is not None:
+                self._timer.cancel()
+            # An error must end the process: a transport that still listens would keep it alive.
+            self.com_manager.stop_receive_message()
+        if self._failure is not None:
+            raise self._failure
 
     def handle_message_connection_ready(self, msg_params: Any) -> None:
         """The server is up: bound the messages, and call the clients."""
@@ -195,12 +202,20 @@ class DependableServer(FedMLServerManager):  # type: ignore[misc]  # fedml has n
         if self._timer is not None:
             self._timer.cancel()
         if self.settings.client_timeout is not None:
-            self._timer = threading.Timer(self.settings.client_timeout, self._time_is_over, [self.args.round_idx])
+            self._timer = threading.Timer(self.settings.client_timeout, self._when_time_is_over, [self.args.round_idx])
             self._timer.daemon = True
             self._timer.start()
 
+    def _when_time_is_over(self, round_idx: int) -> None:
+        """The timer's thread, where an error would be lost: `run` raises it."""
+        try:
+            self._time_is_over(round_idx)
+        except Exception as error:
+            self._failure = error
+            self.com_manager.stop_receive_message()
+
     def _time_is_over(self, round_idx: int) -> None:
-        """The timer's thread: go on with those who answered, if they are enough."""
+        """Go on with those who answered, if they are enough."""
         with self._lock:
             if round_idx != self.args.round_idx and not self._over:
                 return

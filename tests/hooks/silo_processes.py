@@ -88,9 +88,10 @@ class Silo:
         self.processes: list[subprocess.Popen[str]] = []
         self.server: subprocess.Popen[str] | None = None
         self.log = folder / "server.log"
+        self.main = MAIN
 
     def start_server(self) -> None:
-        self.server = self._start(self.log, "-m", "fedml_gradcam_ae", MAIN, "--rank", 0, "--role", "server")
+        self.server = self._start(self.log, "-m", "fedml_gradcam_ae", self.main, "--rank", 0, "--role", "server")
         wait_for(lambda: self._answers() or self.server.poll() is not None, "the server's port")
         assert self.server.poll() is None, self.log.read_text()
 

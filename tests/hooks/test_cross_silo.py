@@ -13,7 +13,7 @@ import torch
 
 grpc = pytest.importorskip("grpc", reason="gRPC is not installed: pip install 'fedml-gradcam-ae[grpc]'")
 
-from silo_processes import CHECK, FINISH, INIT, SYNC, Puppet, Silo, honest  # noqa: E402
+from silo_processes import CHECK, FINISH, INIT, MAIN, PATIENCE, SYNC, Puppet, Silo, honest  # noqa: E402
 from test_federation import broken  # noqa: E402
 from tiny import state_of, tiny_cnn  # noqa: E402
 
@@ -24,7 +24,9 @@ def silo(tmp_path):
     with contextlib.ExitStack() as stack:
 
         def start(clients=3, puppets=(1, 2, 3), rounds=3, **flat):
+            main = flat.pop("main", None)
             made = Silo(tmp_path, clients, rounds, **flat)
+            made.main = main or made.main
             stack.callback(made.close)
             made.start_server()
             made.puppets = [Puppet(made, rank) for rank in puppets]
@@ -360,6 +362,22 @@ def test_resuming_from_nothing_starts_with_round_1(silo, tmp_path) -> None:
     made.puppets[0].receive(INIT)
     made.puppets[0].upload()
     end(made, made.puppets)
+
+
+@pytest.mark.parametrize("late", [False, True])
+def test_a_defense_that_fails_ends_the_server_with_its_message(silo, late) -> None:
+    """In the thread that gets the last upload, or in the one that waited for it."""
+    failing = {"enable_defense": True, "defense_type": "gives_up"}
+    main = MAIN.with_name("gives_up.py")
+    made = silo(clients=2, puppets=(1, 2), rounds=2, main=main, defense_args=failing, client_timeout=2.0)
+    first, second = made.puppets
+    all_receive(made.puppets, INIT)
+    first.upload()
+    if not late:
+        second.upload()
+    made.server.wait(PATIENCE)
+    assert made.server.returncode == 1
+    assert "ValueError: this defense gives up" in made.log.read_text()
 
 
 def test_an_idle_server_sleeps(silo) -> None:
