@@ -63,17 +63,19 @@ class DependableServer(FedMLServerManager):  # type: ignore[misc]  # fedml has n
 
     def run(self) -> None:
         """Serve until the last round is over."""
-        round.prepare(self.aggregator.network, self.aggregator.test_global)
         try:
+            round.prepare(self.aggregator.network, self.aggregator.test_global)
             with round.watched(self.args):
                 super().run()
+            if self._failure is not None:
+                raise self._failure
+        except BaseException:
+            # An error must end the process: a transport that still listens would keep it alive.
+            self.com_manager.stop_receive_message()
+            raise
         finally:
             if self._timer is not None:
                 self._timer.cancel()
-            # An error must end the process: a transport that still listens would keep it alive.
-            self.com_manager.stop_receive_message()
-        if self._failure is not None:
-            raise self._failure
 
     def handle_message_connection_ready(self, msg_params: Any) -> None:
         """The server is up: bound the messages, and call the clients."""

@@ -23,12 +23,12 @@ def silo(tmp_path):
     """Starts federations, and leaves no process behind."""
     with contextlib.ExitStack() as stack:
 
-        def start(clients=3, puppets=(1, 2, 3), rounds=3, **flat):
+        def start(clients=3, puppets=(1, 2, 3), rounds=3, may_end=False, **flat):
             main = flat.pop("main", None)
             made = Silo(tmp_path, clients, rounds, **flat)
             made.main = main or made.main
             stack.callback(made.close)
-            made.start_server()
+            made.start_server(may_end)
             made.puppets = [Puppet(made, rank) for rank in puppets]
             for puppet in made.puppets:
                 stack.callback(puppet.close)
@@ -362,6 +362,15 @@ def test_resuming_from_nothing_starts_with_round_1(silo, tmp_path) -> None:
     made.puppets[0].receive(INIT)
     made.puppets[0].upload()
     end(made, made.puppets)
+
+
+def test_what_the_defense_cannot_work_with_ends_the_server_at_the_start(silo) -> None:
+    params = {"target_layer": "conv9"}
+    nonsense = {"enable_defense": True, "defense_type": "gradcam_ae", "defense_params": params}
+    made = silo(clients=2, puppets=(), rounds=2, defense_args=nonsense, may_end=True)
+    made.server.wait(PATIENCE)
+    assert made.server.returncode == 1
+    assert "ValueError: target_layer: the network has no module 'conv9'." in made.log.read_text()
 
 
 @pytest.mark.parametrize("late", [False, True])
