@@ -99,6 +99,7 @@ class DependableServer(FedMLServerManager):  # type: ignore[misc]  # fedml has n
                 return
             known = self.client_online_mapping.get(str(client), False)
             self.client_online_mapping[str(client)] = True
+            self.client_finished_mapping[str(client)] = False
             if self._over:
                 self._try_to_send(client, self.send_message_finish, client, 0)
             elif not self.is_initialized:
@@ -119,6 +120,16 @@ class DependableServer(FedMLServerManager):  # type: ignore[misc]  # fedml has n
             self.client_online_mapping[client] = False
             if self._over:
                 self._finish_when_all_have()
+                return
+            # FedML's client counts its rounds: one that trained a round twice, for a server that was killed and for
+            # this one, ends a round early. Nobody need wait for it.
+            log.warning("round %d: client %s has ended, before the last round", self._number, client)
+            if all(self.client_finished_mapping.get(str(c), False) for c in self.client_real_ids):
+                log.warning("all clients have ended: stopping after round %d of %d", self._number - 1, self.round_num)
+                self._over = True
+                self.finish()
+            elif self.is_initialized:
+                self._finish_round_when_complete()
 
     def handle_message_receive_model_from_client(self, msg_params: Any) -> None:
         """An upload."""
@@ -131,8 +142,13 @@ class DependableServer(FedMLServerManager):  # type: ignore[misc]  # fedml has n
             mlops.event("comm_c2s", event_started=False, event_value=str(self.args.round_idx), event_edge_id=client)
             samples = msg_params.get(MyMessage.MSG_ARG_KEY_NUM_SAMPLES)
             self._uploads[client] = (samples, msg_params.get(MyMessage.MSG_ARG_KEY_MODEL_PARAMS))
-            if all(client in self._uploads for client in self.client_id_list_in_this_round):
-                self._finish_round()
+            self._finish_round_when_complete()
+
+    def _finish_round_when_complete(self) -> None:
+        """Once everybody who can still answer has."""
+        ended = {client for client in self.client_real_ids if self.client_finished_mapping.get(str(client), False)}
+        if self._uploads and all(c in self._uploads or c in ended for c in self.client_id_list_in_this_round):
+            self._finish_round()
 
     @property
     def _number(self) -> int:

@@ -356,6 +356,19 @@ def test_the_same_yaml_gives_the_same_verdicts_as_in_the_simulator(silo, plugin,
                 assert here[name] == there[name]
 
 
+def test_clients_that_end_before_the_last_round_are_not_waited_for(silo) -> None:
+    made = silo(clients=2, puppets=(1, 2), rounds=5)
+    first, second = made.puppets
+    all_receive(made.puppets, INIT)
+    first.upload()
+    second.finished()  # this round goes on with the first client alone
+    first.receive(SYNC)
+    first.finished()
+    made.wait_for_end()
+    assert [[client["client"] for client in line["clients"]] for line in made.rounds()] == [[1]]
+    assert "all clients have ended: stopping after round 1 of 5" in made.log.read_text()
+
+
 def test_resuming_from_nothing_starts_with_round_1(silo, tmp_path) -> None:
     made = silo(clients=1, puppets=(1,), rounds=1, resume=True, checkpoint_dir=str(tmp_path / "none"))
     made.wait_for_log("nothing to resume from")
