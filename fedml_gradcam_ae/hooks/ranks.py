@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import traceback
 from time import sleep
@@ -34,7 +35,9 @@ def abort(code: int | str | None) -> None:
     sys.stdout.flush()
     sys.stderr.flush()
     sleep(SECONDS_FOR_LAST_WORDS)
-    mpi.COMM_WORLD.Abort(code if isinstance(code, int) else 1)
+    status = code if isinstance(code, int) else 1
+    mpi.COMM_WORLD.Abort(status)
+    os._exit(status)  # MPICH's Abort may return for a moment, in which a script would go on
 
 
 def stop_all_on_uncaught_errors(patches: Patches) -> None:
