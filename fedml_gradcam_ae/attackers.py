@@ -27,6 +27,11 @@ def check_attackers(settings: AttackSettings, clients: Sequence[ClientId]) -> No
             f"attack_params: last_round must not be before first_round, "
             f"found {settings.last_round} before {settings.first_round}."
         )
+    if (settings.active is None) != (settings.pause == 0):
+        raise SettingsError(
+            "attack_params: active and pause belong together (active: 3, pause: 2 attacks in three rounds of five), "
+            f"found active {settings.active} and pause {settings.pause}."
+        )
 
 
 def attackers_in_round(
@@ -44,6 +49,10 @@ def attackers_in_round(
         Positions in ascending order. Attackers drawn once for the run attack when they take part.
     """
     if number < settings.first_round or (settings.last_round is not None and number > settings.last_round):
+        return []
+    if settings.active is not None and (number - settings.first_round) % (settings.active + settings.pause) >= (
+        settings.active
+    ):
         return []
     if isinstance(settings.attackers, list):
         chosen = set(settings.attackers)

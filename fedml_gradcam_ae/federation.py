@@ -5,10 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
+
+    from fedml_gradcam_ae.updates import Updates
 
 ClientId = int | str
 
@@ -41,6 +44,25 @@ class Round:
     local_data: Mapping[ClientId, Iterable[Any]] = field(default_factory=dict)
     rejected: Mapping[ClientId, str] = field(default_factory=dict)
 
+    @cached_property
+    def parameters(self) -> list[str]:
+        """The names of the trainable parameters: what a client changes by training, statistics not included."""
+        named = list(self.network.named_parameters())
+        return [name for name, parameter in named if parameter.requires_grad] or [name for name, _ in named]
+
+    @cached_property
+    def updates(self) -> Updates:
+        """u_i = w_i - w_g over the trainable parameters; their distances are computed once a round, for all rules."""
+        from fedml_gradcam_ae.updates import Updates
+
+        return Updates(self.uploads, self.global_model, self.parameters)
+
+    def over(self, updates: Updates) -> Round:
+        """The same round for rules that judge by `updates` alone, with others in their place."""
+        changed = replace(self)
+        changed.__dict__["updates"] = updates
+        return changed
+
     def only(self, positions: Sequence[int]) -> Round:
         """The same round with the uploads at these positions alone."""
         return replace(
@@ -56,8 +78,8 @@ class Verdict:
     """A defense's answer to a round; every list runs over `Round.client_ids`.
 
     Attributes:
-        flagged: this round's flag, True for suspicious.
-        excluded: what the aggregation leaves out (a vote over rounds may differ from the flags).
+        flagged: this round's flag, True for suspicious; None for a rule that leaves nobody out by name.
+        excluded: what the aggregation leaves out (a vote over rounds may differ from the flags); None likewise.
         weights: each client's weight in the aggregate, 0 where excluded, sum 1; all 0 means that nobody
             is left and the global model stays. None where `model` is given.
         model: the aggregate itself, for rules that make one.
@@ -68,8 +90,8 @@ class Verdict:
         reasons: why a client was left out other than by its score, by client id.
     """
 
-    flagged: Sequence[bool]
-    excluded: Sequence[bool]
+    flagged: Sequence[bool] | None = None
+    excluded: Sequence[bool] | None = None
     weights: Sequence[float] | None = None
     model: Mapping[str, Tensor] | None = None
     scores: Sequence[float] | None = None

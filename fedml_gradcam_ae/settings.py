@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import math
 from collections.abc import Iterable, Mapping
 from typing import Annotated, Literal, TypeVar
 
@@ -23,6 +24,35 @@ class Parameters(BaseModel):
 
 class DefenseSettings(Parameters):
     """What every defense takes: nothing."""
+
+    def check_clients(self, clients: int) -> None:
+        """Raise ValueError unless the defense can work with this many clients a round."""
+
+
+def _check_malicious(value: int | float) -> int | float:
+    if isinstance(value, float) and not 0 <= value < 0.5:
+        raise ValueError(
+            "a share of malicious clients must be at least 0 and below 0.5 (a number of them has no point)"
+        )
+    if value < 0:
+        raise ValueError("the number of malicious clients must be at least 0")
+    return value
+
+
+class AssumesMalicious(DefenseSettings):
+    """For rules that have to be told how many clients may be malicious."""
+
+    malicious: Annotated[int | float, AfterValidator(_check_malicious)] = Field(
+        default=0.2, description="f, how many clients of a round are assumed malicious: a number, or a share (0.2)"
+    )
+
+    def assumed(self, clients: int, rejected: int = 0) -> int:
+        """f for so many usable uploads; the `rejected` ones beside them were malicious already."""
+        if isinstance(self.malicious, int):
+            f = self.malicious
+        else:
+            f = math.floor(self.malicious * (clients + rejected) + 1e-9)
+        return max(0, f - rejected)
 
 
 def _check_attackers(value: int | float | list[int | str]) -> int | float | list[int | str]:
@@ -49,6 +79,10 @@ class AttackSettings(Parameters):
     )
     first_round: int = Field(default=1, ge=1, description="the first round with an attack (rounds count from 1)")
     last_round: int | None = Field(default=None, ge=1, description="the last round with an attack; null: no end")
+    active: int | None = Field(
+        default=None, ge=1, description="how many rounds in a row they attack before they pause; null: no pauses"
+    )
+    pause: int = Field(default=0, ge=0, description="how many rounds each pause lasts")
     claimed_samples: float | None = Field(
         default=None, gt=0, description="the number of samples that each attacker claims; null: its true number"
     )

@@ -7,7 +7,7 @@ solver open; this one is projected gradient ascent with steps of fixed length, w
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import torch
 from pydantic import Field
@@ -18,6 +18,7 @@ from fedml_gradcam_ae.federation import Round
 from fedml_gradcam_ae.images import draw_images, seeded_generator
 from fedml_gradcam_ae.registry import register_attack
 from fedml_gradcam_ae.settings import AttackSettings
+from fedml_gradcam_ae.updates import flatten, unflatten, weighted_mean
 
 
 @register_attack("constrained_perturbation")
@@ -59,14 +60,14 @@ class ConstrainedPerturbation:
         server) takes the server's test data instead. Where nobody is benign, the attackers overhear themselves.
         """
         settings = self.settings
-        names = [name for name, parameter in round.network.named_parameters() if parameter.requires_grad]
+        names = round.parameters
         heard = self._overhear(round, attackers)
         weights = torch.tensor([float(round.samples[i]) for i in heard], dtype=torch.float64)
         claimed = sum(float(round.samples[i]) for i in attackers)
         share = claimed / (claimed + float(weights.sum()))
-        mean = _weighted_mean([round.uploads[i] for i in heard], (weights / weights.sum()).tolist())
-        center = _flatten(mean, names)
-        furthest = max(float((_flatten(round.uploads[i], names) - center).norm()) for i in heard)
+        mean = weighted_mean([round.uploads[i] for i in heard], (weights / weights.sum()).tolist())
+        center = flatten(mean, names)
+        furthest = max(float((flatten(round.uploads[i], names) - center).norm()) for i in heard)
 
         images, labels = self._own_images(round, attackers)
         device = next(round.network.parameters()).device
@@ -78,7 +79,7 @@ class ConstrainedPerturbation:
             changeable=math.ceil(settings.poisoning_ratio * len(center)),
             steps=settings.steps,
         )
-        upload = {**mean, **_unflatten(poisoned.to(center.device), mean, names)}
+        upload = {**mean, **unflatten(poisoned.to(center.device), mean, names)}
         return [{name: tensor.clone() for name, tensor in upload.items()} for _ in attackers]
 
     def _overhear(self, round: Round, attackers: Sequence[int]) -> list[int]:
@@ -117,12 +118,12 @@ class ContaminatedLoss:
         self.network, self.names, self.share = network, names, share
         self.images, self.labels = images, labels
         self.mean = {name: tensor.to(images.device) for name, tensor in mean.items()}
-        self.center = _flatten(self.mean, names)
+        self.center = flatten(self.mean, names)
 
     def __call__(self, upload: Tensor) -> Tensor:
         """The loss, a scalar, of a flat upload of shape (parameters,)."""
         contaminated = (1 - self.share) * self.center + self.share * upload
-        tensors = {**self.mean, **_unflatten(contaminated, self.mean, self.names)}
+        tensors = {**self.mean, **unflatten(contaminated, self.mean, self.names)}
         scores = functional_call(self.network, tensors, (self.images,))
         return nn.functional.cross_entropy(scores, self.labels)
 
@@ -169,26 +170,3 @@ def project(vector: Tensor, radius: float) -> Tensor:
     """The nearest point of the ball of this radius around zero (9b)."""
     length = float(vector.double().norm())
     return vector if length <= radius else vector * (radius / length)
-
-
-def _weighted_mean(uploads: Sequence[Mapping[str, Tensor]], weights: Sequence[float]) -> dict[str, Tensor]:
-    """Sample-weighted mean (6), summed in float64; whole-number buffers are rounded."""
-    first = uploads[0]
-    mean = {}
-    for name, like in first.items():
-        total = torch.zeros(like.shape, dtype=torch.float64, device=like.device)
-        for upload, weight in zip(uploads, weights, strict=True):
-            total += upload[name].double() * weight
-        mean[name] = total.to(like.dtype) if like.is_floating_point() else total.round().to(like.dtype)
-    return mean
-
-
-def _flatten(tensors: Mapping[str, Tensor], names: Sequence[str]) -> Tensor:
-    """(parameters,): the named tensors one after the other."""
-    return torch.cat([tensors[name].flatten() for name in names])
-
-
-def _unflatten(vector: Tensor, like: Mapping[str, Tensor], names: Sequence[str]) -> dict[str, Tensor]:
-    """The inverse of `_flatten`, as views."""
-    pieces = torch.split(vector, [like[name].numel() for name in names])
-    return {name: piece.view_as(like[name]) for name, piece in zip(names, pieces, strict=True)}

@@ -2,6 +2,7 @@
 
 from fedml_gradcam_ae.heatmaps.gradcam import grad_cam
 from fedml_gradcam_ae.heatmaps.layer import find_target_layer
+from fedml_gradcam_ae.heatmaps.probe import SMALLEST_MAP, Probe, ProbeSettings
 from fedml_gradcam_ae.heatmaps.scaling import min_max, resize
 
-__all__ = ["find_target_layer", "grad_cam", "min_max", "resize"]
+__all__ = ["SMALLEST_MAP", "Probe", "ProbeSettings", "find_target_layer", "grad_cam", "min_max", "resize"]

@@ -108,14 +108,32 @@ def requested(side: Side, args: Any) -> Requested | None:
     name = asked.strip()
     if name in ours:
         model = getattr(ours[name], "Settings", side.base)
-        settings = read_settings(model, getattr(args, side.params, None), side.params, name)
+        params = _with_train_args(model, getattr(args, side.params, None), args)
+        settings = read_settings(model, params, side.params, name)
         if isinstance(settings, AttackSettings):
             check_attackers(settings, _client_ids(args))
+        elif isinstance(settings, DefenseSettings):
+            try:
+                settings.check_clients(_number(args, "client_num_per_round"))
+            except ValueError as error:
+                raise SettingsError(f"{side.params} of {name}: {error}.") from None
         return Requested(name, settings, ours[name])
     own = name.removeprefix(FEDML_PREFIX)
     if own not in side.fedml:
         raise SettingsError(unknown(f"{side.word}_type {name!r}", name, [*ours, *side.fedml]))
     return Requested(own, _read_flat(side, own, args))
+
+
+def _with_train_args(model: type[Parameters], params: Any, args: Any) -> Any:
+    """The parameters, those added that a rule takes from the clients' own training unless it is told otherwise."""
+    inherited = {}
+    for key, field in model.model_fields.items():
+        source = field.json_schema_extra.get("train_args") if isinstance(field.json_schema_extra, dict) else None
+        if source is not None and hasattr(args, str(source)):
+            inherited[key] = getattr(args, str(source))
+    if not inherited or not isinstance(params, Mapping | None):
+        return params
+    return {**inherited, **{key: value for key, value in (params or {}).items() if value is not None}}
 
 
 def _read_flat(side: Side, name: str, args: Any) -> builtin.Keys:

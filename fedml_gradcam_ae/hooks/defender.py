@@ -29,7 +29,7 @@ class PluginDefense(BaseDefenseMethod):  # type: ignore[misc]  # fedml has no ty
     def judge(self, round: Round) -> Verdict:
         """The defense's verdict on usable uploads."""
         verdict: Verdict = self.defense.judge(round)
-        self.excluded = [i for i, out in enumerate(verdict.excluded) if out]
+        self.excluded = [i for i, out in enumerate(verdict.excluded or []) if out]
         return verdict
 
     def get_malicious_client_idxs(self) -> list[int]:

@@ -160,7 +160,7 @@ def test_one_client_alone_is_kept(make_round) -> None:
 def test_an_empty_test_set_is_refused(make_round) -> None:
     images, labels = digits()
     empty = DataLoader(TensorDataset(images[:0], labels[:0]))
-    with pytest.raises(ValueError, match=r"draws its probe images from the server's test data.*empty"):
+    with pytest.raises(ValueError, match=r"probe images are drawn from the server's test data.*empty"):
         defense().prepare(tiny_cnn(), empty)
 
 

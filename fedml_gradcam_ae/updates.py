@@ -1,0 +1,212 @@
+"""The updates u_i = w_i - w_g of a round's clients as a matrix of K rows that is never held as a whole.
+
+Rules that compare whole updates need no more than the inner products between them; rules that work coordinate by
+coordinate need no more than some columns at a time. Both read the uploads in blocks, so that next to the uploads
+themselves less than a tenth of their size is needed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+_LARGEST_BLOCK = 65_536  # columns: K rows of them stay in a processor's cache
+_SMALLEST_BLOCK = 4_096
+
+
+class Updates:
+    """K updates over the trainable parameters, d numbers each.
+
+    Args:
+        uploads: K state dicts.
+        center: the state dict w_g that they are relative to.
+        names: the tensors that count, those of the trainable parameters.
+        mixing: (clients, clients), rows that sum to one: row i makes the i-th update a mean of the given ones.
+    """
+
+    def __init__(
+        self,
+        uploads: Sequence[Mapping[str, Tensor]],
+        center: Mapping[str, Tensor],
+        names: Sequence[str],
+        mixing: Tensor | None = None,
+    ) -> None:
+        self.uploads, self.center, self.names, self.mixing = uploads, center, names, mixing
+        self.size = sum(center[name].numel() for name in names)
+
+    def __len__(self) -> int:
+        return len(self.uploads)
+
+    @cached_property
+    def gram(self) -> Tensor:
+        """The inner products <u_i, u_j>, (clients, clients), float64.
+
+        Sums and products are in float64. The updates are centered at the global model, not at one of the uploads:
+        a poisoned upload as the center would drown the others' digits.
+        """
+        if self.mixing is not None:
+            return self.mixing @ Updates(self.uploads, self.center, self.names).gram @ self.mixing.T
+        device = self.center[self.names[0]].device
+        total = torch.zeros(len(self), len(self), dtype=torch.float64, device=device)
+        for block in self.blocks():
+            total += block @ block.T
+        return total
+
+    @property
+    def squared_norms(self) -> Tensor:
+        """||u_i||^2, (clients,), float64."""
+        return self.gram.diagonal()
+
+    @cached_property
+    def squared_distances(self) -> Tensor:
+        """D_ij = ||u_i - u_j||^2, (clients, clients), float64, exactly 0 on the diagonal."""
+        squares = self.squared_norms
+        return (squares[:, None] + squares - 2 * self.gram).clamp(min=0).fill_diagonal_(0)
+
+    def blocks(self) -> Iterator[Tensor]:
+        """The updates' columns in order, (clients, columns) at a time, float64."""
+        for name in self.names:
+            for block, _ in self._updates_of(name):
+                yield block
+
+    def dot(self, vector: Mapping[str, Tensor]) -> Tensor:
+        """The inner products <u_i, vector>, (clients,), float64."""
+        total = torch.zeros(len(self), dtype=torch.float64, device=self.center[self.names[0]].device)
+        for name in self.names:
+            start, flat = 0, vector[name].reshape(-1)
+            for block, _ in self._updates_of(name):
+                total += block @ flat[start : start + block.shape[1]].double()
+                start += block.shape[1]
+        return total
+
+    def sample(self, columns: Tensor) -> Tensor:
+        """Some coordinates of every update.
+
+        Args:
+            columns: (columns,), ascending positions among the d coordinates.
+
+        Returns:
+            (clients, columns), float64.
+        """
+        picked, start = [], 0
+        for name in self.names:
+            size = self.center[name].numel()
+            here = columns[(columns >= start) & (columns < start + size)] - start
+            start += size
+            if len(here):
+                values = torch.stack([_pick(upload[name], here) for upload in self.uploads]).double()
+                picked.append(self._mix(values) - _pick(self.center[name], here).double())
+        return torch.cat(picked, dim=1)
+
+    def columnwise(self, rule: Callable[[Tensor], Tensor]) -> dict[str, Tensor]:
+        """The model whose every number is `rule` of the uploads' numbers at its place.
+
+        All tensors count, BatchNorm's statistics included: averaged, they would be an open door beside a robust rule.
+
+        Args:
+            rule: from (clients, columns) to (columns,); if all clients' values shift, its answer has to shift along.
+        """
+        model = {}
+        for name, like in self.center.items():
+            pieces = [
+                rule(self._mix(values if values.is_floating_point() else values.double()))
+                for values, _ in self._blocks_of(name)
+            ]
+            joined = torch.cat(pieces).view(like.shape) if pieces else like.clone()
+            model[name] = _as(joined, like)
+        return model
+
+    def combine(self, coefficients: Tensor, weights: Tensor | None = None) -> dict[str, Tensor]:
+        """The model w_g + sum_i c_i u_i.
+
+        Args:
+            coefficients: (clients,), c.
+            weights: (clients,), sum 1, with which the tensors that are no trainable parameters (BatchNorm's
+                statistics) are averaged; None: as the coefficients, scaled to the sum 1, or w_g's if they are 0.
+        """
+        coefficients = coefficients.double()
+        if weights is None:
+            total = float(coefficients.sum())
+            weights = coefficients / total if total > 0 else None
+        if weights is not None and self.mixing is not None:
+            weights = self.mixing.T @ weights.double()
+        trained = set(self.names)
+        rest = [name for name in self.center if name not in trained]
+        model = dict(self.center) if weights is None else weighted_mean(self.uploads, weights.tolist(), rest)
+        for name in self.names:
+            moved = torch.cat([center.double() + coefficients @ block for block, center in self._updates_of(name)])
+            model[name] = _as(moved.view(self.center[name].shape), self.center[name])
+        return {name: model[name] for name in self.center}
+
+    def mixed(self, mixing: Tensor) -> Updates:
+        """The updates u'_i = sum_j M_ij u_j, which cost nothing to make: the mixing is done block by block."""
+        mixing = mixing.double()
+        return Updates(self.uploads, self.center, self.names, mixing if self.mixing is None else mixing @ self.mixing)
+
+    def recentered(self, center: Mapping[str, Tensor]) -> Updates:
+        """The same uploads relative to another model."""
+        return Updates(self.uploads, center, self.names, self.mixing)
+
+    def _mix(self, values: Tensor) -> Tensor:
+        return values if self.mixing is None else self.mixing.to(values.dtype) @ values
+
+    def _updates_of(self, name: str) -> Iterator[tuple[Tensor, Tensor]]:
+        """Pairs of (clients, columns) of the updates, float64, and (columns,) of the center."""
+        for values, center in self._blocks_of(name):
+            yield self._mix(values.double()).sub_(center.double()), center
+
+    def _blocks_of(self, name: str) -> Iterator[tuple[Tensor, Tensor]]:
+        """Pairs of (clients, columns) of the uploads and (columns,) of the center, in their own dtype."""
+        rows = [upload[name] for upload in self.uploads] + [self.center[name]]
+        largest = max(_SMALLEST_BLOCK, min(_LARGEST_BLOCK, self.size // 80))
+        if all(row.is_contiguous() for row in rows) or rows[0].dim() < 2:
+            pieces = [torch.split(row.reshape(-1), largest) for row in rows]
+        else:  # channels_last, say: flattening it whole would be a copy
+            step = max(1, largest // max(1, rows[0][0].numel()))
+            pieces = [torch.split(row, step) for row in rows]
+        for *values, center in zip(*pieces, strict=True):
+            yield torch.stack([value.reshape(-1) for value in values]), center.reshape(-1)
+
+
+def weighted_mean(
+    uploads: Sequence[Mapping[str, Tensor]], weights: Sequence[float], names: Sequence[str] | None = None
+) -> dict[str, Tensor]:
+    """sum_i p_i w_i (6), summed in float64; whole numbers are rounded.
+
+    Args:
+        uploads: state dicts.
+        weights: one per upload, sum 1.
+        names: which tensors; None: all.
+    """
+    mean = {}
+    for name in uploads[0] if names is None else names:
+        like = uploads[0][name]
+        total = torch.zeros(like.shape, dtype=torch.float64, device=like.device)
+        for upload, weight in zip(uploads, weights, strict=True):
+            if weight:
+                total += upload[name].double() * weight
+        mean[name] = _as(total, like)
+    return mean
+
+
+def flatten(tensors: Mapping[str, Tensor], names: Sequence[str]) -> Tensor:
+    """(d,): the named tensors one after the other."""
+    return torch.cat([tensors[name].reshape(-1) for name in names])
+
+
+def unflatten(vector: Tensor, like: Mapping[str, Tensor], names: Sequence[str]) -> dict[str, Tensor]:
+    """The inverse of `flatten`, as views."""
+    pieces = torch.split(vector, [like[name].numel() for name in names])
+    return {name: piece.view(like[name].shape) for name, piece in zip(names, pieces, strict=True)}
+
+
+def _as(values: Tensor, like: Tensor) -> Tensor:
+    return values.to(like.dtype) if like.is_floating_point() else values.round().to(like.dtype)
+
+
+def _pick(tensor: Tensor, positions: Tensor) -> Tensor:
+    """Single numbers of a tensor, by their position in row-major order, without flattening it."""
+    return tensor[torch.unravel_index(positions, tensor.shape)] if tensor.dim() else tensor.expand(len(positions))

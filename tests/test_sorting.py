@@ -1,0 +1,18 @@
+import numpy as np
+import pytest
+import torch
+
+from fedml_gradcam_ae.sorting import middle_rows
+
+
+@pytest.mark.parametrize("clients", range(1, 42))
+def test_the_middle_of_every_column_is_numpys_with_ties_and_without(clients) -> None:
+    generator = torch.Generator().manual_seed(clients)
+    distinct = torch.randn(clients, 200, generator=generator)
+    tied = torch.randint(0, 3, (clients, 200), generator=generator).double()
+    for values in (distinct, tied):
+        before = values.clone()
+        for cut in range((clients + 1) // 2):
+            expected = np.sort(values.numpy(), axis=0)[cut : clients - cut]
+            assert np.array_equal(np.sort(middle_rows(values, cut).numpy(), axis=0), expected)
+        assert torch.equal(values, before)
