@@ -1,0 +1,84 @@
+"""Divide and conquer (DnC): leave out the clients that stand out along the direction of largest variance.
+
+Source: Shejwalkar and Houmansadr, "Manipulating the Byzantine: Optimizing Model Poisoning Attacks and Defenses for
+Federated Learning", NDSS 2021, algorithm 2.
+"""
+
+from __future__ import annotations
+
+from time import perf_counter
+
+import numpy as np
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from fedml_gradcam_ae.federation import Round, Verdict
+from fedml_gradcam_ae.registry import register_defense
+from fedml_gradcam_ae.settings import AssumesMalicious
+
+
+@register_defense("dnc")
+class DnC:
+    """Several times, on some coordinates: drop the c f clients furthest along the top singular vector; keep who stays.
+
+    Whoever is kept every time is averaged, unweighted as in the paper.
+    """
+
+    class Settings(AssumesMalicious):
+        """The paper's values, but for f."""
+
+        repetitions: int = Field(default=5, ge=1, description="how many times coordinates are drawn")
+        coordinates: int = Field(default=10_000, ge=1, description="how many coordinates are drawn each time")
+        filter_fraction: float = Field(
+            default=1.5, gt=0, description="c: each time the floor(c * f) clients that stand out most are dropped"
+        )
+        seed: int = Field(default=0, ge=0, description="draws the coordinates")
+
+    def __init__(self, settings: DnC.Settings) -> None:
+        self.settings = settings
+
+    def judge(self, round: Round) -> Verdict:
+        """Equal weights for those kept in every repetition; nobody may be left, then the global model stays.
+
+        The score is the largest share of the variance that a client had in any repetition.
+        """
+        start = perf_counter()
+        settings, clients = self.settings, len(round.uploads)
+        malicious = settings.assumed(clients, len(round.rejected))
+        dropped = min(clients - 1, int(settings.filter_fraction * malicious))
+        random = np.random.default_rng((settings.seed, round.number))
+        size = round.updates.size
+        scores = torch.zeros(clients, dtype=torch.float64)
+        out = torch.zeros(clients, dtype=torch.bool)
+        for _ in range(settings.repetitions):
+            columns = np.sort(random.choice(size, min(settings.coordinates, size), replace=False, shuffle=False))
+            outlying = outlier_scores(round.updates.sample(torch.from_numpy(columns)).cpu())
+            out[outlying.sort(descending=True, stable=True).indices[:dropped]] = True
+            scores = scores.maximum(outlying / outlying.sum().clamp(min=1e-300))
+        kept = int((~out).sum())
+        return Verdict(
+            flagged=out.tolist(),
+            excluded=out.tolist(),
+            weights=[0.0 if excluded else 1 / kept for excluded in out.tolist()],
+            scores=scores.tolist(),
+            seconds={"total": perf_counter() - start},
+        )
+
+
+def outlier_scores(values: Tensor) -> Tensor:
+    """<u_i - mean, v>^2 with v the top right singular vector of the centered rows.
+
+    With the singular value decomposition C = sum_k s_k l_k v_k^T, <c_i, v_1> = s_1 l_1i, so the eigenvectors of the
+    small matrix C C^T are all that is needed.
+
+    Args:
+        values: (clients, columns), float64.
+
+    Returns:
+        (clients,).
+    """
+    centered = values - values.mean(dim=0)
+    variances, directions = torch.linalg.eigh(centered @ centered.T)
+    top: Tensor = variances[-1].clamp(min=0) * directions[:, -1].square()
+    return top

@@ -1,0 +1,78 @@
+"""GradCAM-Krum: Krum on heat maps instead of weights, the GradCAM-AE paper's own ablation.
+
+Source: Zheng et al., "GradCAM-AE: A New Shield Defense against Poisoning Attacks on Federated Learning", ACM TOPS 2025.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from time import perf_counter
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from fedml_gradcam_ae.federation import Round, Verdict
+from fedml_gradcam_ae.heatmaps import Probe, ProbeSettings
+from fedml_gradcam_ae.krum import check_tolerated, krum_scores, tolerated
+from fedml_gradcam_ae.registry import register_defense
+from fedml_gradcam_ae.settings import AssumesMalicious
+
+
+@register_defense("gradcam_krum")
+class GradCAMKrum:
+    """Follow the one upload whose heat maps have the nearest neighbors; flag the f with the furthest.
+
+    Every other upload is left out of the aggregate as well, as Krum has it, but only the f worst count as detected.
+    """
+
+    class Settings(ProbeSettings, AssumesMalicious):
+        """The probe, scaled as the authors' code has it, and f."""
+
+        def check_clients(self, clients: int) -> None:
+            """K > 2f + 2."""
+            check_tolerated(self.assumed(clients), clients)
+
+    def __init__(self, settings: GradCAMKrum.Settings) -> None:
+        self.settings = settings
+        self.probe = Probe(settings)
+
+    def prepare(self, network: nn.Module, test_data: Iterable[Any]) -> None:
+        """See `Probe.prepare`."""
+        self.probe.prepare(network, test_data)
+
+    def judge(self, round: Round) -> Verdict:
+        """One client has all the weight. Uploads whose maps hold NaN or infinity come last in any order."""
+        start = perf_counter()
+        clients = len(round.uploads)
+        malicious = self.settings.assumed(clients, len(round.rejected))
+        maps = self.probe.maps(round)
+        mapped = perf_counter()
+        usable = maps.flatten(1).isfinite().all(dim=1).tolist()
+        scores = torch.full((clients,), math.inf, dtype=torch.float64)
+        if any(usable):
+            flat = maps[usable].flatten(1).double()
+            scores[torch.tensor(usable)] = krum_scores(
+                _squared_distances(flat), min(malicious, tolerated(len(flat)))
+            ).cpu()
+        best = int(scores.argmin())
+        worst = set(scores.sort(descending=True, stable=True).indices[:malicious].tolist()) - {best}
+        flagged = [position in worst or not usable[position] for position in range(clients)]
+        out = [position != best or not usable[position] for position in range(clients)]
+        return Verdict(
+            flagged=flagged,
+            excluded=out,
+            weights=[0.0 if excluded else 1.0 for excluded in out],
+            scores=scores.tolist(),
+            seconds={"heat_maps": mapped - start, "total": perf_counter() - start},
+            reasons={
+                client: "its heat maps hold NaN or infinity"
+                for client, fine in zip(round.client_ids, usable, strict=True)
+                if not fine
+            },
+        )
+
+
+def _squared_distances(rows: Tensor) -> Tensor:
+    return torch.cdist(rows, rows, compute_mode="donot_use_mm_for_euclid_dist").square()

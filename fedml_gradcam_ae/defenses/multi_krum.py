@@ -1,0 +1,52 @@
+"""Multi-Krum: the mean of the m uploads with the nearest neighbors.
+
+Source: Blanchard et al., "Machine Learning with Adversaries: Byzantine Tolerant Gradient Descent", NeurIPS 2017,
+section 4. The mean is unweighted, as there: claimed sample counts are untrusted. FedML's and Flower's weigh by samples.
+"""
+
+from __future__ import annotations
+
+from time import perf_counter
+
+from pydantic import Field
+
+from fedml_gradcam_ae.federation import Round, Verdict
+from fedml_gradcam_ae.krum import check_tolerated, krum_scores, tolerated
+from fedml_gradcam_ae.registry import register_defense
+from fedml_gradcam_ae.settings import AssumesMalicious
+
+
+@register_defense("multi_krum")
+class MultiKrum:
+    """Average the m uploads with the smallest Krum scores."""
+
+    class Settings(AssumesMalicious):
+        """f, and m where it shall not be K - f."""
+
+        kept: int | None = Field(default=None, ge=1, description="m, how many uploads are averaged; null: K - f")
+
+        def check_clients(self, clients: int) -> None:
+            """K > 2f + 2 and K >= m."""
+            check_tolerated(self.assumed(clients), clients)
+            if self.kept is not None and self.kept > clients:
+                raise ValueError(f"kept: there are {clients} clients a round, found {self.kept}")
+
+    def __init__(self, settings: MultiKrum.Settings) -> None:
+        self.settings = settings
+
+    def judge(self, round: Round) -> Verdict:
+        """The m kept share the weight; with ties the first ones are kept."""
+        start = perf_counter()
+        clients = len(round.uploads)
+        malicious = min(self.settings.assumed(clients, len(round.rejected)), tolerated(clients))
+        scores = krum_scores(round.updates.squared_distances, malicious)
+        kept = min(clients, self.settings.kept or clients - malicious)
+        chosen = set(scores.sort(stable=True).indices[:kept].tolist())
+        out = [position not in chosen for position in range(clients)]
+        return Verdict(
+            flagged=out,
+            excluded=out,
+            weights=[0.0 if excluded else 1 / kept for excluded in out],
+            scores=scores.tolist(),
+            seconds={"total": perf_counter() - start},
+        )
