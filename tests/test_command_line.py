@@ -45,9 +45,9 @@ def test_the_example_runs_as_it_is(tmp_path) -> None:
     "defense",
     [
         {"defense_type": "gradcam_ae", "defense_params": {"probe_size": 32, "map_size": 32, "epochs": 20}},
-        {"defense_type": "krum", "byzantine_client_num": 1},
+        {"defense_type": "fedml:krum", "byzantine_client_num": 1},
         {"defense_type": "multikrum", "byzantine_client_num": 1, "krum_param_m": 5},
-        {"defense_type": "foolsgold"},
+        {"defense_type": "fedml:foolsgold"},
         {"defense_type": "norm_diff_clipping", "norm_bound": 1.0},
         {"defense_type": "cclip", "bucket_size": 1},
     ],

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import copy
 from collections import OrderedDict
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
 from fedml.core.security.attack.attack_base import BaseAttackMethod
 from fedml.core.security.fedml_attacker import FedMLAttacker
+from torch import nn
 
 from fedml_gradcam_ae.attackers import attackers_in_round
+from fedml_gradcam_ae.federation import ClientId
 from fedml_gradcam_ae.hooks import configuration
-from fedml_gradcam_ae.hooks.federation import Uploads, current
+from fedml_gradcam_ae.hooks.federation import Uploads, current, identity
 from fedml_gradcam_ae.hooks.patching import Patches
 from fedml_gradcam_ae.settings import AttackSettings
 
@@ -43,6 +46,35 @@ class PluginAttack(BaseAttackMethod):  # type: ignore[misc]  # fedml has no type
             (round.samples[i], OrderedDict(poisoned[i]) if i in poisoned else upload)
             for i, upload in enumerate(round.uploads)
         ]
+
+
+def training_data(
+    data: Iterable[Any],
+    network: nn.Module,
+    *,
+    client: Any,
+    number: int,
+    clients: Sequence[ClientId],
+    present: Sequence[Any],
+) -> Iterable[Any]:
+    """What a client trains on: poisoned where one of our attacks poisons data and this client attacks in this round.
+
+    Args:
+        data: its own batches.
+        network: the model that it trains.
+        client: its id.
+        number: the round, from 1.
+        clients: everybody who may take part.
+        present: who takes part in this round.
+    """
+    attacker = FedMLAttacker.get_instance()
+    own = attacker.attacker if attacker.is_enabled else None
+    if not isinstance(own, PluginAttack) or not hasattr(own.attack, "poison_data"):
+        return data
+    ids = [identity(one) for one in present]
+    attacking = [ids[position] for position in attackers_in_round(own.settings, number, clients, ids)]
+    poisoned: Iterable[Any] = own.attack.poison_data(network, data) if identity(client) in attacking else data
+    return poisoned
 
 
 def patch(patches: Patches) -> None:

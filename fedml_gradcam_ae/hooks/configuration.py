@@ -107,6 +107,7 @@ def requested(side: Side, args: Any) -> Requested | None:
         raise SettingsError(f"{side.word}_type must name a type, found {asked!r}. Valid: {names}.")
     name = asked.strip()
     if name in ours:
+        _check_which(side, name, args)
         model = getattr(ours[name], "Settings", side.base)
         params = _with_train_args(model, getattr(args, side.params, None), args)
         settings = read_settings(model, params, side.params, name)
@@ -122,6 +123,20 @@ def requested(side: Side, args: Any) -> Requested | None:
     if own not in side.fedml:
         raise SettingsError(unknown(f"{side.word}_type {name!r}", name, [*ours, *side.fedml]))
     return Requested(own, _read_flat(side, own, args))
+
+
+def _check_which(side: Side, name: str, args: Any) -> None:
+    """A name that is FedML's as well, with FedML's keys beside it, was meant as FedML's; do not guess."""
+    if name not in side.fedml or getattr(args, side.params, None) is not None:
+        return
+    other = ATTACK if side is DEFENSE else DEFENSE
+    used = other.fedml.get(str(getattr(args, f"{other.word}_type", "")), builtin.Keys).model_fields
+    if keys := [key for key in side.fedml[name].model_fields if hasattr(args, key) and key not in used]:
+        raise SettingsError(
+            f"{side.word}_type {name!r} means the plug-in's, but {', '.join(keys)} beside it belongs to FedML's: write "
+            f"{side.word}_type: {FEDML_PREFIX}{name} for FedML's, or give the plug-in's {side.params} (which may be "
+            "{})."
+        )
 
 
 def _with_train_args(model: type[Parameters], params: Any, args: Any) -> Any:
@@ -205,8 +220,30 @@ def _check_path(side: Side, args: Any, found: Requested) -> None:
             )
         return
     _check_optimizer(side, args)
+    _check_clients_training(side, args, found)
     if side is DEFENSE and found.cls is None and found.name in builtin.DEFECTS:
         warnings.warn(f"FedML's {found.name}: {builtin.DEFECTS[found.name]}.", stacklevel=2)
+
+
+def _check_clients_training(side: Side, args: Any, found: Requested) -> None:
+    """Types that change what clients train on, or start from, need the clients in a simulation of ours."""
+    if hasattr(found.cls, "start_for") and getattr(args, "backend", None) != "sp":
+        raise SettingsError(
+            f"defense_type {found.name} has clients start from different models, which FedML sends on no path but "
+            f"training_type: simulation with backend: sp, found {args.training_type} and {args.backend}."
+        )
+    if not hasattr(found.cls, "poison_data"):
+        return
+    if getattr(args, "training_type", None) != "simulation":
+        raise SettingsError(
+            f"attack_type {found.name} poisons what clients train on, which a server cannot: "
+            f"it works with training_type: simulation, found {args.training_type}."
+        )
+    if getattr(args, "attack_prob", 1) != 1:
+        raise SettingsError(
+            f"attack_prob: {found.name} acts while clients train, before FedML draws whether a round is attacked; "
+            "use attack_params active and pause instead."
+        )
 
 
 def _check_optimizer(side: Side, args: Any) -> None:

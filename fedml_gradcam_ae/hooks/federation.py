@@ -67,6 +67,11 @@ class Federation:
         )
 
 
+def identity(client: Any) -> ClientId:
+    """A client's id as plain Python: FedML's sampling gives numpy integers."""
+    return client if isinstance(client, str) else int(client)
+
+
 _current: Federation | None = None
 
 

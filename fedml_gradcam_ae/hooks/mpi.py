@@ -6,6 +6,7 @@ import copy
 from typing import Any
 
 import fedml
+import numpy as np
 from fedml.core.distributed.communication.constants import CommunicationConstants
 from fedml.core.distributed.communication.mpi.mpi_receive_thread import MPIReceiveThread
 from fedml.core.security.fedml_attacker import FedMLAttacker
@@ -16,6 +17,7 @@ from fedml.simulation.mpi.fedavg.FedAvgServerManager import FedAVGServerManager
 from fedml.simulation.mpi.fedavg.FedAVGTrainer import FedAVGTrainer
 
 from fedml_gradcam_ae.hooks import ranks, round
+from fedml_gradcam_ae.hooks.attacker import training_data
 from fedml_gradcam_ae.hooks.patching import Patches
 from fedml_gradcam_ae.settings import SettingsError
 
@@ -130,6 +132,18 @@ class HookedFedAVGTrainer(FedAVGTrainer):  # type: ignore[misc]  # fedml has no 
             attacker.attacker.counter = round_idx * self.args.client_num_per_round + self.args.rank - 1
             if attacker.is_to_poison_data():
                 self.train_local = attacker.poison_data(self.train_local)
+        everybody, sampled = int(self.args.client_num_in_total), int(self.args.client_num_per_round)
+        self.train_local = training_data(
+            self.train_local,
+            self.trainer.model,
+            client=self.client_index,
+            number=int(round_idx) + 1,
+            clients=range(everybody),
+            # The server's draw, which this rank does not see: FedML seeds numpy with the round.
+            present=range(everybody)
+            if everybody == sampled
+            else np.random.RandomState(round_idx).choice(everybody, sampled, replace=False).tolist(),
+        )
         return super().train(round_idx)
 
 

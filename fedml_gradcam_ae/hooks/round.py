@@ -15,7 +15,7 @@ from fedml_gradcam_ae import events
 from fedml_gradcam_ae.federation import ClientId
 from fedml_gradcam_ae.hooks.attacker import PluginAttack
 from fedml_gradcam_ae.hooks.defender import PluginDefense
-from fedml_gradcam_ae.hooks.federation import Federation, Uploads, publish
+from fedml_gradcam_ae.hooks.federation import Federation, Uploads, identity, publish
 from fedml_gradcam_ae.hooks.reporting import report_round, watch
 
 
@@ -66,7 +66,7 @@ def aggregate(
     """
     attacker = FedMLAttacker.get_instance()
     truth_is_known = not attacker.is_enabled or isinstance(attacker.attacker, PluginAttack)
-    ids = [_identity(client) for client in client_ids]
+    ids = [identity(client) for client in client_ids]
     federation = Federation(
         number=number,
         client_ids=ids,
@@ -92,13 +92,22 @@ def aggregate(
     return OrderedDict(model), report
 
 
+def start_for(client: Any, global_model: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+    """What a client starts its training from: the global model, unless the defense that is on keeps several."""
+    own = getattr(defense(), "start_for", None)
+    model: Mapping[str, Tensor] = global_model if own is None else own(identity(client), global_model)
+    return model
+
+
+def predictor(network: nn.Module) -> nn.Module:
+    """What answers for the federation in a test: the network, unless the defense that is on has several vote."""
+    own = getattr(defense(), "predictor", None)
+    module: nn.Module = network if own is None else own(network)
+    return module
+
+
 def defense() -> Any:
     """The plug-in's defense that is on, if one is."""
     defender = FedMLDefender.get_instance()
     own = defender.defender if defender.is_enabled else None
     return own.defense if isinstance(own, PluginDefense) else None
-
-
-def _identity(client: Any) -> ClientId:
-    """A client's id as plain Python: FedML's sampling gives numpy integers."""
-    return client if isinstance(client, str) else int(client)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -12,6 +13,7 @@ from fedml.ml.aggregator.aggregator_creator import create_server_aggregator
 from fedml.simulation.sp.fedavg.fedavg_api import FedAvgAPI
 
 from fedml_gradcam_ae.hooks import round
+from fedml_gradcam_ae.hooks.attacker import training_data
 from fedml_gradcam_ae.hooks.federation import Uploads
 from fedml_gradcam_ae.hooks.patching import Patches
 
@@ -35,6 +37,7 @@ class HookedFedAvgAPI(FedAvgAPI):  # type: ignore[misc]  # fedml has no types
         self.aggregator = create_server_aggregator(copy.deepcopy(model).cpu(), args)
         self.network = copy.deepcopy(model).to(device).eval()
         self.round_number = 0
+        self.sampled: Sequence[Any] = []
 
     def train(self) -> None:
         """All rounds."""
@@ -58,7 +61,29 @@ class HookedFedAvgAPI(FedAvgAPI):  # type: ignore[misc]  # fedml has no types
     def _setup_clients(self, *args: Any) -> None:
         super()._setup_clients(*args)
         for client in self.client_list:
-            client.train = partial(_train_client, client)
+            client.train = partial(self._train_client, client)
+
+    def _client_sampling(self, *args: Any) -> Any:
+        self.sampled = super()._client_sampling(*args)
+        return self.sampled
+
+    def _train_client(self, client: Any, w_global: Any) -> Any:
+        """Client.train, with the data poisoned first where an attack says so, from the start that a defense chooses.
+
+        FedML's label_flipping poisons data in ClientTrainer.update_dataset, which its simulator never calls.
+        """
+        attacker = FedMLAttacker.get_instance()
+        if attacker.is_data_poisoning_attack() and attacker.is_to_poison_data():
+            client.local_training_data = attacker.poison_data(client.local_training_data)
+        client.local_training_data = training_data(
+            client.local_training_data,
+            self.model_trainer.model,
+            client=client.client_idx,
+            number=self.round_number + 1,
+            clients=range(int(self.args.client_num_in_total)),
+            present=self.sampled,
+        )
+        return type(client).train(client, round.start_for(client.client_idx, w_global))
 
     def _aggregate(self, w_locals: Uploads) -> Any:
         self.round_number += 1
@@ -76,13 +101,10 @@ class HookedFedAvgAPI(FedAvgAPI):  # type: ignore[misc]  # fedml has no types
         )
         return model
 
-
-def _train_client(client: Any, w_global: Any) -> Any:
-    """Client.train, with the data poisoned first where FedML's label_flipping says so.
-
-    FedML poisons data in ClientTrainer.update_dataset, which its simulator never calls.
-    """
-    attacker = FedMLAttacker.get_instance()
-    if attacker.is_data_poisoning_attack() and attacker.is_to_poison_data():
-        client.local_training_data = attacker.poison_data(client.local_training_data)
-    return type(client).train(client, w_global)
+    def _local_test_on_all_clients(self, round_idx: int) -> None:
+        trained = self.model_trainer.model
+        self.model_trainer.model = round.predictor(trained)
+        try:
+            super()._local_test_on_all_clients(round_idx)
+        finally:
+            self.model_trainer.model = trained

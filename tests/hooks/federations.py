@@ -26,7 +26,7 @@ FLIP = {
 
 FEDERATIONS: dict[str, dict[str, Any]] = {
     "plain": {"comm_round": 2},
-    "krum": {"comm_round": 1, "enable_defense": True, "defense_type": "krum", "byzantine_client_num": 0},
+    "krum": {"comm_round": 1, "enable_defense": True, "defense_type": "fedml:krum", "byzantine_client_num": 0},
     "multikrum": {
         "comm_round": 1,
         "enable_defense": True,
@@ -50,7 +50,7 @@ FEDERATIONS: dict[str, dict[str, Any]] = {
     "krum under attack": {
         "comm_round": 2,
         "enable_defense": True,
-        "defense_type": "krum",
+        "defense_type": "fedml:krum",
         "byzantine_client_num": 0,
         **NOISE,
     },

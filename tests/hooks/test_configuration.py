@@ -33,7 +33,7 @@ MISTAKES = {
         "attack_params.attackers: found 7 attackers, but there are 6 clients",
     ),
     "Krum with too many": (
-        {**ON, "defense_type": "krum", "byzantine_client_num": 3},
+        {**ON, "defense_type": "fedml:krum", "byzantine_client_num": 3},
         r"byzantine_client_num: FedML's krum needs .* found 2 \* 3 \+ 2 > 6 - 1; at most 1 here",
     ),
     "multikrum with a large m": (
@@ -41,7 +41,7 @@ MISTAKES = {
         r"FedML's multikrum needs .* found 2 \* 1 \+ 2 > 6 - 4; at most 0 here",
     ),
     "Krum without its key": (
-        {**ON, "defense_type": "krum"},
+        {**ON, "defense_type": "fedml:krum"},
         "defense_args.byzantine_client_num is missing: krum needs it",
     ),
     "negative key of FedML's": (
@@ -57,8 +57,37 @@ MISTAKES = {
         "found 9 attackers, but 6 clients per round",
     ),
     "params for FedML's type": (
-        {**ON, "defense_type": "krum", "byzantine_client_num": 1, "defense_params": {"f": 1}},
+        {**ON, "defense_type": "fedml:krum", "byzantine_client_num": 1, "defense_params": {"f": 1}},
         "defense_params is for the plug-in's own types; krum is FedML's: write its keys straight under defense_args",
+    ),
+    "FedML's keys for a name that is ours as well": (
+        {**ON, "defense_type": "krum", "byzantine_client_num": 1},
+        r"defense_type 'krum' means the plug-in's, but byzantine_client_num beside it belongs to FedML's: "
+        r"write defense_type: fedml:krum for FedML's, or give the plug-in's defense_params",
+    ),
+    "too many malicious clients for our Krum": (
+        {**ON, "defense_type": "krum", "defense_params": {"malicious": 2}},
+        r"defense_params of krum: malicious: 2 of 6 clients a round are too many.*at most 1 here",
+    ),
+    "more groups than clients": (
+        {**ON, "defense_type": "flcert", "defense_params": {"groups": 7}},
+        "defense_params of flcert: groups: there are only 6 clients a round, found 7 groups",
+    ),
+    "several models where FedML sends one": (
+        {**ON, "defense_type": "flcert", "backend": "MPI"},
+        "flcert has clients start from different models, .* backend: sp, found simulation and MPI",
+    ),
+    "poisoned training in a deployment": (
+        {**ATTACK, "attack_type": "label_flip", "training_type": "cross_silo", "scenario": "horizontal"},
+        "label_flip poisons what clients train on, which a server cannot: .* found cross_silo",
+    ),
+    "poisoned training by chance": (
+        {**ATTACK, "attack_type": "label_flip", "attack_prob": 0.5},
+        "attack_prob: label_flip acts while clients train, .* use attack_params active and pause instead",
+    ),
+    "pauses of no length": (
+        {**ATTACK, "attack_type": "label_flip", "attack_params": {"active": 2}},
+        "active and pause belong together .*, found active 2 and pause 0",
     ),
     "another optimizer": (
         {**ON, "defense_type": "gradcam_ae", "federated_optimizer": "FedProx"},
@@ -126,7 +155,8 @@ def config(tmp_path, monkeypatch):
     ("section", "message"),
     [
         (
-            "defense_args: {enable_defense: true, defense_type: krum, byzantine_client_num: 1, byzantine_client_nmu: 1}"
+            "defense_args: {enable_defense: true, defense_type: multikrum, byzantine_client_num: 1, "
+            "byzantine_client_nmu: 1}"
             "  # FedML ignores a key that it does not know",
             r"Unknown key 'byzantine_client_nmu' in defense_args\. Did you mean 'byzantine_client_num'\?",
         ),
@@ -167,7 +197,9 @@ def test_mistakes_in_the_server_section(plugin, config, keys, message) -> None:
 
 
 def test_keys_of_other_fedml_types_may_stand_there(plugin, config) -> None:
-    config(YAML + "defense_args: {enable_defense: true, defense_type: krum, byzantine_client_num: 1, norm_bound: 5.0}")
+    config(
+        YAML + "defense_args: {enable_defense: true, defense_type: multikrum, byzantine_client_num: 1, norm_bound: 5.0}"
+    )
     assert fedml.init().byzantine_client_num == 1
 
 

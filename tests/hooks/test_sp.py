@@ -9,6 +9,7 @@ import fedml
 import numpy as np
 import pytest
 import torch
+from fedml.core.security.fedml_defender import FedMLDefender
 from fedml.simulation.sp.fedavg import fedavg_api
 
 import fedml_gradcam_ae
@@ -16,7 +17,7 @@ from fedml_gradcam_ae import Verdict, register_attack, register_defense
 from fedml_gradcam_ae.events import Measured, RoundReport
 from fedml_gradcam_ae.settings import AttackSettings
 from simulation import distance, same, simulate
-from tiny import fedml_dataset, state_of, tiny_cnn
+from tiny import fedml_args, fedml_dataset, state_of, tiny_cnn
 
 GRADCAM = {"probe_size": "native", "map_size": "native", "epochs": 5}
 
@@ -222,7 +223,7 @@ class Broken:
         return [broken(round.uploads[i], self.kind) for i in attackers]
 
 
-@pytest.mark.parametrize("defense", ["gradcam_ae", "krum", "foolsgold"])
+@pytest.mark.parametrize("defense", ["gradcam_ae", "fedml:krum", "fedml:foolsgold"])
 @pytest.mark.parametrize(
     "kind", ["NaN", "infinity", "missing key", "extra key", "another shape", "another dtype", "empty"]
 )
@@ -249,7 +250,7 @@ def test_when_nobody_is_left_the_global_model_stays(plugin, heard) -> None:
     for defense, own in (
         ("gradcam_ae", {"defense_params": GRADCAM}),
         ("cclip", {"bucket_size": 1}),
-        ("krum", {"byzantine_client_num": 1}),
+        ("fedml:krum", {"byzantine_client_num": 1}),
     ):
         heard.clear()
         final = simulate(
@@ -281,7 +282,7 @@ def test_krum_that_is_left_with_too_few_does_not_stop_the_server(plugin, heard) 
     """Four broken of six: 2 f + 2 <= n - m fails for what remains, and FedML's Krum raises."""
     simulate(
         enable_defense=True,
-        defense_type="krum",
+        defense_type="fedml:krum",
         byzantine_client_num=1,
         enable_attack=True,
         attack_type="broken_for_tests",
@@ -293,9 +294,9 @@ def test_krum_that_is_left_with_too_few_does_not_stop_the_server(plugin, heard) 
 # FedML's own types, as shipped
 
 FEDML_DEFENSES = {
-    "krum": {"byzantine_client_num": 1},
+    "fedml:krum": {"byzantine_client_num": 1},
     "multikrum": {"byzantine_client_num": 1, "krum_param_m": 2},
-    "foolsgold": {},
+    "fedml:foolsgold": {},
     "norm_diff_clipping": {"norm_bound": 0.1},
     "cclip": {"bucket_size": 1, "tau": 0.1},
     "3sigma": {},
@@ -303,7 +304,7 @@ FEDML_DEFENSES = {
     "anomaly_detection": {"cosine_similarity_bound": 0.99},
     "crfl": {"clip_threshold": 1.0},
     "slsgd": {"trim_param_b": 1, "alpha": 0.5, "option_type": 2},
-    "trimmed_mean": {"beta": 0.2},
+    "fedml:trimmed_mean": {"beta": 0.2},
     "rfa": {},
     "geo_median": {"byzantine_client_num": 1, "batch_num": 6},
 }
@@ -326,7 +327,7 @@ def test_krum_answers_with_one_of_the_uploads_and_is_reported_so(plugin, heard, 
         return inner(self, w_locals)
 
     monkeypatch.setattr(hooked, "_aggregate", recording)
-    final = simulate(enable_defense=True, defense_type="krum", byzantine_client_num=1)
+    final = simulate(enable_defense=True, defense_type="fedml:krum", byzantine_client_num=1)
     report = [event for event in heard if isinstance(event, RoundReport)][-1]
     (kept,) = [i for i, client in enumerate(report.clients) if not client.excluded]
     assert distance(final, uploads[-1][kept][1]) < 1e-6
@@ -334,8 +335,14 @@ def test_krum_answers_with_one_of_the_uploads_and_is_reported_so(plugin, heard, 
 
 
 def test_the_fedml_prefix_means_fedmls_own_type(plugin) -> None:
-    options = {"enable_defense": True, "byzantine_client_num": 1}
-    assert same(simulate(**options, defense_type="krum"), simulate(**options, defense_type="fedml:krum"))
+    options = {"enable_defense": True, "byzantine_client_num": 1, "krum_param_m": 2}
+    assert same(simulate(**options, defense_type="multikrum"), simulate(**options, defense_type="fedml:multikrum"))
+    defenders = []
+    for name in ("fedml:trimmed_mean", "trimmed_mean"):
+        own = {"beta": 0.2} if name.startswith("fedml:") else {"defense_params": {"beta": 0.2}}
+        FedMLDefender.get_instance().init(fedml_args(enable_defense=True, defense_type=name, **own))
+        defenders.append(type(FedMLDefender.get_instance().defender).__name__)
+    assert defenders == ["CoordinateWiseTrimmedMeanDefense", "PluginDefense"]
 
 
 @pytest.mark.parametrize("defense", ["weak_dp", "robust_learning_rate"])
@@ -403,7 +410,7 @@ def test_with_equal_counts_fedmls_geometric_medians_answer_with_the_first_model(
 
 @pytest.mark.parametrize(
     ("defense", "own"),
-    [("trimmed_mean", {"beta": 0.2}), ("slsgd", {"trim_param_b": 1, "alpha": 1.0, "option_type": 2})],
+    [("fedml:trimmed_mean", {"beta": 0.2}), ("slsgd", {"trim_param_b": 1, "alpha": 1.0, "option_type": 2})],
 )
 @pytest.mark.filterwarnings("ignore:FedML's")
 def test_fedmls_trimming_drops_clients_by_their_sample_count(plugin, heard, defense, own) -> None:
