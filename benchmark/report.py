@@ -9,7 +9,9 @@ from typing import Any
 from benchmark.config import Config, Run
 from benchmark.metrics import detection, seconds_per_round
 from benchmark.runs import Result
-from fedml_gradcam_ae import pictures
+from fedml_gradcam_ae import pictures, registry
+from fedml_gradcam_ae.hooks import builtin
+from fedml_gradcam_ae.hooks.configuration import FEDML_PREFIX
 
 HEADINGS = ("attack", "defense", "accuracy", "recall", "precision", "false-positive rate", "defense, s per round")
 
@@ -21,11 +23,17 @@ def write_report(config: Config, results: list[tuple[Run, Result]], out: Path) -
         f"Accuracy is the test accuracy after round {config.federation.rounds}; recall, precision and false-positive "
         f"rate\nare of the clients left out at the votes (every {config.vote_every} rounds); all are fractions."
     )
+    for defect in known_defects(config):
+        note += f"\n{defect}"
     print(f"\n{table}\n\n{note}")
     (out / "table.txt").write_text(f"{table}\n\n{note}\n", encoding="utf-8")
     seed = config.seeds[0]
     curves = [
-        pictures.Curve(_name(run.defense, "undefended"), _name(run.attack, "no attack"), result["accuracy"])
+        pictures.Curve(
+            title(run.defense, config.defenses, "undefended"),
+            title(run.attack, config.attacks, "no attack"),
+            result["accuracy"],
+        )
         for run, result in results
         if run.seed == seed
     ]
@@ -46,8 +54,8 @@ def table_rows(config: Config, results: list[tuple[Run, Result]]) -> list[list[s
             found = [detection(result["rounds"], run.vote_every) for run, result in cell]
             rows.append(
                 [
-                    _name(attack, "none"),
-                    _name(defense, "undefended"),
+                    title(attack, config.attacks, "none"),
+                    title(defense, config.defenses, "undefended"),
                     _mean([result["accuracy"][-1] for _, result in cell], 3),
                     *(_mean([f[key] for f in found], 2) for key in ("recall", "precision", "false_positive_rate")),
                     _mean([seconds_per_round(result["rounds"]) for _, result in cell], 2),
@@ -72,8 +80,23 @@ def _mean(values: list[Any], digits: int) -> str:
     return f"{fmean(known):.{digits}f}" if known else "-"
 
 
-def _name(chosen: dict[str, Any], none: str) -> str:
+def title(chosen: dict[str, Any], among: list[dict[str, Any]], none: str) -> str:
+    """The type, with its profile and whatever tells it from the other entries of the same type."""
     if chosen["type"] == "none":
         return none
-    profile = f" ({chosen['profile']})" if "profile" in chosen else ""
-    return f"{chosen['type']}{profile}"
+    same = [other for other in among if other["type"] == chosen["type"]]
+    telling = [key for key in chosen if any(other.get(key) != chosen[key] for other in same)]
+    words = [chosen["profile"]] if "profile" in chosen else []
+    words += [f"{key} {chosen[key]}" for key in telling if key != "profile"]
+    return f"{chosen['type']} ({', '.join(words)})" if words else str(chosen["type"])
+
+
+def known_defects(config: Config) -> list[str]:
+    """A line for each of FedML's own types in the table that does not do what its name says."""
+    names = [chosen["type"] for chosen in config.attacks + config.defenses]
+    return [
+        f"{name}, as shipped: {builtin.DEFECTS[own]}."
+        for name in dict.fromkeys(names)
+        if (own := name.removeprefix(FEDML_PREFIX)) in builtin.DEFECTS
+        and (name != own or own not in registry.defenses() | registry.attacks())
+    ]

@@ -17,7 +17,7 @@ from tqdm import tqdm
 import fedml_gradcam_ae
 from benchmark import data, models
 from benchmark.config import Config, Run
-from fedml_gradcam_ae import pictures
+from fedml_gradcam_ae import pictures, registry
 from fedml_gradcam_ae.events import Event, Measured, RoundReport, listening
 from fedml_gradcam_ae.hooks import configuration
 from fedml_gradcam_ae.recorder import FolderRecorder, as_json
@@ -66,7 +66,10 @@ def fedml_args(run: Run) -> SimpleNamespace:
         "using_gpu": False,
         "rank": 0,
     }
-    for side, chosen in (("attack", run.attack), ("defense", run.defense)):
+    for side, chosen, ours in (
+        ("attack", run.attack, registry.attacks()),
+        ("defense", run.defense, registry.defenses()),
+    ):
         keys = {key: value for key, value in chosen.items() if key != "type"}
         name = chosen["type"]
         args[f"enable_{side}"] = name != "none"
@@ -74,7 +77,8 @@ def fedml_args(run: Run) -> SimpleNamespace:
         if name.startswith(configuration.FEDML_PREFIX):
             args.update(keys)
         elif name != "none":
-            args[f"{side}_params"] = {"seed": run.seed, **keys}
+            draws = name in ours and "seed" in ours[name].Settings.model_fields
+            args[f"{side}_params"] = {**({"seed": run.seed} if draws else {}), **keys}
     return SimpleNamespace(**args)
 
 

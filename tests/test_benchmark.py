@@ -172,6 +172,35 @@ def test_a_benchmark_from_configuration_to_report_and_again(write, tmp_path, cap
     assert stamps == {folder: (folder / "result.json").stat().st_mtime_ns for folder in folders}
 
 
+def test_a_row_says_what_tells_it_from_the_others_of_its_type() -> None:
+    from benchmark.report import title
+
+    entries = [
+        {"type": "none"},
+        {"type": "fang", "rule": "krum", "attackers": 2},
+        {"type": "fang", "attackers": 2},
+        {"type": "gradcam_ae", "profile": "paper", "probe_size": 32},
+    ]
+    assert [title(entry, entries, "undefended") for entry in entries] == [
+        "undefended",
+        "fang (rule krum)",
+        "fang",
+        "gradcam_ae (paper)",
+    ]
+
+
+def test_known_defects_stand_below_the_table(write) -> None:
+    from benchmark.report import known_defects
+
+    def lines(*defenses):
+        return known_defects(read_config(write({**TINY, "defenses": list(defenses)})))
+
+    assert lines("trimmed_mean", "fedml:krum") == []
+    (line,) = lines("none", {"type": "fedml:trimmed_mean", "beta": 0.2})
+    assert line.startswith("fedml:trimmed_mean, as shipped: FedML drops whole clients by their sample count")
+    assert lines("rfa")[0].startswith("rfa, as shipped: ")
+
+
 def test_the_same_configuration_gives_the_same_numbers(write, tmp_path) -> None:
     numbers = []
     for name in ("a", "b"):
