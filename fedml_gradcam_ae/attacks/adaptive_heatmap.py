@@ -14,6 +14,7 @@ from pydantic import Field
 from torch import Tensor
 
 from fedml_gradcam_ae.attacks.constrained_perturbation import ConstrainedPerturbation, ContaminatedLoss, Objective
+from fedml_gradcam_ae.auto_ascent import auto_ascent
 from fedml_gradcam_ae.colluders import own_images
 from fedml_gradcam_ae.federation import Round
 from fedml_gradcam_ae.heatmaps import Probe, ProbeSettings, differentiable_grad_cam, grad_cam
@@ -34,6 +35,7 @@ class AdaptiveHeatmap(ConstrainedPerturbation):
     class Settings(ConstrainedPerturbation.Settings, ProbeSettings):
         """The probe's keys mean what they mean to the defense, and have its defaults."""
 
+        steps: int = Field(default=50, ge=1, description="ascent steps")
         probe: Literal["known", "own"] = Field(
             default="known",
             description="`known`: the images that a defense with the same probe keys and probe_seed as its seed draws "
@@ -75,3 +77,7 @@ class AdaptiveHeatmap(ConstrainedPerturbation):
             return damage(upload) - settings.map_weight * (maps - mean).square().sum() / spread
 
         return objective
+
+    def climb(self, objective: Objective, center: Tensor, radius: float, changeable: int, steps: int) -> Tensor:
+        """The upload W', (parameters,); the penalty puts the maximum inside the ball, where long steps miss it."""
+        return auto_ascent(objective, center, radius, changeable, steps)

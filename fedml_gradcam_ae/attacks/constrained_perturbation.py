@@ -14,6 +14,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from fedml_gradcam_ae.auto_ascent import project, steepest
 from fedml_gradcam_ae.colluders import ColludingSettings, jitter_noise, overhear, own_images
 from fedml_gradcam_ae.federation import Round
 from fedml_gradcam_ae.images import seeded_generator
@@ -72,7 +73,7 @@ class ConstrainedPerturbation:
         like = next(round.network.parameters())
         damage = ContaminatedLoss(round.network, mean, names, share, images.to(like), labels.to(like.device))
         radius = settings.radius * max(distances) / (1 - share)
-        poisoned = projected_gradient_ascent(
+        poisoned = self.climb(
             self.objective(round, attackers, heard, damage),
             center.to(like.device),
             radius=radius,
@@ -91,6 +92,10 @@ class ConstrainedPerturbation:
     ) -> Objective:
         """What is maximized over W', a function from (parameters,) to a scalar: F(W_g')."""
         return damage
+
+    def climb(self, objective: Objective, center: Tensor, radius: float, changeable: int, steps: int) -> Tensor:
+        """The upload W', (parameters,), that is found."""
+        return projected_gradient_ascent(objective, center, radius, changeable, steps)
 
     def _jittered(
         self, upload: Tensor, center: Tensor, radius: float, length: float, number: int, attacker: int
@@ -151,19 +156,10 @@ def projected_gradient_ascent(loss: Objective, center: Tensor, radius: float, ch
         point = point.detach()
         if value.item() > best_loss:
             best, best_loss = point, value.item()
-        if mask is None and changeable < len(center):
-            mask = torch.zeros_like(center)
-            mask[gradient.abs().topk(changeable).indices] = 1
-        if mask is not None:
-            gradient = gradient * mask
+        mask = steepest(gradient, changeable) if mask is None else mask
+        gradient = gradient * mask
         length = float(gradient.norm())
         if step == steps or not math.isfinite(length) or length == 0:
             break
         moved = project(moved + gradient * (2.5 * radius / steps / length), radius)
     return best
-
-
-def project(vector: Tensor, radius: float) -> Tensor:
-    """The nearest point of the ball of this radius around zero (9b)."""
-    length = float(vector.double().norm())
-    return vector if length <= radius else vector * (radius / length)

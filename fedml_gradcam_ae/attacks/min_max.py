@@ -35,5 +35,6 @@ class MinMax:
         p = perturbation(colluders, self.settings.direction)
         squares = colluders.gram.diagonal()
         widest = squared_distances(colluders.gram).max().expand(len(squares))
-        gamma = largest_within(squares, colluders.dot(p), float(p @ p), widest)
+        slopes = colluders.dot(p)
+        gamma = largest_within(squares, slopes - slopes.mean(), float(p @ p), widest)
         return colluders.upload(colluders.mean + gamma * p)

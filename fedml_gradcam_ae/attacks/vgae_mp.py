@@ -15,7 +15,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from fedml_gradcam_ae.attacks.constrained_perturbation import project
+from fedml_gradcam_ae.auto_ascent import project
 from fedml_gradcam_ae.colluders import Colluders, ColludingSettings
 from fedml_gradcam_ae.federation import Round
 from fedml_gradcam_ae.graph_autoencoder import reconstruct_adjacency
