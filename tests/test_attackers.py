@@ -53,12 +53,30 @@ def test_an_attack_may_start_late_and_stop() -> None:
     assert attacked == [3, 4, 5]
 
 
+def test_an_attack_may_pause_again_and_again() -> None:
+    attacked = [number for number in range(1, 15) if who(number, attackers=1, active=3, pause=2)]
+    assert attacked == [1, 2, 3, 6, 7, 8, 11, 12, 13]
+
+
+def test_pauses_count_from_the_first_round_and_end_with_the_last() -> None:
+    late = [number for number in range(1, 15) if who(number, attackers=1, first_round=4, active=1, pause=3)]
+    assert late == [4, 8, 12]
+    stopped = [n for n in range(1, 15) if who(n, attackers=1, first_round=2, last_round=7, active=2, pause=1)]
+    assert stopped == [2, 3, 5, 6]
+
+
+def test_the_same_clients_attack_again_after_a_pause() -> None:
+    assert who(1, attackers=3, active=1, pause=1) == who(3, attackers=3, active=1, pause=1) != set()
+
+
 @pytest.mark.parametrize(
     ("params", "message"),
     [
         ({"attackers": 21}, "found 21 attackers, but there are 20 clients"),
         ({"attackers": [3, 99]}, "no client has the id 99; there are 20 clients, 0 to 19"),
         ({"first_round": 5, "last_round": 2}, "last_round must not be before first_round, found 2 before 5"),
+        ({"active": 3}, "active and pause belong together .* found active 3 and pause 0"),
+        ({"pause": 2}, "active and pause belong together .* found active None and pause 2"),
     ],
 )
 def test_what_the_clients_cannot_provide_is_refused(params, message) -> None:

@@ -7,18 +7,21 @@ solver open; this one is projected gradient ascent with steps of fixed length, w
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from fedml_gradcam_ae.auto_ascent import project, steepest
+from fedml_gradcam_ae.colluders import ColludingSettings, jitter_noise, overhear, own_images
 from fedml_gradcam_ae.federation import Round
-from fedml_gradcam_ae.images import draw_images, seeded_generator
+from fedml_gradcam_ae.images import seeded_generator
 from fedml_gradcam_ae.registry import register_attack
-from fedml_gradcam_ae.settings import AttackSettings
 from fedml_gradcam_ae.updates import flatten, unflatten, weighted_mean
+
+Objective = Callable[[Tensor], Tensor]
 
 
 @register_attack("constrained_perturbation")
@@ -30,7 +33,7 @@ class ConstrainedPerturbation:
     W' - W_g' = (1 - b) (W' - m): the moving ball of (9b) is the fixed ball ||W' - m|| <= r / (1 - b).
     """
 
-    class Settings(AttackSettings):
+    class Settings(ColludingSettings):
         """Distances are over the trainable parameters; BatchNorm's statistics are the overheard mean's."""
 
         radius: float = Field(
@@ -44,9 +47,6 @@ class ConstrainedPerturbation:
             le=1,
             description="share of the parameters that may change (Table 5), largest slope first",
         )
-        eavesdropped: int | None = Field(
-            default=None, ge=2, description="J, how many benign uploads are overheard each round; null: all of them"
-        )
         steps: int = Field(default=20, ge=1, description="ascent steps")
         images: int = Field(default=256, ge=1, description="images of the attackers' own that the loss is measured on")
 
@@ -54,53 +54,57 @@ class ConstrainedPerturbation:
         self.settings = settings
 
     def poison(self, round: Round, attackers: Sequence[int]) -> list[dict[str, Tensor]]:
-        """The same upload for each position in `attackers`.
+        """The same upload for each position in `attackers`, but for the jitter.
 
         The loss is measured on images that the attackers hold; a Round without `local_data` (an attack staged on a
         server) takes the server's test data instead. Where nobody is benign, the attackers overhear themselves.
         """
         settings = self.settings
         names = round.parameters
-        heard = self._overhear(round, attackers)
+        heard = overhear(round, attackers, settings)
         weights = torch.tensor([float(round.samples[i]) for i in heard], dtype=torch.float64)
         claimed = sum(float(round.samples[i]) for i in attackers)
         share = claimed / (claimed + float(weights.sum()))
         mean = weighted_mean([round.uploads[i] for i in heard], (weights / weights.sum()).tolist())
         center = flatten(mean, names)
-        furthest = max(float((flatten(round.uploads[i], names) - center).norm()) for i in heard)
+        distances = [float((flatten(round.uploads[i], names) - center).norm()) for i in heard]
 
-        images, labels = self._own_images(round, attackers)
-        device = next(round.network.parameters()).device
-        loss = ContaminatedLoss(round.network, mean, names, share, images.to(device), labels.to(device))
-        poisoned = projected_gradient_ascent(
-            loss,
-            center.to(device),
-            radius=settings.radius * furthest / (1 - share),
+        images, labels = own_images(round, attackers, settings.images, seeded_generator(settings.seed, 2, round.number))
+        like = next(round.network.parameters())
+        damage = ContaminatedLoss(round.network, mean, names, share, images.to(like), labels.to(like.device))
+        radius = settings.radius * max(distances) / (1 - share)
+        poisoned = self.climb(
+            self.objective(round, attackers, heard, damage),
+            center.to(like.device),
+            radius=radius,
             changeable=math.ceil(settings.poisoning_ratio * len(center)),
             steps=settings.steps,
-        )
-        upload = {**mean, **unflatten(poisoned.to(center.device), mean, names)}
-        return [{name: tensor.clone() for name, tensor in upload.items()} for _ in attackers]
+        ).to(center.device)
+        length = settings.jitter * sum(distances) / len(distances)
+        uploads = []
+        for attacker in range(len(attackers)):
+            copy = self._jittered(poisoned, center, radius, length, round.number, attacker) if length else poisoned
+            uploads.append({**mean, **unflatten(copy, mean, names)})
+        return [{name: upload[name].to(like, copy=True) for name, like in mean.items()} for upload in uploads]
 
-    def _overhear(self, round: Round, attackers: Sequence[int]) -> list[int]:
-        """Positions of the J benign uploads that are overheard, drawn anew each round."""
-        benign = [position for position in range(len(round.uploads)) if position not in attackers]
-        generator = seeded_generator(self.settings.seed, 1, round.number)
-        order = torch.randperm(len(benign), generator=generator).tolist()
-        return sorted(benign[i] for i in order[: self.settings.eavesdropped]) or list(attackers)
+    def objective(
+        self, round: Round, attackers: Sequence[int], heard: Sequence[int], damage: ContaminatedLoss
+    ) -> Objective:
+        """What is maximized over W', a function from (parameters,) to a scalar: F(W_g')."""
+        return damage
 
-    def _own_images(self, round: Round, attackers: Sequence[int]) -> tuple[Tensor, Tensor]:
-        generator = seeded_generator(self.settings.seed, 2, round.number)
-        own = [
-            round.local_data[round.client_ids[i]]
-            for i in attackers
-            if round.local_data.get(round.client_ids[i]) is not None
-        ]
-        if not own:
-            return draw_images(round.test_data, self.settings.images, generator)
-        share = math.ceil(self.settings.images / len(own))
-        drawn = [draw_images(data, share, generator) for data in own]
-        return torch.cat([images for images, _ in drawn]), torch.cat([labels for _, labels in drawn])
+    def climb(self, objective: Objective, center: Tensor, radius: float, changeable: int, steps: int) -> Tensor:
+        """The upload W', (parameters,), that is found."""
+        return projected_gradient_ascent(objective, center, radius, changeable, steps)
+
+    def _jittered(
+        self, upload: Tensor, center: Tensor, radius: float, length: float, number: int, attacker: int
+    ) -> Tensor:
+        """One attacker's own copy, back in the ball and with noise only where parameters may change."""
+        noise = jitter_noise(self.settings, number, attacker, len(upload), length).to(upload.device)
+        if self.settings.poisoning_ratio < 1:
+            noise *= upload != center
+        return center + project((upload - center).double() + noise, radius).to(center.dtype)
 
 
 class ContaminatedLoss:
@@ -128,9 +132,7 @@ class ContaminatedLoss:
         return nn.functional.cross_entropy(scores, self.labels)
 
 
-def projected_gradient_ascent(
-    loss: ContaminatedLoss, center: Tensor, radius: float, changeable: int, steps: int
-) -> Tensor:
+def projected_gradient_ascent(loss: Objective, center: Tensor, radius: float, changeable: int, steps: int) -> Tensor:
     """Climb from the center of a ball to where the loss is largest, staying in the ball.
 
     Args:
@@ -154,19 +156,10 @@ def projected_gradient_ascent(
         point = point.detach()
         if value.item() > best_loss:
             best, best_loss = point, value.item()
-        if mask is None and changeable < len(center):
-            mask = torch.zeros_like(center)
-            mask[gradient.abs().topk(changeable).indices] = 1
-        if mask is not None:
-            gradient = gradient * mask
+        mask = steepest(gradient, changeable) if mask is None else mask
+        gradient = gradient * mask
         length = float(gradient.norm())
         if step == steps or not math.isfinite(length) or length == 0:
             break
         moved = project(moved + gradient * (2.5 * radius / steps / length), radius)
     return best
-
-
-def project(vector: Tensor, radius: float) -> Tensor:
-    """The nearest point of the ball of this radius around zero (9b)."""
-    length = float(vector.double().norm())
-    return vector if length <= radius else vector * (radius / length)

@@ -1,8 +1,18 @@
 """Grad-CAM heat maps of many uploads on the same probe images."""
 
+from fedml_gradcam_ae.heatmaps.differentiable import differentiable_grad_cam
 from fedml_gradcam_ae.heatmaps.gradcam import grad_cam
 from fedml_gradcam_ae.heatmaps.layer import find_target_layer
 from fedml_gradcam_ae.heatmaps.probe import SMALLEST_MAP, Probe, ProbeSettings
 from fedml_gradcam_ae.heatmaps.scaling import min_max, resize
 
-__all__ = ["SMALLEST_MAP", "Probe", "ProbeSettings", "find_target_layer", "grad_cam", "min_max", "resize"]
+__all__ = [
+    "SMALLEST_MAP",
+    "Probe",
+    "ProbeSettings",
+    "differentiable_grad_cam",
+    "find_target_layer",
+    "grad_cam",
+    "min_max",
+    "resize",
+]

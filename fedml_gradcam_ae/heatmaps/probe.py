@@ -88,8 +88,8 @@ class Probe:
             )
         except ValueError as error:
             raise ValueError(f"The probe images are drawn from the server's test data. {error}") from None
-        device = next(network.parameters()).device
-        images, labels = images.to(device), labels.to(device)
+        like = next(network.parameters())
+        images, labels = images.to(like), labels.to(like.device)
         size = self.settings.probe_size
         return (images if size == "native" else resize(images, size)), labels
 
@@ -102,7 +102,10 @@ class Probe:
         layer = self._layer or self.prepare(round.network, round.test_data)
         images, labels = self.draw(round.network, round.test_data, round.number)
         target = labels if self.settings.target_class == "label" else None
-        found = grad_cam(round.network, round.uploads, images, layer, target)
+        return self.scale(grad_cam(round.network, round.uploads, images, layer, target))
+
+    def scale(self, maps: Tensor) -> Tensor:
+        """Maps (clients, images, height, width) in the range and the size that the settings ask for."""
         if self.settings.map_scaling == "min_max":
-            found = min_max(found)
-        return found if self.settings.map_size == "native" else resize(found, self.settings.map_size)
+            maps = min_max(maps)
+        return maps if self.settings.map_size == "native" else resize(maps, self.settings.map_size)

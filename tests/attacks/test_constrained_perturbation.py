@@ -65,6 +65,24 @@ def test_invariants(make_round, radius, ratio, claimed, steps, seed) -> None:
     assert all(torch.equal(a, b) for a, b in zip(poisoned[0].values(), poisoned[1].values(), strict=True))
 
 
+@settings(max_examples=15, deadline=None)
+@given(
+    radius=st.floats(0.05, 3),
+    ratio=st.sampled_from([0.2, 1.0]),
+    jitter=st.floats(0.01, 3),
+    seed=st.integers(0, 1000),
+)
+def test_jittered_copies_differ_and_stay_in_the_ball(make_round, radius, ratio, jitter, seed) -> None:
+    round = with_local_data(make_round)
+    copies = poison(round, radius=radius, poisoning_ratio=ratio, jitter=jitter, seed=seed, steps=3)
+    assert not torch.equal(copies[0]["0.weight"], copies[1]["0.weight"])
+    for copy in copies:  # as if all attackers had uploaded this one
+        distance, furthest, mean, names = measure(round, [copy, copy])
+        assert distance <= radius * furthest * (1 + 1e-6)
+        changed = (~np.isclose(vector(copy, names), mean, rtol=3e-7, atol=0)).sum()
+        assert changed <= math.ceil(ratio * len(mean))
+
+
 def global_loss(round, poisoned, images, labels):
     """Cross-entropy of the federated average, by loading it into the network."""
     uploads = [poisoned[ATTACKERS.index(i)] if i in ATTACKERS else upload for i, upload in enumerate(round.uploads)]

@@ -1,0 +1,40 @@
+"""Min-Max: as far out as the two benign updates that are furthest apart.
+
+Source: Shejwalkar and Houmansadr, "Manipulating the Byzantine: Optimizing Model Poisoning Attacks and Defenses for
+Federated Learning", NDSS 2021, the variant that does not know the server's rule. The length is exact here, where the
+paper and its successors search for it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor
+
+from fedml_gradcam_ae.colluders import Colluders
+from fedml_gradcam_ae.deviations import DeviationSettings, largest_within, perturbation, squared_distances
+from fedml_gradcam_ae.federation import Round
+from fedml_gradcam_ae.registry import register_attack
+
+
+@register_attack("min_max")
+class MinMax:
+    """All attackers upload u = mean + gamma p, no further from any benign update than those are from each other.
+
+    gamma is the largest number with max_i ||u - u_i|| <= max_ij ||u_i - u_j||, over the overheard u_i.
+    """
+
+    Settings = DeviationSettings
+
+    def __init__(self, settings: DeviationSettings) -> None:
+        self.settings = settings
+
+    def poison(self, round: Round, attackers: Sequence[int]) -> list[dict[str, Tensor]]:
+        """One upload for each position in `attackers`."""
+        colluders = Colluders(round, attackers, self.settings)
+        p = perturbation(colluders, self.settings.direction)
+        squares = colluders.gram.diagonal()
+        widest = squared_distances(colluders.gram).max().expand(len(squares))
+        slopes = colluders.dot(p)
+        gamma = largest_within(squares, slopes - slopes.mean(), float(p @ p), widest)
+        return colluders.upload(colluders.mean + gamma * p)
