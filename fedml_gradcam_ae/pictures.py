@@ -118,9 +118,14 @@ def accuracy(curves: Sequence[Curve], title: str) -> Figure:
     """Accuracy over rounds: one panel per attack, one color per defense."""
     attacks = list(dict.fromkeys(curve.attack for curve in curves))
     defenses = list(dict.fromkeys(curve.defense for curve in curves))
-    figure = Figure(figsize=(1.0 + 4.2 * len(attacks), 4.0), dpi=110, layout="constrained")
-    panels = figure.subplots(1, len(attacks), sharey=True, squeeze=False)[0]
-    for panel, attack in zip(panels, attacks, strict=True):
+    columns = min(len(attacks), 4)
+    rows = math.ceil(len(attacks) / columns)
+    figure = Figure(figsize=(1.0 + 4.2 * columns, 0.6 + 3.4 * rows), dpi=110, layout="constrained")
+    grid = figure.subplots(rows, columns, sharey=True, squeeze=False)
+    panels = list(grid.flat)
+    for unused in panels[len(attacks) :]:
+        unused.set_axis_off()
+    for panel, attack in zip(panels, attacks, strict=False):
         for curve in (curve for curve in curves if curve.attack == attack):
             index = defenses.index(curve.defense)
             panel.plot(
@@ -134,7 +139,8 @@ def accuracy(curves: Sequence[Curve], title: str) -> Figure:
         panel.set_title(attack, fontsize=10)
         panel.set_xlabel("round")
         panel.grid(alpha=0.3)
-    panels[0].set_ylabel("test accuracy (fraction)")
+    for panel in grid[:, 0]:
+        panel.set_ylabel("test accuracy (fraction)")
     panels[0].set_ylim(0, 1.02)
     figure.suptitle(title, fontsize=11)
     handles, labels = panels[0].get_legend_handles_labels()
