@@ -79,5 +79,5 @@ class AdaptiveHeatmap(ConstrainedPerturbation):
         return objective
 
     def climb(self, objective: Objective, center: Tensor, radius: float, changeable: int, steps: int) -> Tensor:
-        """The upload W', (parameters,); the penalty puts the maximum inside the ball, where long steps miss it."""
+        """The upload W', (parameters,): a local maximum, inside the ball for the penalty: long steps miss it."""
         return auto_ascent(objective, center, radius, changeable, steps)
