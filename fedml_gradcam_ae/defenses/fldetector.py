@@ -1,0 +1,135 @@
+"""FLDetector: clients whose updates do not follow from their own earlier ones are left out.
+
+Source: Zhang, Cao, Jia and Gong, "FLDetector: Defending Federated Learning Against Model Poisoning Attacks via
+Detecting Malicious Clients", KDD 2022, arXiv 2207.09209. The paper ends the training when it detects, removes the
+detected clients and starts over from the first model; a federation that runs cannot start over, so that here the
+detected clients are left out of the round, and with `permanent` of all later ones.
+"""
+
+from __future__ import annotations
+
+import math
+from time import perf_counter
+from typing import Any
+
+import torch
+from pydantic import Field
+
+from fedml_gradcam_ae.federation import ClientId, Round, Verdict, sample_weights
+from fedml_gradcam_ae.gap_statistic import count_clusters
+from fedml_gradcam_ae.images import seeded_generator
+from fedml_gradcam_ae.kmeans_1d import two_means
+from fedml_gradcam_ae.registry import register_defense
+from fedml_gradcam_ae.settings import DefenseSettings
+from fedml_gradcam_ae.update_history import UpdateHistory
+
+_MOST_CLUSTERS = 7
+
+
+@register_defense("fldetector")
+class FLDetector:
+    """Leave out the group of clients whose uploads are further from what their last ones predict.
+
+    A client's score is the mean over its last N rounds of ||predicted - u_i|| over the mean of that among the
+    round's clients (1: like everybody; the paper divides by the sum, which would make rounds with fewer clients
+    count more). If the gap statistic finds more than one cluster of scores, the upper one of two is malicious.
+    Everybody is kept before N rounds were predicted, which takes N + 2, and before `start_round`. A client without
+    any prediction of its own is kept, with the mean score of those that are kept.
+    State: see `UpdateHistory`, and the last N distances of each client.
+    """
+
+    class Settings(DefenseSettings):
+        """The defaults are the published code's."""
+
+        window: int = Field(
+            default=10, ge=1, description="N, the rounds that a prediction and a score look back on (rounds)"
+        )
+        start_round: int = Field(
+            default=1, ge=1, description="everybody is kept before this round, and in any case before round N + 2"
+        )
+        references: int = Field(default=10, ge=1, description="sets of uniform numbers for the gap statistic")
+        permanent: bool = Field(default=False, description="whether a client that is detected never comes back")
+        seed: int = Field(default=0, ge=0, description="draws the uniform numbers")
+
+    def __init__(self, settings: FLDetector.Settings) -> None:
+        self.settings = settings
+        self.removed: dict[ClientId, int] = {}
+        self._history = UpdateHistory(settings.window)
+        self._distances: dict[ClientId, list[float]] = {}
+        self._predicted_rounds = 0
+
+    def judge(self, round: Round) -> Verdict:
+        """Compare with the predictions, score, detect, and remember the round."""
+        start = perf_counter()
+        self._note(self._history.surprises(round))
+        own = {
+            client: math.fsum(found) / len(found)
+            for client in round.client_ids
+            if client not in self.removed and (found := self._distances.get(client))
+        }
+        threshold = self._threshold(own, round.number)
+        detected = {client for client, score in own.items() if threshold is not None and score > threshold}
+        if self.settings.permanent:
+            self.removed = {**dict.fromkeys(detected, round.number), **self.removed}
+        excluded = [client in detected or client in self.removed for client in round.client_ids]
+        weights = sample_weights(round.samples, excluded)
+        if any(weights):
+            self._history.record(round, weights)
+        kept = [score for client, score in own.items() if client not in detected]
+        usual = math.fsum(kept) / len(kept) if kept else 1.0
+        gone = {client: past for client, past in self.removed.items() if past < round.number}
+        return Verdict(
+            flagged=excluded,
+            excluded=excluded,
+            weights=weights,
+            scores=[math.inf if client in gone else own.get(client, usual) for client in round.client_ids],
+            threshold=threshold,
+            seconds={"total": perf_counter() - start},
+            reasons={
+                client: f"detected in round {gone[client]}, for good" for client in round.client_ids if client in gone
+            },
+        )
+
+    def release(self, client: ClientId) -> None:
+        """Judge a client again that was left out for good, by what it uploads from now on."""
+        self.removed.pop(client, None)
+        self._distances.pop(client, None)
+
+    def state(self) -> dict[str, Any]:
+        """What must outlive the process; later rounds change some of these very tensors."""
+        return {
+            "history": self._history.state(),
+            "distances": {client: list(found) for client, found in self._distances.items()},
+            "predicted_rounds": self._predicted_rounds,
+            "removed": dict(self.removed),
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on from what `state` returned."""
+        self._history.restore(state["history"])
+        self._distances = {client: list(found) for client, found in state["distances"].items()}
+        self._predicted_rounds = int(state["predicted_rounds"])
+        self.removed = dict(state["removed"])
+
+    def _note(self, surprises: dict[ClientId, float]) -> None:
+        """Add a round's distances, relative to their mean, to those of the last rounds."""
+        surprises = {client: distance for client, distance in surprises.items() if client not in self.removed}
+        if not surprises:
+            return
+        self._predicted_rounds += 1
+        mean = math.fsum(surprises.values()) / len(surprises)
+        for client, distance in surprises.items():
+            relative = distance / mean if mean > 0 else 1.0
+            self._distances[client] = [*self._distances.get(client, []), relative][-self.settings.window :]
+
+    def _threshold(self, scores: dict[ClientId, float], number: int) -> float | None:
+        """Halfway between the centers of the two clusters; None where nobody is to be left out."""
+        settings = self.settings
+        if not scores or self._predicted_rounds < settings.window or number < settings.start_round:
+            return None
+        values = torch.tensor(list(scores.values()), dtype=torch.float64)
+        generator = seeded_generator(settings.seed, number)
+        if count_clusters(values, _MOST_CLUSTERS, settings.references, generator) == 1:
+            return None
+        found = two_means(values[:, None])
+        return float(found.low_center + found.high_center) / 2
