@@ -66,7 +66,7 @@ def table(model: type[Parameters], without: type[Parameters] | None = None) -> s
     for key, field in model.model_fields.items():
         if key not in inherited:
             limits = "".join(f", {word} {value}" for word, value in _limits(field))
-            default = "required" if field.is_required() else f"`{_yaml(field.default)}`"
+            default = "required" if field.is_required() else f"`{_yaml(field.get_default(call_default_factory=True))}`"
             lines.append(f"| `{key}` | {_kind(field.annotation)}{limits} | {default} | {field.description} |")
     return "\n".join(lines) + "\n"
 
@@ -89,6 +89,8 @@ def _kind(annotation: Any) -> str:
         return " or ".join(f"`{value}`" for value in typing.get_args(annotation))
     if typing.get_origin(annotation) in (typing.Union, types.UnionType):
         return " or ".join(_kind(part) for part in typing.get_args(annotation))
+    if typing.get_origin(annotation) is dict:
+        return "keys and values"
     if typing.get_origin(annotation) is list:
         return "list of client ids"
     return str(annotation)

@@ -23,7 +23,7 @@ TRAINING = {
 
 def table(page):
     """Cells by name."""
-    rows = re.findall(r"^\| `(\w+)` \| (.*) \|$", (DOCS / page).read_text(), re.MULTILINE)
+    rows = re.findall(r"^\| `(?!\w+_type`)(\w+)` \| (.*) \|$", (DOCS / page).read_text(), re.MULTILINE)
     return {name: [cell.strip() for cell in cells.split(" | ")] for name, cells in rows}
 
 
@@ -36,7 +36,7 @@ def test_each_rule_has_its_row() -> None:
 
 
 def as_yaml(value):
-    return {None: "null", True: "true", False: "false"}.get(value, str(value))
+    return {"None": "null", "True": "true", "False": "false"}.get(str(value), str(value))
 
 
 def own_defaults(settings, cell, base):

@@ -62,8 +62,8 @@ class Fang:
     def poison(self, round: Round, attackers: Sequence[int]) -> list[dict[str, Tensor]]:
         """One upload for each position in `attackers`.
 
-        Raises:
-            ValueError: for `trimmed_mean` with partial knowledge, if only one attacker takes part.
+        An attacker that takes part alone, where clients are sampled, has no standard deviation to estimate with
+        partial knowledge, and uploads its honest update.
         """
         partial = self.settings.knowledge == "partial"
         colluders = Colluders(round, attackers, self.settings, heard=attackers if partial else None)
@@ -73,12 +73,6 @@ class Fang:
             gram, slopes = colluders.updates.gram, colluders.dot(signs)
             step = find(gram, slopes, float(signs.abs().sum()), len(attackers))
             return colluders.upload(-step * signs)
-        if partial and len(attackers) < 2:
-            raise ValueError(
-                f"fang with rule trimmed_mean and knowledge partial needs at least two attackers, found one in round "
-                f"{round.number}: a standard deviation cannot be estimated from one upload. Raise attackers, or set "
-                "knowledge to full."
-            )
         generator = seeded_generator(self.settings.seed, 4, round.number)
         draw = below_the_mean if partial else beyond_the_extreme
         updates = draw(colluders, len(attackers), generator)
