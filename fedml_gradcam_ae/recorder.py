@@ -32,7 +32,9 @@ class FolderRecorder:
         """Record one event; a listener for `events.listening`."""
         self.folder.mkdir(parents=True, exist_ok=True)
         if isinstance(event, Measured):
-            self._append("metrics.jsonl", {"round": event.number, **event.values})
+            # A model that an attack has ruined has a loss of NaN or infinity, which becomes null.
+            values = {name: _finite(value) for name, value in event.values.items()}
+            self._append("metrics.jsonl", {"round": event.number, **values})
             return
         self._append("rounds.jsonl", as_json(event))
         if self.pictures and "heat_maps" in event.evidence:

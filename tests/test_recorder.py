@@ -54,6 +54,12 @@ def test_lines_are_plain_json_also_for_what_json_has_no_word_for(tmp_path) -> No
     assert {**metrics, "run": 0} == {"run": 0, "round": 4, "Test/Acc": 0.5}
 
 
+def test_the_loss_of_a_ruined_model_does_not_end_the_run_that_is_to_show_it(tmp_path) -> None:
+    recorder.FolderRecorder(tmp_path)(Measured(number=1, values={"Test/Loss": math.nan, "Test/Acc": 0.1}))
+    line = json.loads((tmp_path / "metrics.jsonl").read_text())
+    assert (line["Test/Loss"], line["Test/Acc"]) == (None, 0.1)
+
+
 def test_another_run_in_the_same_folder_loses_nothing(tmp_path) -> None:
     for number in (1, 2):
         recorder.FolderRecorder(tmp_path, pictures=False)(report(number=number))
