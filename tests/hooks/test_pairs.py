@@ -1,6 +1,6 @@
 """Every attack against every defense, in FedML's simulator on digits, from a YAML file alone.
 
-A rotation of the pairs runs by default; `python -m pytest -m pairs` runs all of them.
+A rotation of the pairs runs in `make test`, the others in `make test-long`.
 """
 
 import fedml
@@ -78,7 +78,7 @@ def test_a_pair_of_the_rotation_completes(run, attack, defense) -> None:
     check(run, attack, defense)
 
 
-@pytest.mark.pairs
+@pytest.mark.long
 @pytest.mark.parametrize(("attack", "defense"), [pair for pair in PAIRS if pair not in ROTATION])
 def test_every_other_pair_completes(run, attack, defense) -> None:
     check(run, attack, defense)
