@@ -45,7 +45,8 @@ class UpdateHistory:
             return {}
         clients = [round.client_ids[i] for i in known]
         pairs = len(self._steps)
-        basis = [*self._steps, *self._changes, flatten(round.global_model, round.parameters).float() - self._model]
+        model = flatten(round.global_model, round.parameters).float().cpu()
+        basis = [*self._steps, *self._changes, model - self._model]
         # w_t - w_t': the step to this round's model, and those since the client's last one.
         moved = torch.zeros(len(basis), len(known), dtype=torch.float64)
         moved[-1] = 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -156,23 +157,20 @@ def check_awkward(build: Callable[[], Any], make_round: Callable[..., Round]) ->
 
 
 def check_restart(build: Callable[[], Any], rounds: Sequence[Round], after: int) -> None:
-    """A server that was saved to disk and started again judges the later rounds as one that ran through."""
-    import io
-
-    through, stopped = build(), build()
+    """A server that goes on from a saved state, on disk or in memory, judges later rounds as one that ran through."""
+    through, fresh, from_disk, from_memory = build(), build(), build(), build()
     for round in rounds[:after]:
         through.judge(round)
-        stopped.judge(round)
     file = io.BytesIO()
-    torch.save(stopped.state(), file)
+    torch.save(through.state(), file)
     file.seek(0)
-    again = build()
-    again.restore(torch.load(file, weights_only=True))
-    fresh = build()
+    from_disk.restore(torch.load(file, weights_only=True))
+    from_memory.restore(through.state())
     for round in rounds[after:]:
-        expected, found, unlike = through.judge(round), again.judge(round), fresh.judge(round)
-        assert found.scores == expected.scores
-        assert found.weights == expected.weights
-        assert found.excluded == expected.excluded
-        assert found.reasons == expected.reasons
+        expected, unlike = through.judge(round), fresh.judge(round)
+        for found in (from_disk.judge(round), from_memory.judge(round)):
+            assert found.scores == expected.scores
+            assert found.weights == expected.weights
+            assert found.excluded == expected.excluded
+            assert found.reasons == expected.reasons
     assert unlike.scores != expected.scores  # or there was nothing to restore

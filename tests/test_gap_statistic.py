@@ -17,7 +17,7 @@ def by_the_book(values, most: int, references: int, seed: int) -> int:
     scaled = (np.array(values) - np.min(values)) / np.ptp(values)
 
     def log_inertia(numbers, k):
-        return np.log(KMeans(k, n_init=30, random_state=0).fit(numbers[:, None]).inertia_)
+        return np.log(KMeans(k, n_init=10, random_state=0).fit(numbers[:, None]).inertia_)
 
     gaps, deviations = [], []
     for k in range(1, most + 1):
@@ -32,6 +32,16 @@ def test_as_by_the_book(low, high) -> None:
     rng = np.random.default_rng(low)
     values = np.concatenate([rng.normal(1, 0.1, low), rng.normal(3, 0.1, high)]).tolist()
     assert count(values, most=4, references=5, seed=3) == by_the_book(values, 4, 5, 3)
+
+
+def test_as_by_the_book_with_few_references_where_their_spread_decides() -> None:
+    rng = np.random.default_rng(1)
+    found = []
+    for seed in range(25):
+        values = rng.uniform(size=7).tolist()
+        found.append(count(values, most=3, references=2, seed=seed))
+        assert found[-1] == by_the_book(values, 3, 2, seed)
+    assert set(found) == {1, 2}
 
 
 def test_two_groups_are_more_than_one_cluster_and_one_is_one() -> None:

@@ -95,7 +95,10 @@ class FLTrust:
             generator=seeded_generator(self.settings.seed, 1, round.number),
             **self._training,
         )
-        own = {name: trained[name].double() - round.global_model[name].double() for name in round.parameters}
+        own = {
+            name: trained[name].to(round.global_model[name].device).double() - round.global_model[name].double()
+            for name in round.parameters
+        }
         length = float(flatten(own, round.parameters).norm())
         seconds = {"training": perf_counter() - start}
 

@@ -32,11 +32,12 @@ def test_it_is_scikit_learns_one_class_svm_on_the_raw_updates(make_round, nu, ga
 
 
 def test_the_scale_is_scikit_learns_where_coordinates_have_no_drift() -> None:
-    points = np.random.default_rng(0).normal(size=(12, 40))
+    points = np.random.default_rng(0).normal(size=(12, 40)) * np.linspace(0.2, 2, 12)[:, None]
     points -= points.mean(0)
     theirs = OneClassSVM(kernel="rbf", gamma="scale", nu=0.4, tol=1e-9).fit(points)
     found = outlyingness(squared_distances(points), 0.4, "scale")
     assert found.tolist() == pytest.approx((-theirs.decision_function(points)).tolist(), abs=1e-6)
+    assert np.ptp(found.numpy()) > 0.1
     drifted = outlyingness(squared_distances(points + 5 * np.arange(40)), 0.4, "scale")
     assert drifted.tolist() == pytest.approx(found.tolist(), abs=1e-6)
 
@@ -56,6 +57,13 @@ def test_nu_bounds_how_many_are_left_out() -> None:
     rows = 0.01 * np.random.default_rng(0).normal(size=(20, 218))
     for nu in (0.1, 0.25, 0.5):
         assert sum(defense(nu=nu).judge(round_of(rows, tiny_cnn())).excluded) <= nu * 20
+
+
+def test_benign_clients_alone_are_kept() -> None:
+    """Updates of one size in directions of their own are all on the boundary, and none outside."""
+    rng = np.random.default_rng(5)
+    rows = 0.01 * (rng.normal(size=218) + rng.normal(size=(20, 218)))
+    assert not any(defense().judge(round_of(rows, tiny_cnn())).excluded)
 
 
 def test_weights_are_by_samples_among_the_kept(make_round) -> None:

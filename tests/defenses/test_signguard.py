@@ -114,8 +114,8 @@ def test_batch_norms_statistics_are_averaged_by_samples_over_the_kept() -> None:
 
 
 def test_the_shares_of_signs() -> None:
-    values = torch.tensor([[1.0, -2.0, 0.0, 3.0], [-1.0, -1.0, -0.0, 0.0]])
-    assert sign_shares(values).tolist() == [[0.5, 0.25, 0.25], [0.0, 0.5, 0.5]]
+    values = torch.tensor([[1.0, -2.0, 0.0, 3.0, -1.0, 1.0], [-1.0, -1.0, -0.0, -9.0, 0.0, -1.0]])
+    assert sign_shares(values).tolist() == [[3 / 6, 1 / 6, 2 / 6], [0.0, 2 / 6, 4 / 6]]
 
 
 def test_columns_are_a_share_ascending_and_drawn_anew_by_the_generator() -> None:
