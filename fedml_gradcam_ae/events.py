@@ -39,6 +39,20 @@ class ClientReport:
 
 
 @dataclass(frozen=True)
+class Watched:
+    """What a detector that does not act said of a round; lists run over `RoundReport.clients`.
+
+    Attributes: as of `federation.Verdict`; an unusable upload has an infinite score and is flagged and excluded.
+    """
+
+    scores: Sequence[float] | None
+    flagged: Sequence[bool] | None
+    excluded: Sequence[bool] | None
+    threshold: float | None
+    seconds: Mapping[str, float]
+
+
+@dataclass(frozen=True)
 class RoundReport:
     """A round that was just aggregated.
 
@@ -50,6 +64,7 @@ class RoundReport:
         global_model_stays: whether nobody was left to aggregate.
         evidence: tensors for pictures, their first dimension running over `judged`.
         judged: the clients that the defense judged: those with a usable upload.
+        watched: what detectors that do not act said, by their name.
     """
 
     number: int
@@ -59,6 +74,7 @@ class RoundReport:
     global_model_stays: bool = False
     evidence: Mapping[str, Tensor] = field(default_factory=dict)
     judged: Sequence[ClientId] = ()
+    watched: Mapping[str, Watched] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

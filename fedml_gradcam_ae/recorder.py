@@ -59,6 +59,16 @@ def as_json(report: RoundReport) -> dict[str, Any]:
             {**asdict(client), "score": _finite(client.score), "samples": _finite(client.samples)}
             for client in report.clients
         ],
+        "watched": {
+            name: {
+                "scores": watched.scores and [_finite(score) for score in watched.scores],
+                "flagged": watched.flagged,
+                "excluded": watched.excluded,
+                "threshold": _finite(watched.threshold),
+                "seconds": dict(watched.seconds),
+            }
+            for name, watched in report.watched.items()
+        },
     }
 
 

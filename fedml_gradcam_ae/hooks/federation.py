@@ -33,6 +33,8 @@ class Federation:
         rejected: clients whose upload was found unusable before any attack or defense was asked, with the reason.
         judged: the round that the defense saw, without unusable uploads.
         verdict: what it answered.
+        watched: what detectors that do not act said of the same round.
+        watched_clients: whose uploads they were given: the usable ones.
     """
 
     number: int
@@ -46,6 +48,8 @@ class Federation:
     rejected: Mapping[ClientId, str] = field(default_factory=dict)
     judged: Round | None = None
     verdict: Verdict | None = None
+    watched: Mapping[str, Verdict] = field(default_factory=dict)
+    watched_clients: Sequence[ClientId] = ()
 
     @property
     def present(self) -> list[ClientId]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -38,6 +39,25 @@ def report_round(federation: Federation) -> events.RoundReport:
         global_model_stays=all(weight == 0 for weight in weights),
         evidence={} if verdict is None else verdict.evidence,
         judged=[] if judged is None else judged.client_ids,
+        watched={name: _watched(verdict, federation) for name, verdict in federation.watched.items()},
+    )
+
+
+def _watched(verdict: Verdict, federation: Federation) -> events.Watched:
+    """A watcher's verdict over all clients of the round; an unusable upload is flagged, as a defense would have it."""
+
+    def spread(values: Sequence[Any] | None, unusable: Any) -> list[Any] | None:
+        if values is None:
+            return None
+        known = dict(zip(federation.watched_clients, values, strict=True))
+        return [known.get(client, unusable) for client in federation.client_ids]
+
+    return events.Watched(
+        scores=spread(verdict.scores, math.inf),
+        flagged=spread(verdict.flagged, True),
+        excluded=spread(verdict.excluded, True),
+        threshold=verdict.threshold,
+        seconds=verdict.seconds,
     )
 
 
@@ -70,11 +90,11 @@ def _defended(judged: Round, verdict: Verdict | None) -> dict[ClientId, dict[str
     }
 
 
-def watch(args: Any, settings: Any) -> AbstractContextManager[None]:
+def listeners(args: Any, settings: Any) -> AbstractContextManager[None]:
     """Listeners for one run: the log always, a folder where the settings name one, wandb where FedML has it on."""
-    listeners: list[events.Listener] = [recorder.log_event]
+    found: list[events.Listener] = [recorder.log_event]
     if folder := getattr(settings, "record_dir", None):
-        listeners.append(recorder.FolderRecorder(folder))
+        found.append(recorder.FolderRecorder(folder))
     if getattr(args, "enable_wandb", False):
-        listeners.append(recorder.log_to_wandb)
-    return events.listening(*listeners)
+        found.append(recorder.log_to_wandb)
+    return events.listening(*found)

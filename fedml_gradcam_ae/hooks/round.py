@@ -12,16 +12,18 @@ from fedml.core.security.fedml_defender import FedMLDefender
 from torch import Tensor, nn
 
 from fedml_gradcam_ae import events
-from fedml_gradcam_ae.federation import ClientId
+from fedml_gradcam_ae.federation import ClientId, screen
 from fedml_gradcam_ae.hooks.attacker import PluginAttack
 from fedml_gradcam_ae.hooks.defender import PluginDefense
 from fedml_gradcam_ae.hooks.federation import Federation, Uploads, identity, publish
-from fedml_gradcam_ae.hooks.reporting import report_round, watch
+from fedml_gradcam_ae.hooks.reporting import listeners, report_round
+from fedml_gradcam_ae.watching import anybody_watches, watch
 
 
 def anybody_acts() -> bool:
-    """Whether an attack or a defense is on; without either FedML's own aggregation is left alone."""
-    return bool(FedMLAttacker.get_instance().is_enabled or FedMLDefender.get_instance().is_enabled)
+    """Whether an attack, a defense or a watcher is on; without any FedML's own aggregation is left alone."""
+    acts = FedMLAttacker.get_instance().is_enabled or FedMLDefender.get_instance().is_enabled
+    return bool(acts or anybody_watches())
 
 
 def prepare(network: nn.Module, test_data: Iterable[Any]) -> None:
@@ -33,7 +35,7 @@ def prepare(network: nn.Module, test_data: Iterable[Any]) -> None:
 
 def watched(args: Any) -> AbstractContextManager[None]:
     """The listeners of a run, a folder among them where the defense's settings name one."""
-    return watch(args, getattr(defense(), "settings", None))
+    return listeners(args, getattr(defense(), "settings", None))
 
 
 def aggregate(
@@ -82,6 +84,10 @@ def aggregate(
     model: Mapping[str, Tensor] = aggregator.get_model_params()
     with publish(federation):
         kept = aggregator.on_before_aggregation(usable)[0] if usable else []
+        if anybody_watches():
+            # Without a defense nobody has screened the uploads yet, and `kept` is all of them.
+            seen = federation.judged or screen(federation.round(kept, model))
+            federation.watched, federation.watched_clients = watch(seen), seen.client_ids
         report = report_round(federation)
         if kept:
             model = aggregator.aggregate(kept)
