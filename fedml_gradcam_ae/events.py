@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from fedml_gradcam_ae.federation import ClientId
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Tensor, nn
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,21 @@ class Measured:
     values: Mapping[str, float]
 
 
-Event = RoundReport | Measured
+@dataclass(frozen=True)
+class Tested:
+    """FedML has just tested the new global model, in the single-process simulator.
+
+    Attributes:
+        number: the round, from 1.
+        network: what was tested, with the new weights in it: the network, or several of them that vote. It is FedML's
+            own, on its device: look, but leave it as it is.
+    """
+
+    number: int
+    network: nn.Module
+
+
+Event = RoundReport | Measured | Tested
 Listener = Callable[[Event], None]
 
 _listeners: list[Listener] = []

@@ -11,7 +11,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from fedml_gradcam_ae.events import ClientReport, Event, Measured, RoundReport
+from fedml_gradcam_ae.events import ClientReport, Event, Measured, RoundReport, Tested
 from fedml_gradcam_ae.federation import ClientId
 
 log = logging.getLogger("fedml_gradcam_ae")
@@ -30,6 +30,8 @@ class FolderRecorder:
 
     def __call__(self, event: Event) -> None:
         """Record one event; a listener for `events.listening`."""
+        if isinstance(event, Tested):
+            return
         self.folder.mkdir(parents=True, exist_ok=True)
         if isinstance(event, Measured):
             # A model that an attack has ruined has a loss of NaN or infinity, which becomes null.
@@ -95,6 +97,8 @@ def show_log() -> None:
 
 def log_event(event: Event) -> None:
     """A line or two per round on the logger `fedml_gradcam_ae`."""
+    if isinstance(event, Tested):
+        return
     if isinstance(event, Measured):
         for name, value in event.values.items():
             if name == "Test/Acc":
@@ -122,7 +126,7 @@ def _describe(client: ClientReport, threshold: float | None) -> str:
 
 def log_to_wandb(event: Event) -> None:
     """Counts and times of the defense on FedML's own wandb run; FedML logs the metrics there itself."""
-    if isinstance(event, Measured):
+    if not isinstance(event, RoundReport):
         return
     import wandb
 

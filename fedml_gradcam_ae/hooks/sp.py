@@ -12,6 +12,7 @@ from fedml.core.security.fedml_attacker import FedMLAttacker
 from fedml.ml.aggregator.aggregator_creator import create_server_aggregator
 from fedml.simulation.sp.fedavg.fedavg_api import FedAvgAPI
 
+from fedml_gradcam_ae import events
 from fedml_gradcam_ae.hooks import round
 from fedml_gradcam_ae.hooks.attacker import training_data
 from fedml_gradcam_ae.hooks.federation import Uploads
@@ -106,5 +107,6 @@ class HookedFedAvgAPI(FedAvgAPI):  # type: ignore[misc]  # fedml has no types
         self.model_trainer.model = round.predictor(trained)
         try:
             super()._local_test_on_all_clients(round_idx)
+            events.publish(events.Tested(number=round_idx + 1, network=self.model_trainer.model))
         finally:
             self.model_trainer.model = trained

@@ -6,7 +6,7 @@ import torch
 from fedml.ml.trainer.my_model_trainer_classification import ModelTrainerCLS
 
 from fedml_gradcam_ae.defenses.flcert import group_of
-from fedml_gradcam_ae.events import Measured, RoundReport
+from fedml_gradcam_ae.events import Measured, RoundReport, Tested, listening
 from simulation import distance, same, simulate
 from tiny import fedml_dataset, state_of, tiny_cnn
 
@@ -103,3 +103,19 @@ def test_the_accuracy_of_a_certified_ensemble_is_its_votes(plugin, heard, monkey
                 answers.append(network(images).argmax(1).numpy())
         votes = np.stack([np.bincount(column, minlength=10) for column in np.stack(answers).T])
         assert accuracy == pytest.approx((votes.argmax(axis=1) == labels.numpy()).mean())
+
+
+def test_listeners_may_test_the_new_global_model_themselves(plugin, heard) -> None:
+    images, labels = (torch.cat(parts) for parts in zip(*fedml_dataset(6)[3], strict=True))
+    found = []
+
+    def evaluate(event):
+        if isinstance(event, Tested):
+            with torch.no_grad():
+                found.append(float((event.network.eval()(images).argmax(1) == labels).float().mean()))
+
+    with listening(evaluate):
+        simulate(comm_round=3, learning_rate=0.5)
+    measured = [e.values["Test/Acc"] for e in heard if isinstance(e, Measured) and "Test/Acc" in e.values]
+    assert found == pytest.approx(measured)
+    assert len(set(found)) > 1
