@@ -51,8 +51,10 @@ class Updates:
             return self.mixing @ Updates(self.uploads, self.center, self.names).gram @ self.mixing.T
         device = self.center[self.names[0]].device
         total = torch.zeros(len(self), len(self), dtype=torch.float64, device=device)
-        for block in self.blocks():
-            total += block @ block.T
+        room = self._room()
+        for name in self.names:
+            for block, _ in self._updates_of(name, room):
+                total.addmm_(block, block.T)
         return total
 
     @property
@@ -75,9 +77,10 @@ class Updates:
     def dot(self, vector: Mapping[str, Tensor]) -> Tensor:
         """The inner products <u_i, vector>, (clients,), float64."""
         total = torch.zeros(len(self), dtype=torch.float64, device=self.center[self.names[0]].device)
+        room = self._room()
         for name in self.names:
             start, flat = 0, vector[name].reshape(-1)
-            for block, _ in self._updates_of(name):
+            for block, _ in self._updates_of(name, room):
                 total += block @ flat[start : start + block.shape[1]].double()
                 start += block.shape[1]
         return total
@@ -136,8 +139,10 @@ class Updates:
         trained = set(self.names)
         rest = [name for name in self.center if name not in trained]
         model = dict(self.center) if weights is None else weighted_mean(self.uploads, weights.tolist(), rest)
+        room = self._room()
         for name in self.names:
-            moved = torch.cat([center.double() + coefficients @ block for block, center in self._updates_of(name)])
+            blocks = self._updates_of(name, room)
+            moved = torch.cat([center.double() + coefficients @ block for block, center in blocks])
             model[name] = _as(moved.view(self.center[name].shape), self.center[name])
         return {name: model[name] for name in self.center}
 
@@ -153,22 +158,49 @@ class Updates:
     def _mix(self, values: Tensor) -> Tensor:
         return values if self.mixing is None else self.mixing.to(values.dtype) @ values
 
-    def _updates_of(self, name: str) -> Iterator[tuple[Tensor, Tensor]]:
-        """Pairs of (clients, columns) of the updates, float64, and (columns,) of the center."""
-        for values, center in self._blocks_of(name):
-            yield self._mix(values.double()).sub_(center.double()), center
+    def _updates_of(self, name: str, room: Tensor | None = None) -> Iterator[tuple[Tensor, Tensor]]:
+        """Pairs of (clients, columns) of the updates, float64, and (columns,) of the center.
+
+        Args:
+            name: of the tensor.
+            room: where given, each block overwrites the one before it: fresh memory costs more than the arithmetic.
+        """
+        for values, center in self._pieces_of(name):
+            shape, start = (len(values), center.numel()), center.double()
+            needed = shape[0] * shape[1]
+            if room is not None and needed <= room.numel():
+                block = room[:needed].view(shape)
+            else:
+                block = torch.empty(shape, dtype=torch.float64, device=center.device)
+            for row, value in zip(block, values, strict=True):
+                torch.sub(value, start, out=row)
+            yield self._mix(block), center
+
+    def _room(self) -> Tensor:
+        """Memory for the largest block."""
+        device = self.center[self.names[0]].device
+        return torch.empty(len(self) * self._columns, dtype=torch.float64, device=device)
+
+    @property
+    def _columns(self) -> int:
+        """The width of a block: a tenth of the uploads' size is all that a few blocks may take."""
+        return max(_SMALLEST_BLOCK, min(_LARGEST_BLOCK, self.size // 80))
 
     def _blocks_of(self, name: str) -> Iterator[tuple[Tensor, Tensor]]:
         """Pairs of (clients, columns) of the uploads and (columns,) of the center, in their own dtype."""
+        for values, center in self._pieces_of(name):
+            yield torch.stack(values), center
+
+    def _pieces_of(self, name: str) -> Iterator[tuple[list[Tensor], Tensor]]:
+        """The uploads' pieces, (columns,) each, and the center's, in their own dtype."""
         rows = [upload[name] for upload in self.uploads] + [self.center[name]]
-        largest = max(_SMALLEST_BLOCK, min(_LARGEST_BLOCK, self.size // 80))
         if all(row.is_contiguous() for row in rows) or rows[0].dim() < 2:
-            pieces = [torch.split(row.reshape(-1), largest) for row in rows]
+            pieces = [torch.split(row.reshape(-1), self._columns) for row in rows]
         else:  # channels_last, say: flattening it whole would be a copy
-            step = max(1, largest // max(1, rows[0][0].numel()))
+            step = max(1, self._columns // max(1, rows[0][0].numel()))
             pieces = [torch.split(row, step) for row in rows]
         for *values, center in zip(*pieces, strict=True):
-            yield torch.stack([value.reshape(-1) for value in values]), center.reshape(-1)
+            yield [value.reshape(-1) for value in values], center.reshape(-1)
 
 
 def weighted_mean(

@@ -104,3 +104,8 @@ def test_what_a_defense_answers_with(name, make_round) -> None:
         }.items()
         if found is not None
     ]
+
+
+def test_the_readme_names_them_all() -> None:
+    readme = (DOCS.parent / "README.md").read_text()
+    assert [name for name in registry.defenses() | registry.attacks() if f"`{name}`" not in readme] == []

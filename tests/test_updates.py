@@ -55,12 +55,12 @@ def test_a_huge_first_upload_does_not_blur_the_distances_between_the_others() ->
 def test_distances_are_computed_once_a_round(monkeypatch) -> None:
     round = round_of(torch.randn(4, 10))
     passes = []
-    blocks = Updates.blocks
-    monkeypatch.setattr(Updates, "blocks", lambda self: passes.append(1) or blocks(self))
+    pieces = Updates._pieces_of
+    monkeypatch.setattr(Updates, "_pieces_of", lambda self, name: passes.append(name) or pieces(self, name))
     for _ in range(3):
         assert round.updates.squared_distances.shape == (4, 4)
     assert round.updates.gram.shape == (4, 4)
-    assert len(passes) == 1
+    assert passes == round.parameters
 
 
 @settings(max_examples=40, deadline=None)
