@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from matplotlib.figure import Figure
 from torch import Tensor
@@ -46,9 +47,14 @@ def partition(run: Run, counts: Tensor, classes: Sequence[str]) -> Figure:
         handles, labels, title="images", loc="outside right upper", fontsize=8, title_fontsize=8, frameon=False
     )
     figure.suptitle(
-        f"{run.data.name}: {int(counts.sum()):,} training images, {_manner(run)}, seed {run.seed}", fontsize=10
+        f"{_name(run)}: {int(counts.sum()):,} training images, {_manner(run)}, seed {run.seed}", fontsize=10
     )
     return figure
+
+
+def _name(run: Run) -> str:
+    """A folder's own name says more than `folder`."""
+    return Path(run.data.root).name if run.data.name == "folder" and run.data.root else run.data.name
 
 
 def _manner(run: Run) -> str:

@@ -109,7 +109,7 @@ def train(
     for epoch in range(1, settings.epochs + 1):
         say(f"warm start, epoch {epoch} of {settings.epochs}")
         for batch in torch.split(torch.randperm(len(labels)), settings.batch_size):
-            if len(batch) == 1 < len(labels):
+            if len(batch) == 1 < settings.batch_size:
                 continue  # as in data.federated.loader: BatchNorm cannot be trained on it
             optimizer.zero_grad()
             loss = nn.functional.cross_entropy(network(images[batch]), labels[batch])

@@ -16,6 +16,12 @@ PARTITIONS: dict[str, dict[str, Any]] = {
     "shards": {"shards_per_client": 2},
 }
 UNEQUAL: dict[str, Any] = {"least": 10}
+OWNERS = {
+    "beta": "partition: dirichlet",
+    "shards_per_client": "partition: shards",
+    "unequal": "partition: iid",
+    "least": "unequal or partition: dirichlet",
+}
 WHERE_DATA_LIE = ("root", "download")
 WHICH_IMAGES = ("name", "size", "train_images", "test_images")
 
@@ -75,14 +81,12 @@ class Data(Parameters):
         own = set(PARTITIONS[self.partition])
         if self.partition == "iid" and self.unequal is None:
             own.remove("least")
-        for partition, keys in PARTITIONS.items():
-            for key in keys.keys() - own:
-                if getattr(self, key) is not None:
-                    owner = "unequal" if (partition, key) == ("iid", "least") else f"partition: {partition}"
-                    raise ValueError(
-                        f"{key} belongs to {owner}, but partition is {self.partition}, "
-                        f"whose keys are {', '.join(sorted(own))}: leave it out"
-                    )
+        for key, owner in OWNERS.items():
+            if getattr(self, key) is not None and key not in own:
+                raise ValueError(
+                    f"{key} belongs to {owner}, but partition is {self.partition}, "
+                    f"whose keys are {', '.join(sorted(own))}: leave it out"
+                )
         return self
 
     @property

@@ -18,7 +18,7 @@ class Model(Parameters):
         default=None, description="pretrained weights, such as imagenet; null: drawn by the seed"
     )
     channels_last: bool = Field(
-        default=False, description="channels innermost in memory, several times faster on a CPU; default: by network"
+        default=False, description="channels innermost in memory: faster on most CPUs; the default is the network's"
     )
 
     @model_validator(mode="before")
