@@ -10,22 +10,11 @@ from typing import Any, Literal
 
 from pydantic import Field, ValidationError, field_validator
 
+from benchmark.data.settings import WHERE_DATA_LIE, Data
+from benchmark.models.settings import Model
 from fedml_gradcam_ae import __version__
-from fedml_gradcam_ae.settings import Parameters, SettingsError, explain
+from fedml_gradcam_ae.settings import Parameters, SettingsError, explain, read_settings
 from fedml_gradcam_ae.yaml_file import read_mapping
-
-
-class Data(Parameters):
-    """Which images, and how they are spread over the clients."""
-
-    name: Literal["digits"] = "digits"
-    partition: Literal["iid"] = "iid"
-
-
-class Model(Parameters):
-    """Which network."""
-
-    name: Literal["small_cnn"] = "small_cnn"
 
 
 class Training(Parameters):
@@ -41,6 +30,19 @@ class Training(Parameters):
     batch_size: int = Field(ge=1)
 
 
+class WarmStart(Parameters):
+    """Training centrally before the federation, on images that no client gets."""
+
+    epochs: int = Field(ge=1)
+    share: float = Field(default=0.3, gt=0, lt=1, description="of the training images, kept apart from the clients")
+    learning_rate: float = Field(default=0.001, gt=0)
+    batch_size: int = Field(default=128, ge=1)
+    optimizer: Literal["adam", "sgd"] = "adam"
+
+
+SECTIONS: dict[str, type[Parameters]] = {"data": Data, "model": Model, "federation": Training, "warm_start": WarmStart}
+
+
 class Config(Parameters):
     """A whole benchmark: every attack x every defense x every seed is one simulation."""
 
@@ -48,6 +50,7 @@ class Config(Parameters):
     data: Data
     model: Model
     federation: Training
+    warm_start: WarmStart | None = None
     attacks: list[dict[str, Any]]
     defenses: list[dict[str, Any]]
     vote_every: int = Field(default=3, ge=1, description="detection is measured in every so-manieth round")
@@ -78,6 +81,7 @@ class Config(Parameters):
                 data=self.data,
                 model=self.model,
                 federation=self.federation,
+                warm_start=self.warm_start,
                 attack=attack,
                 defense=defense,
                 vote_every=self.vote_every,
@@ -93,6 +97,7 @@ class Run(Parameters):
     data: Data
     model: Model
     federation: Training
+    warm_start: WarmStart | None
     attack: dict[str, Any]
     defense: dict[str, Any]
     vote_every: int
@@ -108,7 +113,8 @@ class Run(Parameters):
     @property
     def folder(self) -> str:
         """A readable name that ends in the hash of everything that the result depends on."""
-        content = json.dumps({"version": __version__, **self.model_dump()}, sort_keys=True)
+        asked = self.model_dump(exclude={"data": set(WHERE_DATA_LIE)})
+        content = json.dumps({"version": __version__, **asked}, sort_keys=True)
         parts = (self.attack["type"], self.defense["type"], f"seed{self.seed}")
         readable = "--".join(part.replace(":", "-") for part in parts)
         return f"{readable}--{hashlib.sha256(content.encode()).hexdigest()[:12]}"
@@ -121,6 +127,9 @@ def read_config(path: Path) -> Config:
         SettingsError: if the file cannot be read, is no YAML, or asks for something that does not exist.
     """
     content = read_mapping(path, example="federation")
+    for name, model in SECTIONS.items():
+        if content.get(name) is not None:
+            content[name] = read_settings(model, content[name], f"{path}: {name}", "a benchmark configuration")
     try:
         return Config(**content)
     except ValidationError as error:

@@ -38,8 +38,9 @@ def write_report(config: Config, results: list[tuple[Run, Result]], out: Path) -
         if run.seed == seed
     ]
     pictures.save(pictures.accuracy(curves, f"{config.name}: test accuracy, seed {seed}"), out / "accuracy.png")
-    print(f"\nWritten to {out}: table.txt, accuracy.png, and for each simulation a folder with")
-    print("rounds.jsonl (client, score, threshold, flag and vote, by round), metrics.jsonl and result.json.")
+    print(f"\nWritten to {out}: table.txt, accuracy.png, partition-seed*.png (what each client has), and for each")
+    print("simulation a folder with rounds.jsonl (client, score, threshold, flag and vote, by round), metrics.jsonl")
+    print("and result.json.")
     print("Pictures of the last vote, heat maps and reconstruction errors of every client:")
     for path in sorted(out.glob("*/*.png")):
         print(f"  {path}")

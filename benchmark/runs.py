@@ -12,11 +12,14 @@ from types import SimpleNamespace
 from typing import Any, TextIO
 
 import fedml
+from torch import nn
 from tqdm import tqdm
 
 import fedml_gradcam_ae
 from benchmark import data, models
+from benchmark import pictures as own_pictures
 from benchmark.config import Config, Run
+from benchmark.warm_start import warm_start
 from fedml_gradcam_ae import pictures, registry
 from fedml_gradcam_ae.events import Event, Measured, RoundReport, listening
 from fedml_gradcam_ae.hooks import configuration
@@ -35,6 +38,7 @@ def run_all(config: Config, out: Path) -> list[tuple[Run, Result]]:
     if finished:
         print(f"{len(finished)} of {len(runs)} simulations are finished already (delete {out} to run them anew).")
     missing = [run for run in runs if run.folder not in finished]
+    _prepare(missing, out)
     rounds = len(missing) * config.federation.rounds
     with tqdm(total=rounds, unit="round", disable=not missing, dynamic_ncols=True) as bar:
         for run in missing:
@@ -82,6 +86,22 @@ def fedml_args(run: Run) -> SimpleNamespace:
     return SimpleNamespace(**args)
 
 
+def _prepare(runs: list[Run], out: Path) -> None:
+    """What can go wrong with data and models goes wrong here, before the first run; a picture of each partition."""
+    first_of_seed = {run.seed: run for run in reversed(runs)}
+    counts = {seed: data.class_counts(run) for seed, run in first_of_seed.items()}
+    for run in first_of_seed.values():
+        _network(run)
+        data.record(run.data, out)
+        figure = own_pictures.partition(run, counts[run.seed], data.read(run.data).classes)
+        pictures.save(figure, out / f"partition-seed{run.seed}.png")
+
+
+def _network(run: Run) -> nn.Module:
+    images = data.read(run.data)
+    return models.create(run, classes=len(images.classes), channels=images.train.shape[1])
+
+
 def _simulate(run: Run, folder: Path, bar: tqdm[Any]) -> Result:
     """Run it; the result appears under its final name only when it is whole."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -106,7 +126,10 @@ def _simulate(run: Run, folder: Path, bar: tqdm[Any]) -> Result:
     ):
         fedml.init(args)
         device = fedml.device.get_device(args)
-        fedml.FedMLRunner(args, device, data.load(run), models.create(run)).run()
+        dataset, network = data.load(run), _network(run)
+        started = warm_start(run, network, folder.parent, bar.set_description)
+        bar.set_description(run.title)
+        fedml.FedMLRunner(args, device, dataset, network).run()
 
     votes = [report for report in reports if report.number % run.vote_every == 0]
     if votes and votes[-1].evidence:
@@ -114,6 +137,8 @@ def _simulate(run: Run, folder: Path, bar: tqdm[Any]) -> Result:
         pictures.save(pictures.heat_maps(last), folder / f"round-{last.number:03d}-heat-maps.png")
         pictures.save(pictures.errors(last), folder / f"round-{last.number:03d}-errors.png")
     result: Result = {"accuracy": accuracy, "rounds": [as_json(report) for report in reports]}
+    if started is not None:
+        result["warm_start"] = started
     _write_json(folder / "result.json", result)
     return result
 

@@ -67,7 +67,7 @@ def test_the_folder_names_everything_that_the_result_depends_on(write) -> None:
         ({"attaks": []}, r"Unknown key 'attaks' in .* Did you mean 'attacks'\?"),
         ({"defenses": []}, "must be a list of types"),
         ({"attacks": [{"attackers": 2}]}, "each entry must be a type or a mapping with a type"),
-        ({"data": {"name": "mnist"}}, "expected 'digits'"),
+        ({"data": {"name": "mnist"}}, "Unknown data set 'mnist'. Valid: cifar10, digits"),
         ({"seeds": []}, "seeds"),
     ],
 )

@@ -1,0 +1,51 @@
+"""Pictures of your own: a folder per class, in the layout of torchvision's ImageFolder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmark.data.pixels import reader
+from benchmark.data.place import root_of
+from benchmark.data.registry import Source, Split, register_data
+from benchmark.data.settings import Data
+from fedml_gradcam_ae.settings import SettingsError
+
+# ImageNet's, the customary choice for photographs; gray pictures become three equal channels.
+MEAN = (0.485, 0.456, 0.406)
+STD = (0.229, 0.224, 0.225)
+LAYOUT = "train/CLASS/*.png and test/CLASS/*.png (or val/ for test/; jpg, ppm, bmp and others do as well)"
+
+
+@register_data("folder", keys=("root",))
+def folder(data: Data) -> Source:
+    """torchvision's ImageFolder on train/ and test/ (or val/) below `root`; classes are named by their folders."""
+    if data.root is None:
+        raise SettingsError(f"data.root is missing: folder needs the folder that holds {LAYOUT}.")
+    root = root_of(data)
+    train, test = _found(root, "train"), _found(root, "test", "val")
+    if train.classes != test.classes:
+        differing = ", ".join(sorted(set(train.classes) ^ set(test.classes)))
+        raise SettingsError(
+            f"data: {train.root} and {test.root} must hold the same classes; only one of them has: {differing}."
+        )
+    return Source(_split(train, data.size), _split(test, data.size), train.classes, MEAN, STD)
+
+
+def _split(found: Any, size: int) -> Split:
+    return Split(torch.tensor(found.targets), reader(found, size, lambda position: str(found.samples[position][0])))
+
+
+def _found(root: Path, *names: str) -> Any:
+    from torchvision.datasets import ImageFolder
+
+    for name in names:
+        if (root / name).is_dir():
+            try:
+                return ImageFolder(root / name)
+            except OSError as error:
+                raise SettingsError(f"data: {str(error).rstrip('.')}. Expected in {root}: {LAYOUT}.") from None
+    hint = " This is GTSRB's layout: data.name: gtsrb reads it." if (root / "gtsrb/GTSRB").is_dir() else ""
+    raise SettingsError(f"data: {root / names[0]} does not exist. Expected in {root}: {LAYOUT}.{hint}")

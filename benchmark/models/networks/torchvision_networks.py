@@ -1,0 +1,40 @@
+"""torchvision's networks: ResNet-18 (He et al. 2016) and MobileNetV3-Large (Howard et al. 2019).
+
+MobileNet's BatchNorm forgets slowly (momentum 0.01): drawn at random, it needs hundreds of batches before its running
+statistics fit and the test accuracy rises.
+"""
+
+from __future__ import annotations
+
+from torch import nn
+
+from benchmark.models.adapting import load_pretrained, with_channels
+from benchmark.models.registry import register_model
+
+
+@register_model("resnet18", channels_last=True, weights=("imagenet",))
+def resnet18(classes: int, channels: int, size: int, weights: str | None = None) -> nn.Module:
+    """torchvision's ResNet-18 as it is, with its first stride of 4: the last maps are 1 x 1 on 32 x 32 pixels."""
+    from torchvision.models import ResNet18_Weights, resnet18
+
+    if weights is None:
+        plain: nn.Module = resnet18(num_classes=classes)
+        return with_channels(plain, channels)
+    network = resnet18()
+    load_pretrained(network, ResNet18_Weights.IMAGENET1K_V1, "resnet18", channels)
+    network.fc = nn.Linear(network.fc.in_features, classes)
+    return network  # type: ignore[no-any-return]  # torchvision has no types
+
+
+@register_model("mobilenet_v3_large", channels_last=True, weights=("imagenet",))
+def mobilenet_v3_large(classes: int, channels: int, size: int, weights: str | None = None) -> nn.Module:
+    """torchvision's MobileNetV3-Large as it is: the last maps are 1 x 1 on 32 x 32 pixels."""
+    from torchvision.models import MobileNet_V3_Large_Weights, mobilenet_v3_large
+
+    if weights is None:
+        plain: nn.Module = mobilenet_v3_large(num_classes=classes)
+        return with_channels(plain, channels)
+    network = mobilenet_v3_large()
+    load_pretrained(network, MobileNet_V3_Large_Weights.IMAGENET1K_V2, "mobilenet_v3_large", channels)
+    network.classifier[-1] = nn.Linear(network.classifier[-1].in_features, classes)
+    return network  # type: ignore[no-any-return]  # torchvision has no types
