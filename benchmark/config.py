@@ -12,8 +12,8 @@ from pydantic import Field, ValidationError, field_validator
 
 from benchmark.data.settings import WHERE_DATA_LIE, Data
 from benchmark.models.settings import Model
-from fedml_gradcam_ae import __version__
-from fedml_gradcam_ae.settings import Parameters, SettingsError, explain, read_settings
+from fedml_gradcam_ae import __version__, registry
+from fedml_gradcam_ae.settings import Parameters, SettingsError, explain, read_settings, unknown
 from fedml_gradcam_ae.yaml_file import read_mapping
 
 
@@ -44,19 +44,23 @@ SECTIONS: dict[str, type[Parameters]] = {"data": Data, "model": Model, "federati
 
 
 class Config(Parameters):
-    """A whole benchmark: every attack x every defense x every seed is one simulation."""
+    """A whole benchmark: every attack x every defense x every seed x whatever else holds a list is one simulation."""
 
     name: str
-    data: Data
-    model: Model
-    federation: Training
-    warm_start: WarmStart | None = None
+    data: list[Data]
+    model: list[Model]
+    federation: list[Training]
+    warm_start: list[WarmStart | None] = Field(default=[None])
     attacks: list[dict[str, Any]]
     defenses: list[dict[str, Any]]
+    watch: list[dict[str, Any]] = Field(
+        default=[], description="defenses that judge the same uploads in every run, without acting"
+    )
     vote_every: int = Field(default=3, ge=1, description="detection is measured in every so-manieth round")
+    threads: int = Field(default=1, ge=1, description="of PyTorch in each run; sums depend on it in the last digits")
     seeds: list[int] = Field(min_length=1)
 
-    @field_validator("attacks", "defenses", mode="before")
+    @field_validator("attacks", "defenses", "watch", mode="before")
     @classmethod
     def _name_the_type(cls, value: Any) -> Any:
         if not isinstance(value, list) or not value:
@@ -65,7 +69,15 @@ class Config(Parameters):
         for entry in entries:
             if not isinstance(entry, dict) or not isinstance(entry.get("type"), str):
                 raise ValueError(f"each entry must be a type or a mapping with a type, found {entry!r}")
-        return entries
+        return [variant for entry in entries for variant in variants(entry)]
+
+    @field_validator("watch", mode="after")
+    @classmethod
+    def _watch_ours(cls, value: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        for entry in value:
+            if entry["type"] not in registry.defenses():
+                raise ValueError(unknown(f"type {entry['type']!r}", entry["type"], registry.defenses()).rstrip("."))
+        return value
 
     @field_validator("attacks", mode="after")
     @classmethod
@@ -76,18 +88,22 @@ class Config(Parameters):
 
     def runs(self) -> list[Run]:
         """Every simulation of this benchmark."""
+        settings = product(self.seeds, self.data, self.model, self.federation, self.warm_start)
         return [
             Run(
-                data=self.data,
-                model=self.model,
-                federation=self.federation,
-                warm_start=self.warm_start,
+                data=data,
+                model=model,
+                federation=federation,
+                warm_start=warm_start,
                 attack=attack,
                 defense=defense,
+                watch=self.watch,
                 vote_every=self.vote_every,
+                threads=self.threads,
                 seed=seed,
             )
-            for seed, attack, defense in product(self.seeds, self.attacks, self.defenses)
+            for seed, data, model, federation, warm_start in settings
+            for attack, defense in product(self.attacks, self.defenses)
         ]
 
 
@@ -100,7 +116,9 @@ class Run(Parameters):
     warm_start: WarmStart | None
     attack: dict[str, Any]
     defense: dict[str, Any]
+    watch: list[dict[str, Any]]
     vote_every: int
+    threads: int
     seed: int
 
     @property
@@ -120,6 +138,17 @@ class Run(Parameters):
         return f"{readable}--{hashlib.sha256(content.encode()).hexdigest()[:12]}"
 
 
+def variants(section: Any) -> list[Any]:
+    """One mapping for each combination of the values that a mapping's lists hold; other things as they are.
+
+    A list of attackers names clients, so it is one value.
+    """
+    if not isinstance(section, dict):
+        return [section]
+    lists = {key: value for key, value in section.items() if isinstance(value, list) and value and key != "attackers"}
+    return [{**section, **dict(zip(lists, chosen, strict=True))} for chosen in product(*lists.values())]
+
+
 def read_config(path: Path) -> Config:
     """Read a benchmark configuration.
 
@@ -129,7 +158,8 @@ def read_config(path: Path) -> Config:
     content = read_mapping(path, example="federation")
     for name, model in SECTIONS.items():
         if content.get(name) is not None:
-            content[name] = read_settings(model, content[name], f"{path}: {name}", "a benchmark configuration")
+            where, owner = f"{path}: {name}", "a benchmark configuration"
+            content[name] = [read_settings(model, variant, where, owner) for variant in variants(content[name])]
     try:
         return Config(**content)
     except ValidationError as error:

@@ -1,50 +1,131 @@
-"""Running simulations: each one is FedML's, through the plug-in; a finished one is not run again."""
+"""One simulation: FedML's, through the plug-in, with everything that the report needs written as it happens."""
 
 from __future__ import annotations
 
 import json
 import logging
 import os
-from collections.abc import Iterator
+import platform
+import resource
+import sys
+import time
+import traceback
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stdout
+from importlib.metadata import version
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, TextIO
 
 import fedml
+import torch
 from torch import nn
-from tqdm import tqdm
+from torch.utils.data import DataLoader
 
 import fedml_gradcam_ae
 from benchmark import data, models
-from benchmark import pictures as own_pictures
-from benchmark.config import Config, Run
+from benchmark.config import Run
 from benchmark.warm_start import warm_start
 from fedml_gradcam_ae import pictures, registry
-from fedml_gradcam_ae.events import Event, Measured, RoundReport, listening
+from fedml_gradcam_ae.events import Event, RoundReport, Tested, listening
 from fedml_gradcam_ae.hooks import configuration
-from fedml_gradcam_ae.recorder import FolderRecorder, as_json
+from fedml_gradcam_ae.recorder import FolderRecorder
+from fedml_gradcam_ae.watching import watching
 
-Result = dict[str, Any]
+PACKAGES = ("fedml", "torch", "torchvision", "captum", "numpy", "scikit-learn")
+
+Say = Callable[[str], None]
 
 
-def run_all(config: Config, out: Path) -> list[tuple[Run, Result]]:
-    """Every run of a benchmark with its result, new or from an earlier time."""
+def simulate(run: Run, out: Path, say: Say, step: Callable[[], None]) -> None:
+    """Run it in its folder under `out`; `result.json`, written last, marks a finished run.
+
+    Args:
+        run: what to simulate.
+        out: the results folder.
+        say: told what is being done, where that takes long.
+        step: called after every round.
+
+    Raises:
+        Exception: whatever stopped the simulation; its traceback is in `error.txt`.
+    """
+    folder = out / run.folder
+    folder.mkdir(parents=True, exist_ok=True)
+    for leftover in folder.iterdir():  # of a run that was interrupted
+        leftover.unlink()
+    write_json(folder / "config.json", {**describe(run), "versions": versions()})
     fedml_gradcam_ae.register()
-    runs = config.runs()
-    for run in runs:
-        configuration.check(fedml_args(run))
-    finished = {run.folder: result for run in runs if (result := _load(out / run.folder)) is not None}
-    if finished:
-        print(f"{len(finished)} of {len(runs)} simulations are finished already (delete {out} to run them anew).")
-    missing = [run for run in runs if run.folder not in finished]
-    _prepare(missing, out)
-    rounds = len(missing) * config.federation.rounds
-    with tqdm(total=rounds, unit="round", disable=not missing, dynamic_ncols=True) as bar:
-        for run in missing:
-            bar.set_description(run.title)
-            finished[run.folder] = _simulate(run, out / run.folder, bar)
-    return [(run, finished[run.folder]) for run in runs]
+    torch.set_num_threads(run.threads)
+    start, last = time.perf_counter(), []
+    _forget_peak()
+
+    def listen(event: Event) -> None:
+        if isinstance(event, RoundReport):
+            if event.number % run.vote_every == 0 and event.evidence:
+                last[:] = [event]
+        elif isinstance(event, Tested):
+            line = {"round": event.number, **test(event.network, dataset[3], len(data.read(run.data).classes))}
+            with (folder / "tests.jsonl").open("a", encoding="utf-8") as file:
+                file.write(json.dumps(line) + "\n")
+            step()
+
+    args = fedml_args(run)
+    try:
+        with (
+            _log_file(folder / "run.log") as log,
+            redirect_stdout(log),  # some of FedML's rules print
+            listening(listen, FolderRecorder(folder, pictures=False)),
+            watching({name: detector.build() for name, detector in watchers(run).items()}),
+        ):
+            fedml.init(args)
+            dataset, network = data.load(run), create(run)
+            started = warm_start(run, network, out, say)
+            fedml.FedMLRunner(args, fedml.device.get_device(args), dataset, network).run()
+        for report in last:
+            pictures.save(pictures.heat_maps(report), folder / f"round-{report.number:03d}-heat-maps.png")
+            pictures.save(pictures.errors(report), folder / f"round-{report.number:03d}-errors.png")
+    except Exception:
+        (folder / "error.txt").write_text(traceback.format_exc(), encoding="utf-8")
+        raise
+    result = {
+        "seconds": round(time.perf_counter() - start, 2),
+        "peak_memory_bytes": _peak(),
+        "rounds": run.federation.rounds,
+    }
+    write_json(folder / "result.json", result if started is None else {**result, "warm_start": started})
+
+
+def describe(run: Run) -> dict[str, Any]:
+    """The run for matrix.json and its own config.json."""
+    return {"folder": run.folder, "title": run.title, **run.model_dump(), "watch": _named(run.watch)}
+
+
+def versions() -> dict[str, str]:
+    """Of what computes the results."""
+    found = {name: version(name) for name in PACKAGES}
+    return {"fedml_gradcam_ae": fedml_gradcam_ae.__version__, "python": platform.python_version(), **found}
+
+
+def create(run: Run) -> nn.Module:
+    """The run's network, for the classes and channels of its images."""
+    images = data.read(run.data)
+    return models.create(run, classes=len(images.classes), channels=images.train.shape[1])
+
+
+def test(network: nn.Module, batches: DataLoader[Any], classes: int) -> dict[str, Any]:
+    """Accuracy on the test images, over all and in each class (None for a class without any): fractions."""
+    right, total = torch.zeros(classes), torch.zeros(classes)
+    was_training = network.training
+    network.eval()
+    device = next(network.parameters()).device
+    with torch.no_grad():
+        for images, labels in batches:
+            correct = network(images.to(device)).argmax(dim=1).cpu() == labels
+            total += torch.bincount(labels, minlength=classes)
+            right += torch.bincount(labels[correct], minlength=classes)
+    network.train(was_training)
+    by_class = [float(r / n) if n else None for r, n in zip(right, total, strict=True)]
+    return {"accuracy": float(right.sum() / total.sum()), "class_accuracy": by_class}
 
 
 def fedml_args(run: Run) -> SimpleNamespace:
@@ -70,77 +151,45 @@ def fedml_args(run: Run) -> SimpleNamespace:
         "using_gpu": False,
         "rank": 0,
     }
-    for side, chosen, ours in (
-        ("attack", run.attack, registry.attacks()),
-        ("defense", run.defense, registry.defenses()),
-    ):
-        keys = {key: value for key, value in chosen.items() if key != "type"}
-        name = chosen["type"]
-        args[f"enable_{side}"] = name != "none"
-        args[f"{side}_type"] = name
-        if name.startswith(configuration.FEDML_PREFIX):
-            args.update(keys)
-        elif name != "none":
-            draws = name in ours and "seed" in ours[name].Settings.model_fields
-            args[f"{side}_params"] = {**({"seed": run.seed} if draws else {}), **keys}
+    for side, chosen in (("attack", run.attack), ("defense", run.defense)):
+        args |= _section(run, side, chosen)
     return SimpleNamespace(**args)
 
 
-def _prepare(runs: list[Run], out: Path) -> None:
-    """What can go wrong with data and models goes wrong here, before the first run; a picture of each partition."""
-    first_of_seed = {run.seed: run for run in reversed(runs)}
-    counts = {seed: data.class_counts(run) for seed, run in first_of_seed.items()}
-    for run in first_of_seed.values():
-        _network(run)
-        data.record(run.data, out)
-        figure = own_pictures.partition(run, counts[run.seed], data.read(run.data).classes)
-        pictures.save(figure, out / f"partition-seed{run.seed}.png")
+def watchers(run: Run) -> dict[str, configuration.Requested]:
+    """The detectors that judge beside the defense, by the name under which the report shows them."""
+    found = {}
+    for entry in _named(run.watch):
+        args = fedml_args(run)
+        vars(args).update(_section(run, "defense", {key: value for key, value in entry.items() if key != "name"}))
+        requested = configuration.requested(configuration.DEFENSE, args)
+        assert requested is not None  # a type is named
+        found[entry["name"]] = requested
+    return found
 
 
-def _network(run: Run) -> nn.Module:
-    images = data.read(run.data)
-    return models.create(run, classes=len(images.classes), channels=images.train.shape[1])
+def _section(run: Run, side: str, chosen: dict[str, Any]) -> dict[str, Any]:
+    """The keys that turn a type on, with the run's seed for whatever draws."""
+    name = chosen["type"]
+    keys = {key: value for key, value in chosen.items() if key != "type"}
+    section = {f"enable_{side}": name != "none", f"{side}_type": name}
+    if name == "none":
+        return section
+    ours = registry.attacks() if side == "attack" else registry.defenses()
+    if name not in ours:  # FedML's own, with or without its prefix: flat keys, and what is unknown is answered
+        return {**section, **keys}
+    draws = "seed" in ours[name].Settings.model_fields
+    return {**section, f"{side}_params": {**({"seed": run.seed} if draws else {}), **keys}}
 
 
-def _simulate(run: Run, folder: Path, bar: tqdm[Any]) -> Result:
-    """Run it; the result appears under its final name only when it is whole."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for leftover in folder.iterdir():  # of a run that was interrupted
-        leftover.unlink()
-    _write_json(folder / "config.json", run.model_dump())
-    accuracy: list[float] = []
-    reports: list[RoundReport] = []
-
-    def listen(event: Event) -> None:
-        if isinstance(event, RoundReport):
-            reports.append(event)
-        elif isinstance(event, Measured) and "Test/Acc" in event.values:
-            accuracy.append(event.values["Test/Acc"])
-            bar.update()
-
-    args = fedml_args(run)
-    with (
-        _log_file(folder / "run.log") as log,
-        redirect_stdout(log),  # some of FedML's rules print
-        listening(listen, FolderRecorder(folder, pictures=False)),
-    ):
-        fedml.init(args)
-        device = fedml.device.get_device(args)
-        dataset, network = data.load(run), _network(run)
-        started = warm_start(run, network, folder.parent, bar.set_description)
-        bar.set_description(run.title)
-        fedml.FedMLRunner(args, device, dataset, network).run()
-
-    votes = [report for report in reports if report.number % run.vote_every == 0]
-    if votes and votes[-1].evidence:
-        last = votes[-1]
-        pictures.save(pictures.heat_maps(last), folder / f"round-{last.number:03d}-heat-maps.png")
-        pictures.save(pictures.errors(last), folder / f"round-{last.number:03d}-errors.png")
-    result: Result = {"accuracy": accuracy, "rounds": [as_json(report) for report in reports]}
-    if started is not None:
-        result["warm_start"] = started
-    _write_json(folder / "result.json", result)
-    return result
+def _named(watch: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Each detector with a name of its own: its type, and what tells it from others of that type."""
+    named = []
+    for entry in watch:
+        same = [other for other in watch if other["type"] == entry["type"]]
+        telling = [f"{key} {value}" for key, value in entry.items() if any(o.get(key) != value for o in same)]
+        named.append({"name": f"{entry['type']} ({', '.join(telling)})" if telling else entry["type"], **entry})
+    return named
 
 
 @contextmanager
@@ -159,15 +208,22 @@ def _log_file(path: Path) -> Iterator[TextIO]:
             logger.removeHandler(handler)
 
 
-def _load(folder: Path) -> Result | None:
-    try:
-        result: Result = json.loads((folder / "result.json").read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return None
-    return result
-
-
-def _write_json(path: Path, content: Any) -> None:
+def write_json(path: Path, content: Any) -> None:
+    """The whole file or none of it, whenever the process is killed."""
     partial = path.with_suffix(".partial")
     partial.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n", encoding="utf-8")
     os.replace(partial, path)
+
+
+def _forget_peak() -> None:
+    """On Linux the peak can start anew, so that a run is not charged with the one before it."""
+    if sys.platform == "linux":
+        Path("/proc/self/clear_refs").write_text("5")
+
+
+def _peak() -> int:
+    """The most memory that the process has held, bytes."""
+    if sys.platform == "linux":
+        line = next(text for text in Path("/proc/self/status").read_text().splitlines() if text.startswith("VmHWM"))
+        return int(line.split()[1]) * 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # bytes on macOS
