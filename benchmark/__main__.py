@@ -25,14 +25,15 @@ def main(arguments: list[str] | None = None) -> int:
         config = read_config(options.config)
         # Importing FedML takes seconds: only after the configuration is known to be right.
         fedml_gradcam_ae.register()
-        from benchmark.report import write_report
+        from benchmark.bridge import write_matrix
+        from benchmark.report import report
         from benchmark.runs import run_all
 
-        results = run_all(config, options.out)
+        write_matrix(config, run_all(config, options.out), options.out)
+        report(options.out)
     except SettingsError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    write_report(config, results, options.out)
     return 0
 
 
