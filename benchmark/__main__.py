@@ -11,29 +11,89 @@ from fedml_gradcam_ae.settings import SettingsError
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run one configuration and report on it; 2 for a mistake in the configuration."""
+    """Do what a command line asks for.
+
+    Returns:
+        0 if all went well, 1 if a run failed or a table does not agree with its raw lines, 2 for a mistake in what was
+        asked for.
+    """
+    options = _parser().parse_args(arguments)
+    try:
+        return int(options.do(options))
+    except SettingsError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+
+
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m benchmark", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     run = commands.add_parser("run", help="run a configuration's simulations that are not finished, then report")
     run.add_argument("config", type=Path, help="a benchmark configuration, for example configs/quickstart.yaml")
     run.add_argument("--out", type=Path, required=True, help="folder for the results")
-    options = parser.parse_args(arguments)
+    run.add_argument("--jobs", type=_positive, help="runs at a time; default: one for each thread of the processor's")
+    run.set_defaults(do=_run)
+    for name, do, text in (
+        ("report", _report, "write the report of a results folder anew"),
+        ("check", _check, "recompute a results folder's tables from its raw lines and compare"),
+    ):
+        command = commands.add_parser(name, help=text)
+        command.add_argument("out", type=Path, help="a results folder")
+        command.set_defaults(do=do)
+    commands.add_parser("list", help="what a configuration can name").set_defaults(do=_list)
+    return parser
 
-    try:
-        from benchmark.config import read_config
 
-        config = read_config(options.config)
-        # Importing FedML takes seconds: only after the configuration is known to be right.
-        fedml_gradcam_ae.register()
-        from benchmark.report import write_report
-        from benchmark.runs import run_all
+def _run(options: argparse.Namespace) -> int:
+    from benchmark.config import read_config
 
-        results = run_all(config, options.out)
-    except SettingsError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    write_report(config, results, options.out)
+    config = read_config(options.config)
+    # Importing FedML takes seconds: only after the configuration is known to be right.
+    fedml_gradcam_ae.register()
+    from benchmark.matrix import run_all
+    from benchmark.report import report
+
+    failed = run_all(config, options.out, options.jobs)
+    report(options.out)
+    return 1 if failed else 0
+
+
+def _report(options: argparse.Namespace) -> int:
+    from benchmark.report import report
+
+    report(options.out)
     return 0
+
+
+def _check(options: argparse.Namespace) -> int:
+    from benchmark.tables.check import check
+
+    return check(options.out)
+
+
+def _list(options: argparse.Namespace) -> int:
+    from benchmark.data.registry import data_sets
+    from benchmark.models.registry import networks
+    from fedml_gradcam_ae import registry
+    from fedml_gradcam_ae.hooks import builtin
+
+    for title, names in (
+        ("data", data_sets()),
+        ("models", networks()),
+        ("attacks", registry.attacks()),
+        ("defenses", registry.defenses()),
+        ("FedML's own attacks, as shipped", [f"fedml:{name}" for name in builtin.ATTACKS]),
+        ("FedML's own defenses, as shipped", [f"fedml:{name}" for name in builtin.DEFENSES]),
+    ):
+        print(f"{title}: {', '.join(['none', *sorted(names)] if title in ('attacks', 'defenses') else sorted(names))}")
+    return 0
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"must be at least 1, found {number}")
+    return number
 
 
 if __name__ == "__main__":

@@ -37,7 +37,7 @@ PACKAGES = ("fedml", "torch", "torchvision", "captum", "numpy", "scikit-learn")
 Say = Callable[[str], None]
 
 
-def simulate(run: Run, out: Path, say: Say, step: Callable[[], None]) -> None:
+def simulate(run: Run, out: Path, say: Say, step: Callable[[], object]) -> None:
     """Run it in its folder under `out`; `result.json`, written last, marks a finished run.
 
     Args:
@@ -56,7 +56,8 @@ def simulate(run: Run, out: Path, say: Say, step: Callable[[], None]) -> None:
     write_json(folder / "config.json", {**describe(run), "versions": versions()})
     fedml_gradcam_ae.register()
     torch.set_num_threads(run.threads)
-    start, last = time.perf_counter(), []
+    start = time.perf_counter()
+    last: list[RoundReport] = []
     _forget_peak()
 
     def listen(event: Event) -> None:

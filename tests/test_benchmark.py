@@ -5,13 +5,12 @@ import json
 import pytest
 import torch
 import yaml
-from sklearn.metrics import recall_score
 
 from benchmark import __main__ as command
 from benchmark import data
 from benchmark.config import read_config
-from benchmark.metrics import detection, seconds_per_round
 from benchmark.models import small_cnn
+from benchmark.tables.check import check
 from fedml_gradcam_ae.settings import SettingsError
 
 TINY = {
@@ -111,35 +110,6 @@ def test_the_small_cnn_has_maps_of_8_x_8() -> None:
     assert small_cnn()[:11](torch.rand(1, 1, 32, 32)).shape == (1, 64, 8, 8)
 
 
-def line(number, truth, out, seconds=1.0):
-    clients = [{"malicious": t, "excluded": o} for t, o in zip(truth, out, strict=True)]
-    return {"round": number, "clients": clients, "seconds": {"total": seconds}}
-
-
-def test_detection_by_hand() -> None:
-    rounds = [
-        line(1, [True, True, False, False, False], [False] * 5),  # no vote: does not count
-        line(3, [True, True, False, False, False], [True, False, True, False, False]),
-        line(6, [True, True, False, False, False], [True, True, False, False, False]),
-    ]
-    found = detection(rounds, every=3)
-    assert found == pytest.approx({"recall": 0.75, "precision": 0.75, "false_positive_rate": 1 / 6})
-    assert found["recall"] == (recall_score([1, 1], [1, 0]) + 1) / 2
-
-
-def test_detection_of_nothing() -> None:
-    nobody_attacks = [line(3, [False] * 4, [True, False, False, False])]
-    assert detection(nobody_attacks, 3) == {"recall": None, "precision": None, "false_positive_rate": 0.25}
-    unknown = [line(3, [None] * 4, [False] * 4), line(6, [True] * 4, [None] * 4)]
-    assert set(detection(unknown, 3).values()) == {None}
-    assert detection([line(3, [True, False], [False, False])], 3)["precision"] == 0
-
-
-def test_seconds_are_averaged_over_rounds() -> None:
-    assert seconds_per_round([line(1, [], [], 1.0), line(2, [], [], 3.0)]) == 2
-    assert seconds_per_round([]) is None
-
-
 def test_a_benchmark_from_configuration_to_report_and_again(write, tmp_path, capsys) -> None:
     out = tmp_path / "out"
     arguments = ["run", str(write(TINY)), "--out", str(out)]
@@ -153,8 +123,8 @@ def test_a_benchmark_from_configuration_to_report_and_again(write, tmp_path, cap
         ["uniform_noise", "gradcam_ae"],
     ]
     assert (out / "table.txt").read_text() in first
-    assert (out / "accuracy.png").exists()
-    folders = sorted(path for path in out.iterdir() if path.is_dir())
+    assert (out / "report.html").exists()
+    folders = sorted(path.parent for path in out.glob("*/result.json"))
     assert len(folders) == 4
     for folder in folders:
         result = json.loads((folder / "result.json").read_text())
@@ -164,41 +134,15 @@ def test_a_benchmark_from_configuration_to_report_and_again(write, tmp_path, cap
     assert sum(client["malicious"] for client in lines[0]["clients"]) == 1
     assert {path.suffix for path in defended.iterdir()} == {".png", ".jsonl", ".json", ".log"}
 
+    assert check(out) == 0
+    capsys.readouterr()
+
     stamps = {folder: (folder / "result.json").stat().st_mtime_ns for folder in folders}
     assert command.main(arguments) == 0
     second = capsys.readouterr().out
     assert second.startswith("4 of 4 simulations are finished already")
     assert (out / "table.txt").read_text() in second
     assert stamps == {folder: (folder / "result.json").stat().st_mtime_ns for folder in folders}
-
-
-def test_a_row_says_what_tells_it_from_the_others_of_its_type() -> None:
-    from benchmark.report import title
-
-    entries = [
-        {"type": "none"},
-        {"type": "fang", "rule": "krum", "attackers": 2},
-        {"type": "fang", "attackers": 2},
-        {"type": "gradcam_ae", "profile": "paper", "probe_size": 32},
-    ]
-    assert [title(entry, entries, "undefended") for entry in entries] == [
-        "undefended",
-        "fang (rule krum)",
-        "fang",
-        "gradcam_ae (paper)",
-    ]
-
-
-def test_known_defects_stand_below_the_table(write) -> None:
-    from benchmark.report import known_defects
-
-    def lines(*defenses):
-        return known_defects(read_config(write({**TINY, "defenses": list(defenses)})))
-
-    assert lines("trimmed_mean", "fedml:krum") == []
-    (line,) = lines("none", {"type": "fedml:trimmed_mean", "beta": 0.2})
-    assert line.startswith("fedml:trimmed_mean, as shipped: FedML drops whole clients by their sample count")
-    assert lines("rfa")[0].startswith("rfa, as shipped: ")
 
 
 def test_the_same_configuration_gives_the_same_numbers(write, tmp_path) -> None:

@@ -1,0 +1,30 @@
+"""The report of a benchmark: report.html, which needs no other file, tables as CSV, figures as PNG and SVG."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from benchmark.console import console
+from benchmark.observations import Observations
+from benchmark.report.page import page
+from benchmark.report.view import View
+from benchmark.results import load
+from benchmark.tables import write_tables
+
+
+def report(out: Path) -> None:
+    """Write everything into the benchmark's folder, and print the table.
+
+    Raises:
+        SettingsError: if it is no such folder.
+    """
+    results = load(out)
+    observations = Observations(results)
+    text = console(results, observations)
+    (out / "table.txt").write_text(f"{text}\n", encoding="utf-8")
+    write_tables(results, observations, out)
+    partial = out / "report.partial"
+    partial.write_text(page(View(out, results, observations)), encoding="utf-8")
+    os.replace(partial, out / "report.html")
+    print(f"\n{text}\n\nWritten to {out}: report.html, table.txt, results/*.csv, figures/*.png and *.svg.")

@@ -1,0 +1,54 @@
+"""Which judgments a figure about detectors shows: the watchers on undefended runs, or else what acted."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from benchmark.judgments import Judgment
+from benchmark.report.view import View
+from benchmark.titles import UNDEFENDED
+
+
+@dataclass(frozen=True)
+class Shown:
+    """One detector under one attack: its judgments at the votes and all rounds of every seed.
+
+    Attributes:
+        name: of the watcher, or the title of the defense.
+        runs: the folders.
+        judgments: of all rounds of all seeds.
+    """
+
+    name: str
+    runs: list[str]
+    judgments: Sequence[Judgment]
+
+
+def beside_nobody(view: View, setting: str) -> bool:
+    """Whether detectors watched in undefended runs: all on the same uploads, which is the fair comparison."""
+    attacks, _ = view.ran(setting)
+    return any(run.watched for attack in attacks for run in view.runs(setting, attack, UNDEFENDED))
+
+
+def shown(view: View, setting: str, attack: str) -> list[Shown]:
+    """The watchers in the undefended runs; without any, each defense in its own runs."""
+    if beside_nobody(view, setting):
+        runs = view.runs(setting, attack, UNDEFENDED)
+        return [
+            Shown(name, [run.folder for run in runs], [said for run in runs for said in run.watched.get(name, [])])
+            for name in view.watchers()
+        ]
+    _, defenses = view.ran(setting)
+    return [
+        Shown(name, [run.folder for run in runs], [said for run in runs for said in run.acting])
+        for name in defenses
+        if name != UNDEFENDED and (runs := view.runs(setting, attack, name))
+    ]
+
+
+def source_note(view: View, setting: str) -> str:
+    """Where the figures come from, for their captions."""
+    if beside_nobody(view, setting):
+        return "Every detector saw the same uploads, those of the undefended runs, and none of them acted."
+    return "Every detector acted in runs of its own, so they did not see the same uploads."

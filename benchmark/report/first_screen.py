@@ -1,0 +1,113 @@
+"""The first screen: which defense should I use, against what, at what price?"""
+
+from __future__ import annotations
+
+from benchmark.recommendation import Answer, Candidate, answer
+from benchmark.report.markup import Html, heading, join, name, section, table, tag
+from benchmark.report.numbers import cell, number
+from benchmark.report.view import View
+from benchmark.titles import UNDEFENDED
+
+
+def first_screen(view: View) -> Html:
+    """An answer for each setting."""
+    answers = [answer(view.results, view.observations, setting) for setting in view.observations.titles.settings]
+    return section("answer", "Which defense, against what, at what price?", *(_one(found) for found in answers))
+
+
+def _one(found: Answer) -> Html:
+    return join(
+        tag("h3", found.setting) if found.setting else None,
+        tag("p", *_verdict(found), class_="verdict"),
+        tag("ul", *(tag("li", doubt) for doubt in found.doubts), class_="doubts") if found.doubts else None,
+        tag("div", _against(found), _price(found), class_="pair") if found.candidates else _against(found),
+    )
+
+
+def _verdict(found: Answer) -> list[str | Html]:
+    """One or two sentences; the numbers in them carry their runs as everywhere."""
+    if not found.candidates:
+        return [tag("strong", "No recommendation"), ": there are no runs to base it on."]
+    best, *others = found.candidates
+    group = [candidate for candidate in others if candidate.among_best]
+    names = ", ".join(candidate.defense for candidate in group)
+    seeds = f" over {best.worst.seeds} seed{'s' * (best.worst.seeds != 1)}"
+    reached: list[str | Html] = [number(best.worst), f" under {best.worst_attack}", seeds]
+    if found.thin:
+        return [
+            tag("strong", "Too little evidence for a recommendation."),
+            " Highest in the worst case, of what was run, is ",
+            tag("b", best.defense),
+            " with accuracy ",
+            *reached,
+            ".",
+        ]
+    if best.defense == UNDEFENDED or any(candidate.defense == UNDEFENDED for candidate in group):
+        return [
+            tag("strong", "None of these defenses is shown to be better than no defense at all."),
+            f" Highest in the worst case is {best.defense} with accuracy ",
+            *reached,
+            f"; not told apart from it: {names}." if group else ".",
+        ]
+    return [
+        tag("strong", f"Use {best.defense}."),
+        " Of the defenses here it keeps the highest accuracy in the worst case: ",
+        *reached,
+        ". ",
+        *_instead_of_nothing(found),
+        *(_equals(best, group, names) if group else ["Every other defense is worse with 95 % confidence."]),
+    ]
+
+
+def _instead_of_nothing(found: Answer) -> list[str | Html]:
+    nothing = [candidate for candidate in found.candidates if candidate.defense == UNDEFENDED]
+    return ["Without a defense it would be ", number(nothing[0].worst), ". "] if nothing else []
+
+
+def _equals(best: Candidate, group: list[Candidate], names: str) -> list[str | Html]:
+    timed = [candidate for candidate in [best, *group] if candidate.seconds]
+    quickest = min(timed, key=lambda candidate: candidate.seconds.mean if candidate.seconds else 0.0, default=None)
+    words: list[str | Html] = [f"Not told apart from it: {names}."]
+    if quickest is not None and quickest is not best:
+        words += [f" The quickest of them is {quickest.defense}."]
+    return words
+
+
+def _against(found: Answer) -> Html:
+    head = [heading(text) for text in ("attack", "harm undefended (fraction)", "best defense", "accuracy (fraction)")]
+    rows = [
+        [
+            heading(entry.attack, scope="row"),
+            tag("td", number(entry.harm, signed=True)),
+            tag("td", name(entry.best), tag("small", " or ", ", ".join(entry.equals)) if entry.equals else None),
+            cell(entry.accuracy),
+        ]
+        for entry in found.against
+    ]
+    return table("Against what: the best against each attack, and what is not told apart from it", head, rows)
+
+
+def _price(found: Answer) -> Html:
+    head = [
+        heading(text)
+        for text in (
+            "defense",
+            "worst case, accuracy (fraction)",
+            "accuracy lost without attack (fraction)",
+            "false alarms without attack (fraction)",
+            "time (s per round)",
+        )
+    ]
+    rows = [
+        [
+            heading(candidate.defense, " \N{BLACK STAR}" if candidate.among_best else None, scope="row"),
+            tag("td", number(candidate.worst), tag("small", name(candidate.worst_attack))),
+            tag("td", number(candidate.price, signed=True)),
+            tag("td", number(candidate.false_alarms)),
+            tag("td", number(candidate.seconds, digits=2, interval=False)),
+        ]
+        for candidate in found.candidates
+    ]
+    return table(
+        "At what price (\N{BLACK STAR}: the best, and what is not told apart from it with 95 % confidence)", head, rows
+    )

@@ -1,0 +1,45 @@
+"""Heat maps and reconstruction errors of a few runs, as the runs drew them."""
+
+from __future__ import annotations
+
+import base64
+
+from benchmark.report.markup import Html, section, tag
+from benchmark.report.view import View
+from benchmark.results import RunResult
+
+MOST_RUNS = 4  # pictures are large, and the others lie in their runs' folders
+
+
+def gallery(view: View) -> Html | None:
+    """The last pictures of one run for each attack, as far as there is room."""
+    runs = _chosen(view)
+    if not runs:
+        return None
+    pictured = sum(bool(run.pictures) for run in view.results.finished)
+    return section(
+        "gallery",
+        "Heat maps",
+        tag("p", f"{len(runs)} of {pictured} runs with pictures; all of them are in the runs' folders."),
+        *(_one(view, run) for run in runs),
+    )
+
+
+def _chosen(view: View) -> list[RunResult]:
+    by_attack: dict[str, RunResult] = {}
+    for run in view.results.finished:
+        if run.pictures:
+            by_attack.setdefault(view.observations.titles.attack(run), run)
+    return list(by_attack.values())[:MOST_RUNS]
+
+
+def _one(view: View, run: RunResult) -> Html:
+    titles = view.observations.titles
+    what = f"{titles.attack(run)}, {titles.defense(run)}, seed {run.seed}"
+    last = {path.name.split("-", 2)[-1]: path for path in run.pictures}  # sorted by round: the last one stays
+    images = []
+    for name, path in last.items():
+        kind = "Reconstruction errors" if name.startswith("errors") else "Heat maps"
+        data = base64.b64encode(path.read_bytes()).decode()
+        images.append(tag("img", src=f"data:image/png;base64,{data}", alt=f"{kind} of every client: {what}"))
+    return tag("figure", *images, tag("figcaption", what, " (", tag("code", run.folder), ")"), class_="gallery")

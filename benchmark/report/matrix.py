@@ -1,0 +1,98 @@
+"""Defense x attack at a glance: accuracy, what a defense gains on the same seeds, and recall."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from benchmark.defects import known_defect
+from benchmark.report.markup import Html, heading, join, name, section, table, tag
+from benchmark.report.numbers import cell
+from benchmark.report.view import View
+from benchmark.statistics import Estimate, difference, estimate
+from benchmark.titles import NO_ATTACK, UNDEFENDED
+
+
+def matrix(view: View) -> Html:
+    """Three tables for each setting."""
+    return section(
+        "matrix",
+        "Defense by attack",
+        tag(
+            "p",
+            f"Means over seeds after round {view.results.rounds} with 95 % bootstrap intervals in brackets (none with "
+            "a single seed). Blue is good, orange is bad. Recall and false-positive rate are of the votes, every "
+            f"{view.results.vote_every} rounds, and count whom the aggregation leaves out; \N{DAGGER} follows a single "
+            "client, so whom it accuses is counted instead.",
+        ),
+        *(_setting(view, setting) for setting in view.observations.titles.settings),
+    )
+
+
+def _setting(view: View, setting: str) -> Html:
+    found = view.observations
+
+    def accuracy(attack: str, defense: str) -> Estimate | None:
+        return estimate(found.of_run(setting, attack, defense, "accuracy"))
+
+    def gain(attack: str, defense: str) -> Estimate | None:
+        one, nothing = (found.of_run(setting, attack, who, "accuracy") for who in (defense, UNDEFENDED))
+        return difference(one, nothing)
+
+    def detection(metric: str) -> Callable[[str, str], Estimate | None]:
+        return lambda attack, defense: estimate(found.of_defense(setting, attack, defense, metric))
+
+    attacks, defenses = view.ran(setting)
+    attacked = [attack for attack in attacks if attack != NO_ATTACK]
+    acting = [defense for defense in defenses if defense != UNDEFENDED]
+    return join(
+        tag("h3", setting) if setting else None,
+        _table(view, "Accuracy (fraction)", attacks, defenses, accuracy),
+        _table(
+            view, "Accuracy gained over no defense, same seeds (fraction)", attacks, acting, gain, low=-0.5, high=0.5
+        )
+        if UNDEFENDED in defenses
+        else None,
+        _table(view, "Recall: share of the attackers caught (fraction)", attacked, acting, detection("recall")),
+        _table(
+            view,
+            "FPR: share of the benign clients lost (fraction)",
+            attacks,
+            acting,
+            detection("FPR"),
+            low=1.0,
+            high=0.0,
+        ),
+    )
+
+
+def _table(
+    view: View,
+    caption: str,
+    attacks: list[str],
+    defenses: list[str],
+    value: Callable[[str, str], Estimate | None],
+    low: float = 0.0,
+    high: float = 1.0,
+) -> Html | None:
+    if not attacks or not defenses:
+        return None
+    head = [heading("defense"), *(heading(attack) for attack in attacks)]
+    rows = [
+        [
+            heading(titled(view, defense), scope="row"),
+            *(cell(value(attack, defense), low=low, high=high, signed=low < 0) for attack in attacks),
+        ]
+        for defense in defenses
+    ]
+    return table(caption, head, rows, class_="matrix")
+
+
+def titled(view: View, defense: str) -> Html:
+    """The name of a defense, with what is known to be wrong with it."""
+    defect = known_defect(view.observations.titles.defense_type(defense))
+    follows_one = defense != UNDEFENDED and view.observations.accuses("acting", defense)
+    return join(
+        name(defense),
+        " \N{DAGGER}" if follows_one else None,
+        tag("small", "as shipped: ", defect, class_="defect") if defect else None,
+    )

@@ -1,0 +1,90 @@
+"""ROC curves of the detectors, one panel per attack."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.metrics import roc_curve
+
+from benchmark.detection import score_averages
+from benchmark.judgments import Judgment
+from benchmark.report.detectors import shown, source_note
+from benchmark.report.figures import legend_below, panel, publish, style
+from benchmark.report.markup import Html, join, section, tag
+from benchmark.report.view import View
+from benchmark.titles import NO_ATTACK
+
+GRID = np.linspace(0, 1, 201)
+
+
+def roc(view: View) -> Html | None:
+    """Every attack under which somebody wrote scores down."""
+    parts = []
+    for setting in view.observations.titles.settings:
+        attacks, _ = view.ran(setting)
+        panels = [found for attack in attacks if attack != NO_ATTACK and (found := _panel(view, setting, attack))]
+        if panels:
+            heading = tag("h3", setting) if setting else None
+            note = tag("p", source_note(view, setting))
+            parts.append(join(heading, note, tag("div", *panels, class_="panels")))
+    if not parts:
+        return None
+    return section(
+        "roc",
+        "ROC curves",
+        tag(
+            "p",
+            "What share of the attackers a threshold would catch (recall), by the share of benign clients lost with "
+            "them. One curve per round, averaged over all rounds and seeds, since scores of different rounds are not "
+            "comparable; the area under each round's curve, averaged, is the AUROC in the legend. Below the diagonal a "
+            "detector suspects the benign.",
+        ),
+        *parts,
+    )
+
+
+def mean_curve(judgments: Sequence[Judgment]) -> NDArray[np.float64] | None:
+    """Recall on the grid of false-positive rates, mean over rounds with both kinds of clients; None without any."""
+    found = []
+    for said in judgments:
+        if said.malicious is None or said.scores is None:
+            continue
+        values, truth = np.asarray(said.scores, dtype=float), np.asarray(said.malicious, dtype=bool)
+        judged = ~np.isnan(values)
+        values, truth = values[judged], truth[judged]
+        if truth.any() and not truth.all():
+            ranks = np.unique(values, return_inverse=True)[1]  # roc_curve takes no infinity
+            rates, recalls, _ = roc_curve(truth, ranks, drop_intermediate=False)
+            found.append(np.interp(GRID, rates, recalls))
+    return np.mean(found, axis=0) if found else None
+
+
+def _panel(view: View, setting: str, attack: str) -> Html | None:
+    figure, axes = panel(height=4.3)
+    axes.plot([0, 1], [0, 1], color="#999999", linewidth=0.8, linestyle="--")
+    names = []
+    for position, detector in enumerate(shown(view, setting, attack)):
+        curve = mean_curve(detector.judgments)
+        if curve is None:
+            continue
+        area = score_averages(detector.judgments)["AUROC"]
+        names.append(detector.name)
+        label = f"{detector.name} {area:.2f}"
+        look = style(position)
+        axes.plot([0, *GRID], [0, *curve], label=label, markevery=25, markersize=4, linewidth=1.5, **look)  # type: ignore[arg-type]
+    if not names:
+        return None
+    axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
+    axes.set_xlabel("false-positive rate (fraction)", fontsize=9)
+    axes.set_ylabel("recall (fraction)", fontsize=9)
+    axes.set_title(attack, fontsize=10)
+    legend_below(figure, axes)
+    return publish(
+        figure,
+        view.out,
+        f"roc {setting} {attack}",
+        alt=f"ROC curves under {attack} of {', '.join(names)}",
+        caption=f"ROC under {attack}, AUROC in the legend",
+    )

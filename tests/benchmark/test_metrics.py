@@ -1,0 +1,96 @@
+"""Metrics by hand and against scikit-learn; None wherever there is nothing to measure."""
+
+import math
+
+import numpy as np
+import pytest
+from sklearn.metrics import average_precision_score, roc_auc_score
+
+from benchmark import metrics
+from benchmark.metrics import of_decisions, of_one_decision, of_one_ranking, seconds_per_round, worst_class_accuracy
+from benchmark.results import RoundTest, RunResult
+from judged import judgment
+
+NAMES = {"recall", "precision", "FPR", "ACC", "F1", "MCC", "balanced accuracy"}
+
+
+def test_a_decision_by_hand() -> None:
+    # two of three attackers caught, one of five benign clients accused
+    found = of_one_decision([True] * 3 + [False] * 5, [True, True, False, True] + [False] * 4)
+    assert found == pytest.approx(
+        {
+            "recall": 2 / 3,
+            "precision": 2 / 3,
+            "FPR": 1 / 5,
+            "ACC": 6 / 8,
+            "F1": 2 / 3,
+            "MCC": (2 * 4 - 1 * 1) / math.sqrt(3 * 3 * 5 * 5),
+            "balanced accuracy": (2 / 3 + 4 / 5) / 2,
+        }
+    )
+
+
+@pytest.mark.parametrize(
+    ("truth", "accused", "undefined"),
+    [
+        ([False, False], [True, False], NAMES - {"FPR", "ACC"}),
+        ([True, True], [True, False], {"FPR", "MCC", "balanced accuracy"}),
+        ([True, False], [False, False], {"precision", "MCC"}),
+        ([True, False], [True, True], {"MCC"}),
+        ([], [], NAMES),
+    ],
+    ids=["nobody attacks", "all attack", "nobody accused", "all accused", "nobody at all"],
+)
+def test_what_cannot_be_measured_is_none_and_not_zero(truth, accused, undefined) -> None:
+    assert {name for name, value in of_one_decision(truth, accused).items() if value is None} == undefined
+
+
+def test_scores_are_scikit_learns_also_with_ties() -> None:
+    generator = np.random.default_rng(0)
+    for _ in range(50):
+        truth = generator.permutation([True] * 3 + [False] * 9)
+        scores = generator.integers(0, 6, 12) / 10
+        found = of_one_ranking(truth.tolist(), scores.tolist())
+        assert found["AUROC"] == pytest.approx(roc_auc_score(truth, scores))
+        assert found["AUPRC"] == pytest.approx(average_precision_score(truth, scores))
+
+
+def test_an_unusable_upload_is_infinitely_suspicious_and_a_client_without_score_does_not_count() -> None:
+    truth = [True, False, False, True]
+    assert of_one_ranking(truth, [math.inf, 1e300, 3.0, math.nan])["AUROC"] == 1.0
+    assert of_one_ranking(truth, [1.0, math.inf, 3.0, math.nan])["AUROC"] == 0.0
+    assert of_one_ranking(truth, [math.nan, 2.0, 3.0, math.nan]) == {"AUROC": None, "AUPRC": None}
+
+
+def test_a_new_metric_is_one_decorated_function(monkeypatch) -> None:
+    monkeypatch.setattr(metrics, "OF_DECISIONS", dict(metrics.OF_DECISIONS))
+
+    @of_decisions("accused", "fraction", better="lower")
+    def share_accused(truth, accused):
+        """Share of all clients that are accused."""
+        return sum(accused) / len(accused)
+
+    assert of_one_decision([True, False, False, False], [True, True, False, False])["accused"] == 0.5
+    assert metrics.OF_DECISIONS["accused"].heading == "accused (fraction)"
+    assert metrics.OF_DECISIONS["accused"].explanation == "Share of all clients that are accused."
+
+
+def test_every_metric_says_what_it_is_and_nothing_is_in_per_cent() -> None:
+    for table in (metrics.OF_RUNS, metrics.OF_DECISIONS, metrics.OF_SCORES, metrics.OF_DETECTORS):
+        for metric in table.values():
+            assert metric.explanation.endswith(".")
+            assert metric.unit in {"fraction", "-1 to 1", "s", "MiB"}
+
+
+def test_seconds_are_averaged_over_rounds() -> None:
+    assert seconds_per_round([judgment(seconds={"total": 1.0}), judgment(seconds={"total": 3.0})]) == 2
+    assert seconds_per_round([judgment(seconds={})]) is None
+    assert seconds_per_round([]) is None
+
+
+def test_the_worst_class_is_of_the_last_test_and_skips_classes_without_images() -> None:
+    run = RunResult(
+        "x", {}, {}, {}, {}, {}, [], 0, tests=[RoundTest(1, 0.5, [0.1, 0.9]), RoundTest(2, 0.6, [0.4, None])]
+    )
+    assert worst_class_accuracy(run) == 0.4
+    assert worst_class_accuracy(RunResult("x", {}, {}, {}, {}, {}, [], 0)) is None

@@ -1,0 +1,103 @@
+"""The answer on the first screen, on benchmarks whose answer is known."""
+
+import numpy as np
+import pytest
+
+import made_up
+from benchmark.observations import Observations
+from benchmark.recommendation import answer
+from benchmark.results import load
+
+ATTACKS = [{"type": "none"}, {"type": "mpaf"}, {"type": "fang"}]
+DEFENSES = [{"type": "none"}, {"type": "flame"}, {"type": "krum"}, {"type": "median"}]
+LEVELS = {
+    "none": {"none": 0.80, "mpaf": 0.10, "fang": 0.79},
+    "flame": {"none": 0.80, "mpaf": 0.70, "fang": 0.60},
+    "krum": {"none": 0.60, "mpaf": 0.60, "fang": 0.60},
+    "median": {"none": 0.79, "mpaf": 0.30, "fang": 0.75},
+}
+
+
+def accuracy(attack, defense, round, seed):
+    """The seed moves all of them alike; krum and flame trade places in their worst case."""
+    swing = {"flame": [0.02, -0.02, 0.02, -0.01], "krum": [-0.02, 0.02, -0.01, 0.01]}.get(defense, [0.0, 0.0, 0.002, 0])
+    return LEVELS[defense][attack] + 0.01 * seed + swing[seed]
+
+
+@pytest.fixture
+def ask(tmp_path):
+    def ask(**changes):
+        made_up.write(
+            tmp_path,
+            **{"attacks": ATTACKS, "defenses": DEFENSES, "seeds": [0, 1, 2, 3], "accuracy": accuracy, **changes},
+        )
+        results = load(tmp_path)
+        return answer(results, Observations(results), "")
+
+    return ask
+
+
+def test_the_best_worst_case_and_what_is_not_told_apart_from_it(ask) -> None:
+    found = ask()
+    assert [candidate.defense for candidate in found.candidates] == ["flame", "krum", "median", "undefended"]
+    assert [candidate.among_best for candidate in found.candidates] == [True, True, False, False]
+    assert found.candidates[0].worst_attack == "fang"
+    assert {candidate.worst_attack for candidate in found.candidates[2:]} == {"mpaf"}
+    expected = np.mean([accuracy("fang", "flame", 6, seed) for seed in range(4)])
+    assert found.candidates[0].worst.mean == pytest.approx(expected)
+    assert len(found.candidates[0].worst.runs) == 2 * 4
+    assert not found.thin
+    assert found.doubts == []
+
+
+def test_the_price_is_paid_without_attack(ask) -> None:
+    found = {candidate.defense: candidate for candidate in ask().candidates}
+    assert found["krum"].price.mean == pytest.approx(0.2 + 0.0005)
+    assert found["undefended"].price is None
+    assert found["undefended"].seconds is None
+    assert found["krum"].seconds.mean == pytest.approx(0.5, abs=0.05)
+    assert found["krum"].false_alarms is not None
+
+
+def test_against_each_attack(ask) -> None:
+    mpaf, fang = ask().against
+    assert (mpaf.attack, mpaf.best, mpaf.equals, mpaf.harmful) == ("mpaf", "flame", [], True)
+    assert mpaf.harm.mean == pytest.approx(0.7)
+    assert (fang.best, fang.equals) == ("undefended", [])
+
+
+@pytest.mark.parametrize("seeds", [[0], [0, 1]])
+def test_few_seeds_are_too_thin(ask, seeds) -> None:
+    found = ask(seeds=seeds)
+    assert found.thin
+    assert found.doubts[0].startswith("Fewer than 3 seeds, too few to see how far results scatter: flame, krum")
+    assert all(candidate.among_best for candidate in found.candidates) == (len(seeds) == 1)
+
+
+def test_a_defense_that_misses_an_attack_is_not_compared(ask) -> None:
+    positions = [seed * 12 + 2 * 4 + 1 for seed in range(4)]  # flame under fang
+    found = ask(failed=positions)
+    assert [candidate.defense for candidate in found.candidates] == ["krum", "median", "undefended"]
+    assert "Not compared, for want of runs against every attack: flame." in found.doubts
+    assert "4 of 48 runs failed or are missing." in found.doubts
+
+
+def test_without_attacks_or_without_any_run_there_is_nothing_to_recommend(ask) -> None:
+    found = ask(attacks=ATTACKS[:1])
+    assert (found.candidates, found.against, found.thin) == ([], [], True)
+    assert found.doubts == ["No attack was run, so that nothing is known about protection."]
+
+
+def test_no_run_at_all(ask) -> None:
+    found = ask(missing=range(48))
+    assert found.candidates == []
+    assert found.doubts[0] == "No defense has finished against every attack with the same seed."
+
+
+def test_an_attack_without_harm_is_named(ask) -> None:
+    def harmless(attack, defense, round, seed):
+        return 0.8 + 0.01 * ((seed * 7 + len(attack)) % 3)
+
+    found = ask(accuracy=harmless)
+    assert "Not shown to do harm even without a defense: mpaf, fang." in found.doubts
+    assert all(candidate.among_best for candidate in found.candidates)
