@@ -12,6 +12,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
 
+import fedml_gradcam_ae
 from benchmark.config import Run
 
 ROOT = Path(__file__).parents[1]
@@ -107,6 +108,7 @@ class Workers:
 
 def work(out: Path, tasks: IO[str], answers: IO[str]) -> None:
     """What a worker process does until there is nothing more to read."""
+    fedml_gradcam_ae.register()  # first, since importing FedML prints warnings otherwise
     from benchmark.runs import simulate
 
     def answer(event: Any) -> None:

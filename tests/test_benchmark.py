@@ -1,6 +1,8 @@
 """The benchmark harness: configuration, data, metrics, and one tiny benchmark from start to report."""
 
 import json
+import threading
+import time
 
 import pytest
 import torch
@@ -112,10 +114,10 @@ def test_the_small_cnn_has_maps_of_8_x_8() -> None:
 
 def test_a_benchmark_from_configuration_to_report_and_again(write, tmp_path, capsys) -> None:
     out = tmp_path / "out"
-    arguments = ["run", str(write(TINY)), "--out", str(out)]
+    arguments = ["run", str(write(TINY)), "--out", str(out), "--jobs", "1"]
     assert command.main(arguments) == 0
     first = capsys.readouterr().out
-    rows = [row.split() for row in first.splitlines() if row.startswith(("none", "uniform_noise"))]
+    rows = [row.split() for row in (out / "table.txt").read_text().splitlines()[2:6]]
     assert [row[:2] for row in rows] == [
         ["none", "undefended"],
         ["none", "gradcam_ae"],
@@ -127,8 +129,12 @@ def test_a_benchmark_from_configuration_to_report_and_again(write, tmp_path, cap
     folders = sorted(path.parent for path in out.glob("*/result.json"))
     assert len(folders) == 4
     for folder in folders:
-        result = json.loads((folder / "result.json").read_text())
-        assert len(result["accuracy"]) == 3
+        tests = lines_of(folder / "tests.jsonl")
+        assert [line["round"] for line in tests] == [1, 2, 3]
+        assert all(len(line["class_accuracy"]) == 10 for line in tests)
+        measured = [line["Test/Acc"] for line in lines_of(folder / "metrics.jsonl") if "Test/Acc" in line]
+        assert [line["accuracy"] for line in tests] == pytest.approx(measured)  # as FedML counts
+        assert json.loads((folder / "result.json").read_text())["peak_memory_bytes"] > 1e8
     (defended,) = [folder for folder in folders if folder.name.startswith("uniform_noise--gradcam_ae")]
     lines = [json.loads(text) for text in (defended / "rounds.jsonl").read_text().splitlines()]
     assert sum(client["malicious"] for client in lines[0]["clients"]) == 1
@@ -145,27 +151,126 @@ def test_a_benchmark_from_configuration_to_report_and_again(write, tmp_path, cap
     assert stamps == {folder: (folder / "result.json").stat().st_mtime_ns for folder in folders}
 
 
-def test_the_same_configuration_gives_the_same_numbers(write, tmp_path) -> None:
-    numbers = []
-    for name in ("a", "b"):
-        command.main(["run", str(write(TINY)), "--out", str(tmp_path / name)])
-        results = [json.loads(path.read_text()) for path in sorted((tmp_path / name).glob("*/result.json"))]
-        for result in results:
-            for round in result["rounds"]:
-                del round["seconds"]
-        numbers.append(results)
-    assert numbers[0] == numbers[1]
+def lines_of(path):
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def numbers(out):
+    """Everything that was measured, but for time and memory, by folder."""
+    found = {}
+    for result in sorted(out.glob("*/result.json")):
+        rounds = result.parent / "rounds.jsonl"
+        lines = lines_of(rounds) if rounds.exists() else []
+        for line in lines:
+            del line["run"], line["seconds"]
+            for watched in line["watched"].values():
+                del watched["seconds"]
+        found[result.parent.name] = (lines, lines_of(result.parent / "tests.jsonl"))
+    return found
+
+
+def run(config, out, *more):
+    return command.main(["run", str(config), "--out", str(out), *more])
+
+
+WATCHED = {**TINY, "watch": ["krum", {"type": "gradcam_ae", "probe_size": 32, "map_size": 8, "alpha": [1.0, 2.0]}]}
+
+
+@pytest.mark.long
+def test_the_same_configuration_gives_the_same_numbers_alone_and_side_by_side(write, tmp_path) -> None:
+    for name, jobs in (("a", "1"), ("b", "1"), ("c", "2")):
+        assert run(write(WATCHED), tmp_path / name, "--jobs", jobs) == 0
+    assert numbers(tmp_path / "a") == numbers(tmp_path / "b") == numbers(tmp_path / "c")
+    assert len(numbers(tmp_path / "a")) == 4
+
+
+def test_watched_detectors_judge_every_run_also_one_without_attack_and_defense(write, tmp_path) -> None:
+    config = {**WATCHED, "attacks": ["none"], "defenses": ["none"], "federation": {**TINY["federation"], "rounds": 1}}
+    assert run(write(config), tmp_path / "out", "--jobs", "1") == 0
+    ((lines, _),) = numbers(tmp_path / "out").values()
+    assert set(lines[0]["watched"]) == {"krum", "gradcam_ae (alpha 1.0)", "gradcam_ae (alpha 2.0)"}
+    assert all(len(watched["scores"]) == 4 for watched in lines[0]["watched"].values())
+
+
+def test_whatever_holds_a_list_multiplies(write) -> None:
+    config = {
+        **TINY,
+        "data": {"name": "digits", "partition": "dirichlet", "beta": [0.1, 0.5]},
+        "federation": {**TINY["federation"], "local_epochs": [1, 2]},
+        "attacks": [{"type": "mpaf", "scale": [1.0, 10.0]}, {"type": "uniform_noise", "attackers": [0, 2]}],
+    }
+    runs = read_config(write(config)).runs()
+    assert len(runs) == 2 * 2 * (1 + 2 + 1) * 2
+    assert len({run.folder for run in runs}) == len(runs)
+    assert {run.attack.get("scale") for run in runs if run.attack["type"] == "mpaf"} == {1.0, 10.0}
+    (noise,) = {str(run.attack["attackers"]) for run in runs if run.attack["type"] == "uniform_noise"}
+    assert noise == "[0, 2]"  # client ids
+
+
+def test_a_run_that_fails_is_reported_and_the_others_finish(write, tmp_path, capsys) -> None:
+    config = {**TINY, "attacks": ["none"], "defenses": ["none", "3sigma_geo"]}
+    assert run(write(config), tmp_path / "out", "--jobs", "1") == 1
+    assert "FAILED, AttributeError" in capsys.readouterr().out
+    (failed,) = (tmp_path / "out").glob("*/error.txt")
+    assert "Traceback" in failed.read_text()
+    assert not (failed.parent / "result.json").exists()
+    assert len(numbers(tmp_path / "out")) == 1
+    assert "AttributeError" in (tmp_path / "out" / "report.html").read_text()
+
+
+@pytest.mark.long
+def test_a_worker_that_is_killed_costs_one_run(write, tmp_path, capsys, monkeypatch) -> None:
+    """The kernel kills for want of memory; here the test does, when the worker has begun its first run."""
+    from benchmark import workers
+
+    start = workers.Workers._start
+    started = []
+
+    def killed(self):
+        process = start(self)
+        started.append(process)
+        if len(started) == 1:
+            threading.Thread(target=kill, args=(process,), daemon=True).start()
+        return process
+
+    def kill(process):
+        while not list((tmp_path / "out").glob("*/run.log")):
+            time.sleep(0.01)
+        process.kill()
+
+    monkeypatch.setattr(workers.Workers, "_start", killed)
+    assert run(write(TINY), tmp_path / "out", "--jobs", "2") == 1
+    assert "its process ended with -9" in capsys.readouterr().out
+    assert len(numbers(tmp_path / "out")) == 3
+    assert run(write(TINY), tmp_path / "out", "--jobs", "1") == 0
+    assert len(numbers(tmp_path / "out")) == 4
 
 
 def test_an_interrupted_run_counts_as_not_run(write, tmp_path) -> None:
     out = tmp_path / "out"
-    command.main(["run", str(write(TINY)), "--out", str(out)])
-    (victim, *_rest) = sorted(out.glob("*/result.json"))
-    whole = json.loads(victim.read_text())
-    victim.unlink()
-    command.main(["run", str(write(TINY)), "--out", str(out)])
-    assert json.loads(victim.read_text())["accuracy"] == whole["accuracy"]
-    assert len((victim.parent / "rounds.jsonl").read_text().splitlines() if whole["rounds"] else []) in (0, 3)
+    run(write(TINY), out, "--jobs", "1")
+    whole = numbers(out)
+    victim = next(iter(whole))
+    (out / victim / "result.json").unlink()
+    run(write(TINY), out, "--jobs", "1")
+    assert numbers(out) == whole
+
+
+def test_list_names_what_a_configuration_may_name(capsys) -> None:
+    assert command.main(["list"]) == 0
+    text = capsys.readouterr().out
+    for name in ("digits", "resnet18", "gradcam_ae", "constrained_perturbation", "fedml:krum"):
+        assert name in text
+
+
+def test_tables_that_were_changed_are_found_out(write, tmp_path, capsys) -> None:
+    out = tmp_path / "out"
+    run(write({**TINY, "defenses": ["none"]}), out, "--jobs", "1")
+    assert command.main(["check", str(out)]) == 0
+    table = out / "results" / "accuracy.csv"
+    table.write_text(table.read_text().replace("0.", "0.9", 1))
+    assert command.main(["check", str(out)]) == 1
+    assert "accuracy" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
