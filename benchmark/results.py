@@ -93,8 +93,14 @@ def load(out: Path) -> Results:
             f"{out} holds no matrix.json: it must be a folder that `python -m benchmark run CONFIG --out {out}` wrote."
         )
     matrix = _object(out / "matrix.json")
-    runs = [_load_run(out / entry["folder"], entry) for entry in matrix["runs"]]
-    return Results(name=matrix["name"], rounds=matrix["rounds"], vote_every=matrix["vote_every"], runs=runs)
+    try:
+        runs = [_load_run(out / entry["folder"], entry) for entry in matrix["runs"]]
+        return Results(name=matrix["name"], rounds=matrix["rounds"], vote_every=matrix["vote_every"], runs=runs)
+    except KeyError as error:
+        raise SettingsError(
+            f"A file in {out} lacks the key {error}, so that another version must have written it: run the benchmark "
+            "again, into a new folder."
+        ) from error
 
 
 def _load_run(folder: Path, entry: Mapping[str, Any]) -> RunResult:

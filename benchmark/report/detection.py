@@ -8,7 +8,7 @@ from benchmark import metrics
 from benchmark.metrics import Metric
 from benchmark.observations import Key
 from benchmark.report.markup import Html, details, grouped, heading, join, name, section, tag
-from benchmark.report.numbers import cell, number
+from benchmark.report.numbers import cell, number, seconds
 from benchmark.report.view import View
 from benchmark.titles import UNDEFENDED
 
@@ -25,7 +25,8 @@ def detection(view: View) -> Html | None:
             "p",
             "At the votes, means over seeds with 95 % intervals. A detector that watches judges the same uploads as "
             "the others and does not act. \N{DAGGER} Follows a single client: whom it accuses is counted, not whom it "
-            "leaves out. \N{EN DASH} is not defined, for instance precision where nobody is accused.",
+            "leaves out; a recall of 1 says nothing where that is everybody else, as Krum has it. "
+            "\N{EN DASH} is not defined, for instance precision where nobody is accused.",
         ),
         *parts,
     )
@@ -85,6 +86,8 @@ def _name(view: View, key: Key) -> Html:
 
 def _cell(view: View, key: Key, metric: Metric) -> Html:
     estimate = view.observations.estimate(_with(key, metric.name))
+    if metric.unit == "s":
+        return tag("td", seconds(estimate))
     if metric.unit != "fraction":
         return tag("td", number(estimate, digits=2))
     low, high = (0.0, 1.0) if metric.better == "higher" else (1.0, 0.0)

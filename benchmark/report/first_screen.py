@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from benchmark.recommendation import Answer, Candidate, answer
 from benchmark.report.markup import Html, heading, join, name, section, table, tag
-from benchmark.report.numbers import cell, number
+from benchmark.report.names import defect
+from benchmark.report.numbers import cell, number, seconds
 from benchmark.report.view import View
 from benchmark.titles import UNDEFENDED
 
@@ -12,15 +13,15 @@ from benchmark.titles import UNDEFENDED
 def first_screen(view: View) -> Html:
     """An answer for each setting."""
     answers = [answer(view.results, view.observations, setting) for setting in view.observations.titles.settings]
-    return section("answer", "Which defense, against what, at what price?", *(_one(found) for found in answers))
+    return section("answer", "Which defense, against what, at what price?", *(_one(view, found) for found in answers))
 
 
-def _one(found: Answer) -> Html:
+def _one(view: View, found: Answer) -> Html:
     return join(
         tag("h3", found.setting) if found.setting else None,
         tag("p", *_verdict(found), class_="verdict"),
         tag("ul", *(tag("li", doubt) for doubt in found.doubts), class_="doubts") if found.doubts else None,
-        tag("div", _against(found), _price(found), class_="pair") if found.candidates else _against(found),
+        tag("div", _against(found), _price(view, found), class_="pair") if found.candidates else _against(found),
     )
 
 
@@ -69,7 +70,8 @@ def _equals(best: Candidate, group: list[Candidate], names: str) -> list[str | H
     quickest = min(timed, key=lambda candidate: candidate.seconds.mean if candidate.seconds else 0.0, default=None)
     words: list[str | Html] = [f"Not told apart from it: {names}."]
     if quickest is not None and quickest is not best:
-        words += [f" The quickest of them is {quickest.defense}."]
+        words += [f" The quickest of them is {quickest.defense} (", seconds(quickest.seconds, interval=False)]
+        words += [" s per round, accuracy lost without attack ", number(quickest.price, signed=True), ")."]
     return words
 
 
@@ -87,7 +89,7 @@ def _against(found: Answer) -> Html:
     return table("Against what: the best against each attack, and what is not told apart from it", head, rows)
 
 
-def _price(found: Answer) -> Html:
+def _price(view: View, found: Answer) -> Html:
     head = [
         heading(text)
         for text in (
@@ -100,11 +102,16 @@ def _price(found: Answer) -> Html:
     ]
     rows = [
         [
-            heading(candidate.defense, " \N{BLACK STAR}" if candidate.among_best else None, scope="row"),
+            heading(
+                candidate.defense,
+                " \N{BLACK STAR}" if candidate.among_best else None,
+                defect(view, candidate.defense),
+                scope="row",
+            ),
             tag("td", number(candidate.worst), tag("small", name(candidate.worst_attack))),
             tag("td", number(candidate.price, signed=True)),
             tag("td", number(candidate.false_alarms)),
-            tag("td", number(candidate.seconds, digits=2, interval=False)),
+            tag("td", seconds(candidate.seconds, interval=False)),
         ]
         for candidate in found.candidates
     ]

@@ -38,7 +38,7 @@ def _one(view: View, run: RunResult) -> Html:
     what = f"{titles.attack(run)}, {titles.defense(run)}, seed {run.seed}"
     last = {path.name.split("-", 2)[-1]: path for path in run.pictures}  # sorted by round: the last one stays
     images = []
-    for name, path in last.items():
+    for name, path in sorted(last.items(), reverse=True):  # the heat maps first
         kind = "Reconstruction errors" if name.startswith("errors") else "Heat maps"
         data = base64.b64encode(path.read_bytes()).decode()
         images.append(tag("img", src=f"data:image/png;base64,{data}", alt=f"{kind} of every client: {what}"))

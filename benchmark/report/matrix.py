@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from benchmark.defects import known_defect
-from benchmark.report.markup import Html, heading, join, name, section, table, tag
+from benchmark.report.markup import Html, heading, join, section, table, tag
+from benchmark.report.names import titled
 from benchmark.report.numbers import cell
 from benchmark.report.view import View
 from benchmark.statistics import Estimate, difference, estimate
@@ -22,7 +22,8 @@ def matrix(view: View) -> Html:
             f"Means over seeds after round {view.results.rounds} with 95 % bootstrap intervals in brackets (none with "
             "a single seed). Blue is good, orange is bad. Recall and false-positive rate are of the votes, every "
             f"{view.results.vote_every} rounds, and count whom the aggregation leaves out; \N{DAGGER} follows a single "
-            "client, so whom it accuses is counted instead.",
+            "client, so whom it accuses is counted instead. Where that is everybody else, as Krum has it, a recall of "
+            "1 says nothing: see its false-positive rate.",
         ),
         *(_setting(view, setting) for setting in view.observations.titles.settings),
     )
@@ -85,14 +86,3 @@ def _table(
         for defense in defenses
     ]
     return table(caption, head, rows, class_="matrix")
-
-
-def titled(view: View, defense: str) -> Html:
-    """The name of a defense, with what is known to be wrong with it."""
-    defect = known_defect(view.observations.titles.defense_type(defense))
-    follows_one = defense != UNDEFENDED and view.observations.accuses("acting", defense)
-    return join(
-        name(defense),
-        " \N{DAGGER}" if follows_one else None,
-        tag("small", "as shipped: ", defect, class_="defect") if defect else None,
-    )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from benchmark.report.markup import Html, tag
 from benchmark.statistics import Estimate
 
@@ -20,6 +22,16 @@ def number(found: Estimate | None, digits: int = 3, signed: bool = False, interv
         else None
     )
     return tag("span", _plain(found.mean, digits, sign), between, class_="n", title=source(found))
+
+
+def seconds(found: Estimate | None, interval: bool = True) -> Html:
+    """A time (s) with two digits that matter: rules differ by orders of magnitude."""
+    return number(found, 0 if found is None else decimals(found.mean), interval=interval)
+
+
+def decimals(value: float) -> int:
+    """After the point, for two digits that matter."""
+    return min(6, max(0, 1 - math.floor(math.log10(value)))) if value > 0 else 1
 
 
 def source(found: Estimate) -> str:

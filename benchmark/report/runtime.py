@@ -6,8 +6,8 @@ from benchmark.observations import Key
 from benchmark.recommendation import answer
 from benchmark.report.figures import legend_below, panel, publish, style
 from benchmark.report.markup import Html, grouped, heading, join, section, table, tag
-from benchmark.report.matrix import titled
-from benchmark.report.numbers import number
+from benchmark.report.names import titled
+from benchmark.report.numbers import decimals, number, seconds
 from benchmark.report.view import View
 from benchmark.statistics import estimate
 
@@ -40,14 +40,14 @@ def _scatter(view: View, setting: str) -> Html | None:
     if not timed:
         return None
     figure, axes = panel(height=3.8)
-    for candidate, seconds in timed:
+    for candidate, time in timed:
         look = style(view.observations.titles.defenses.index(candidate.defense))
         worst = candidate.worst
         reach = (
             None if worst.low is None or worst.high is None else ([worst.mean - worst.low], [worst.high - worst.mean])
         )
         axes.errorbar(
-            [max(seconds.mean, 1e-4)],
+            [max(time.mean, 1e-6)],
             [worst.mean],
             yerr=reach,
             fmt=look["marker"],
@@ -86,7 +86,7 @@ def _costs(view: View, setting: str) -> Html | None:
                     heading(attack, scope="row"),
                     tag(
                         "td",
-                        number(estimate(found.of_defense(setting, attack, defense, "seconds per round")), digits=2),
+                        seconds(estimate(found.of_defense(setting, attack, defense, "seconds per round"))),
                     ),
                     tag("td", number(estimate(found.of_run(setting, attack, defense, "whole run")), digits=0)),
                     tag("td", number(estimate(found.of_run(setting, attack, defense, "peak memory")), digits=0)),
@@ -121,7 +121,7 @@ def _watchers(view: View, setting: str) -> Html | None:
             values = [one.value for one in measured.values()]
             title = f"{len(values)} runs: {', '.join(run for one in measured.values() for run in one.runs)}"
             means = (sum(values) / len(values), max(values))
-            cells = [tag("td", tag("span", f"{value:.2f}", class_="n", title=title)) for value in means]
+            cells = [tag("td", tag("span", f"{value:.{decimals(value)}f}", class_="n", title=title)) for value in means]
             rows.append([heading(name, scope="row"), *cells])
     head = [heading(title) for title in ("detector", "mean (s per round)", "slowest run (s per round)")]
     return table("What watching costs, over all runs", head, rows) if rows else None

@@ -73,7 +73,13 @@ def test_a_rule_that_does_not_tell_clients_apart_names_nobody() -> None:
 def test_what_cannot_be_read_is_said(out) -> None:
     with pytest.raises(SettingsError, match=r"holds no matrix\.json: it must be a folder that"):
         load(out / "nowhere")
-    lines = next(out.glob("uniform_noise--none*")) / "rounds.jsonl"
+    tests = next(out.glob("uniform_noise--none*")) / "tests.jsonl"
+    whole = tests.read_text()
+    tests.write_text('{"round": 1}\n')
+    with pytest.raises(SettingsError, match="lacks the key 'accuracy', so that another version"):
+        load(out)
+    tests.write_text(whole)
+    lines = tests.with_name("rounds.jsonl")
     lines.write_text(lines.read_text()[:-20])
     with pytest.raises(SettingsError, match=r"rounds\.jsonl, line 6 is not JSON"):
         load(out)
