@@ -154,6 +154,7 @@ def test_the_picture_has_a_dot_for_each_class_of_a_client_and_its_sum(make_run) 
     }
     assert drawn.keys() == {(0, 0), (0, 2), (1, 1)}
     assert drawn[0, 2] / drawn[1, 1] == pytest.approx(40 / 12)
+    assert drawn[0, 2] == pytest.approx(150)  # the largest dot has the same area in every picture
     assert [bar.get_width() for bar in bars.patches] == [43, 12]
     assert [label.get_text() for label in dots.get_xticklabels()] == ["stop", "yield", "go"]
     assert figure.get_suptitle() == "digits: 55 training images, dirichlet, beta 0.5, seed 4"
