@@ -21,7 +21,6 @@ HARMFUL = {
     "MPAF without scaling": {"type": "mpaf", "scale": 1.0},
     "flipped labels": {"type": "label_flip"},
     "IPM": {"type": "ipm", "epsilon": 2.0},
-    "Fang": {"type": "fang", "rule": "trimmed_mean"},
 }
 
 

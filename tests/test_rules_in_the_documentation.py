@@ -22,9 +22,10 @@ TRAINING = {
 
 
 def table(page):
-    """Cells by name."""
+    """Cells by name, of the table that has a row for every rule."""
     rows = re.findall(r"^\| `(?!\w+_type`)(\w+)` \| (.*) \|$", (DOCS / page).read_text(), re.MULTILINE)
-    return {name: [cell.strip() for cell in cells.split(" | ")] for name, cells in rows}
+    found = {name: [cell.strip() for cell in cells.split(" | ")] for name, cells in rows}
+    return {name: cells for name, cells in found.items() if len(cells) >= 4}  # not the table of what attacks do
 
 
 DEFENSES, ATTACKS = table("defenses.md"), table("attacks.md")

@@ -15,7 +15,10 @@ from fedml_gradcam_ae.settings import AssumesMalicious
 
 @register_defense("krum")
 class Krum:
-    """Follow the one upload with the smallest sum of squared distances to its K - f - 2 nearest others."""
+    """Follow the one upload with the smallest sum of squared distances to its K - f - 2 nearest others.
+
+    Every other upload is left out of the aggregate, but only the f with the largest sums are flagged.
+    """
 
     class Settings(AssumesMalicious):
         """f alone."""
@@ -34,9 +37,10 @@ class Krum:
         malicious = min(self.settings.assumed(clients, len(round.rejected)), tolerated(clients))
         scores = krum_scores(round.updates.squared_distances, malicious)
         best = int(scores.argmin())
+        worst = set(scores.sort(descending=True, stable=True).indices[:malicious].tolist()) - {best}
         out = [position != best for position in range(clients)]
         return Verdict(
-            flagged=out,
+            flagged=[position in worst for position in range(clients)],
             excluded=out,
             weights=[0.0 if excluded else 1.0 for excluded in out],
             scores=scores.tolist(),
