@@ -24,8 +24,8 @@ TRAINING = {
 def table(page):
     """Cells by name, of the table that has a row for every rule."""
     rows = re.findall(r"^\| `(?!\w+_type`)(\w+)` \| (.*) \|$", (DOCS / page).read_text(), re.MULTILINE)
-    found = {name: [cell.strip() for cell in cells.split(" | ")] for name, cells in rows}
-    return {name: cells for name, cells in found.items() if len(cells) >= 4}  # not the table of what attacks do
+    split = [(name, [cell.strip() for cell in cells.split(" | ")]) for name, cells in rows]
+    return {name: cells for name, cells in split if len(cells) >= 4}  # not the table of what attacks do
 
 
 DEFENSES, ATTACKS = table("defenses.md"), table("attacks.md")
