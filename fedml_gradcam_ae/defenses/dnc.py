@@ -2,6 +2,7 @@
 
 Source: Shejwalkar and Houmansadr, "Manipulating the Byzantine: Optimizing Model Poisoning Attacks and Defenses for
 Federated Learning", NDSS 2021, algorithm 2.
+The paper has no score over the repetitions; here it is the largest share of the variance that a client ever had.
 """
 
 from __future__ import annotations

@@ -2,7 +2,8 @@
 
 Source: Pillutla et al., "Robust Aggregation for Federated Learning", arXiv 1912.13445, algorithm 2, the smoothed
 Weiszfeld iteration. Every iterate is a weighted mean of the updates, so distances to it follow from the Gram matrix and
-the iteration never touches the parameters.
+the iteration never touches the parameters. ByzFL makes the same steps, 3 of them with nu = 0.1 unless told otherwise;
+FedML's `rfa` works tensor by tensor and, with equal sample counts, answers with the first client's model.
 """
 
 from __future__ import annotations

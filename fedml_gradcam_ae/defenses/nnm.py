@@ -2,6 +2,7 @@
 
 Source: Allouah et al., "Fixing by Mixing: A Recipe for Optimal Byzantine ML under Heterogeneity", AISTATS 2023,
 algorithm 1.
+ByzFL's is the same, with ties in no particular order.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """Trimmed mean: per coordinate, the mean without the b smallest and the b largest values.
 
 Source: Yin et al., "Byzantine-Robust Distributed Learning: Towards Optimal Statistical Rates", ICML 2018, definition 2.
+ByzFL's and scipy's are the same; FedML's type of this name drops whole clients by their sample count instead.
 """
 
 from __future__ import annotations

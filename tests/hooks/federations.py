@@ -70,6 +70,20 @@ FEDERATIONS: dict[str, dict[str, Any]] = {
     },
     "flipping none": {"comm_round": 2, "ratio_of_poisoned_client": 0.0, **FLIP},
     "flipping some": {"comm_round": 2, "ratio_of_poisoned_client": 0.5, **FLIP},
+    "flipped labels": {
+        "comm_round": 2,
+        "enable_attack": True,
+        "attack_type": "label_flip",
+        "attack_params": {"attackers": 2, "redraw": "every_round"},
+    },
+    "multi_krum": {
+        "comm_round": 2,
+        "enable_defense": True,
+        "defense_type": "multi_krum",
+        "defense_params": {"malicious": 0, "kept": 3},
+        **NOISE,
+    },
+    "median": {"comm_round": 2, "enable_defense": True, "defense_type": "median", **NOISE},
     "witness": {"comm_round": 2, "enable_defense": True, "defense_type": "witness", **NOISE},
 }
 

@@ -173,6 +173,7 @@ def test_attacks_change_the_model(over_mpi) -> None:
     assert same(over_mpi("flipping none")["model"], plain) is False  # sums in another order
     assert distance(over_mpi("flipping none")["model"], plain) < 1e-6
     assert distance(over_mpi("flipping some")["model"], plain) > 1e-3
+    assert distance(over_mpi("flipped labels")["model"], plain) > 1e-3
 
 
 def test_the_excepthook_is_given_back(over_mpi) -> None:
