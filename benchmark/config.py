@@ -157,7 +157,9 @@ def read_config(path: Path) -> Config:
     """
     content = read_mapping(path, example="federation")
     for name, model in SECTIONS.items():
-        if content.get(name) is not None:
+        if content.get(name, {}) is None:
+            del content[name]  # `warm_start:` with nothing behind it
+        elif name in content:
             where, owner = f"{path}: {name}", "a benchmark configuration"
             content[name] = [read_settings(model, variant, where, owner) for variant in variants(content[name])]
     try:

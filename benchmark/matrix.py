@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import torch
 from tqdm import tqdm
 
 import fedml_gradcam_ae
@@ -14,6 +15,7 @@ from benchmark import data
 from benchmark import pictures as own_pictures
 from benchmark.config import Config, Run
 from benchmark.runs import create, describe, fedml_args, simulate, watchers, write_json
+from benchmark.warm_start import warm_start
 from benchmark.workers import Workers
 from fedml_gradcam_ae import pictures
 from fedml_gradcam_ae.hooks import configuration
@@ -95,13 +97,14 @@ def _summarize(run: Run, error: str | None, write: Callable[[str], None]) -> Non
 
 def _prepare(runs: list[Run], out: Path) -> None:
     """What can go wrong with data and models goes wrong here, before the first run; a picture of each partition."""
-    out.mkdir(parents=True, exist_ok=True)
     seen: dict[str, Run] = {}
     for run in runs:
         seen.setdefault(f"{run.data.model_dump()} {run.federation.clients} {run.warm_start} {run.seed}", run)
     for number, run in enumerate(seen.values()):
-        create(run)
+        network = create(run)
         data.record(run.data, out)
+        torch.set_num_threads(run.threads)
+        warm_start(run, network, out, print)  # here and once, for all the runs that start from it
         figure = own_pictures.partition(run, data.class_counts(run), data.read(run.data).classes)
         only = len({str(other.data) for other in seen.values()}) == 1
         name = f"partition-seed{run.seed}" if only else f"partition-{number}-seed{run.seed}"

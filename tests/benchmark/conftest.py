@@ -34,7 +34,9 @@ def make_run():
             warm_start=None if warm_start is None else WarmStart(**warm_start),
             attack={"type": "none"},
             defense={"type": "none"},
+            watch=[],
             vote_every=3,
+            threads=1,
             seed=seed,
         )
 
