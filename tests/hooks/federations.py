@@ -89,9 +89,9 @@ FEDERATIONS: dict[str, dict[str, Any]] = {
 
 
 def settings(name: str, folder: str) -> dict[str, Any]:
-    """What a user would write for one of them; a defense of ours keeps its record in the folder."""
+    """What a user would write for one of them; gradcam_ae keeps its record in the folder."""
     own = {**PLAIN, **FEDERATIONS[name]}
-    if "defense_params" in own:
+    if own.get("defense_type") == "gradcam_ae":
         own["defense_params"] = {**own["defense_params"], "record_dir": folder}
     return own
 
