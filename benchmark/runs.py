@@ -29,6 +29,7 @@ from benchmark.warm_start import warm_start
 from fedml_gradcam_ae import pictures, registry
 from fedml_gradcam_ae.events import Event, RoundReport, Tested, listening
 from fedml_gradcam_ae.hooks import configuration
+from fedml_gradcam_ae.images import preserved_random_state
 from fedml_gradcam_ae.recorder import FolderRecorder
 from fedml_gradcam_ae.watching import watching
 
@@ -119,7 +120,8 @@ def test(network: nn.Module, batches: DataLoader[Any], classes: int) -> dict[str
     was_training = network.training
     network.eval()
     device = next(network.parameters()).device
-    with torch.no_grad():
+    # A DataLoader draws from torch's random state, and testing must not change how training goes on.
+    with preserved_random_state(), torch.no_grad():
         for images, labels in batches:
             correct = network(images.to(device)).argmax(dim=1).cpu() == labels
             total += torch.bincount(labels, minlength=classes)

@@ -143,3 +143,15 @@ def test_one_decorated_function_adds_a_network(make_run, monkeypatch) -> None:
     assert network(torch.rand(2, 3, 16, 16)).shape == (2, 7)
     with pytest.raises(ValueError, match=r"'linear' is taken by .*linear: choose another name"):
         models.register_model("linear")(lambda **_: linear(1, 1, 1))
+
+
+def test_testing_a_network_leaves_the_random_state_alone(make_run) -> None:
+    from benchmark import data, runs
+
+    batches = data.load(make_run())[3]
+    network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(1024, 10))
+    before = torch.get_rng_state()
+    runs.test(network, batches, 10)
+    assert torch.equal(torch.get_rng_state(), before)
+    next(iter(batches))
+    assert not torch.equal(torch.get_rng_state(), before)  # what reading batches does by itself
