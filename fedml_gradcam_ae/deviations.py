@@ -55,9 +55,3 @@ def largest_within(squares: Tensor, slopes: Tensor, square: float, bounds: Tenso
     room = (bounds - squares).clamp(min=0)
     roots = (slopes + (slopes.square() + square * room).sqrt()) / square
     return max(0.0, float(roots.min()))
-
-
-def squared_distances(gram: Tensor) -> Tensor:
-    """||u_i - u_j||^2, (clients, clients), of <R_i, R_j>."""
-    squares = gram.diagonal()
-    return (squares[:, None] + squares - 2 * gram).clamp(min=0)

@@ -65,8 +65,7 @@ class Updates:
     @cached_property
     def squared_distances(self) -> Tensor:
         """D_ij = ||u_i - u_j||^2, (clients, clients), float64, exactly 0 on the diagonal."""
-        squares = self.squared_norms
-        return (squares[:, None] + squares - 2 * self.gram).clamp(min=0).fill_diagonal_(0)
+        return squared_distances(self.gram)
 
     def blocks(self) -> Iterator[Tensor]:
         """The updates' columns in order, (clients, columns) at a time, float64."""
@@ -149,7 +148,11 @@ class Updates:
     def mixed(self, mixing: Tensor) -> Updates:
         """The updates u'_i = sum_j M_ij u_j, which cost nothing to make: the mixing is done block by block."""
         mixing = mixing.double()
-        return Updates(self.uploads, self.center, self.names, mixing if self.mixing is None else mixing @ self.mixing)
+        whole = mixing if self.mixing is None else mixing @ self.mixing
+        mixed = Updates(self.uploads, self.center, self.names, whole)
+        if "gram" in self.__dict__:  # known already: no second pass over the uploads
+            mixed.__dict__["gram"] = mixing @ self.gram @ mixing.T
+        return mixed
 
     def recentered(self, center: Mapping[str, Tensor]) -> Updates:
         """The same uploads relative to another model."""
@@ -201,6 +204,12 @@ class Updates:
             pieces = [torch.split(row, step) for row in rows]
         for *values, center in zip(*pieces, strict=True):
             yield [value.reshape(-1) for value in values], center.reshape(-1)
+
+
+def squared_distances(gram: Tensor) -> Tensor:
+    """||x_i - x_j||^2 of the inner products <x_i, x_j>, (vectors, vectors), exactly 0 on the diagonal."""
+    squares = gram.diagonal()
+    return (squares[:, None] + squares - 2 * gram).clamp(min=0).fill_diagonal_(0)
 
 
 def weighted_mean(

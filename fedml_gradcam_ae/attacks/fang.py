@@ -20,6 +20,7 @@ from fedml_gradcam_ae.federation import Round
 from fedml_gradcam_ae.images import seeded_generator
 from fedml_gradcam_ae.krum import krum_scores
 from fedml_gradcam_ae.registry import register_attack
+from fedml_gradcam_ae.updates import squared_distances
 
 _SMALLEST_STEP = 1e-5
 _BEYOND = 2.0  # b
@@ -94,7 +95,7 @@ def largest_step(gram: Tensor, slopes: Tensor, square: float, copies: int) -> fl
     benign = len(gram)
     squares = gram.diagonal()
     distances = torch.zeros(benign + copies, benign + copies, dtype=gram.dtype, device=gram.device)
-    distances[:benign, :benign] = (squares[:, None] + squares - 2 * gram).clamp(min=0).fill_diagonal_(0)
+    distances[:benign, :benign] = squared_distances(gram)
     step = 1.0
     while step >= _SMALLEST_STEP:
         to_copy = (squares + 2 * step * slopes + step**2 * square).clamp(min=0)
