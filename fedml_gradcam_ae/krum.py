@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from fedml_gradcam_ae.settings import AssumesMalicious
+
 
 def krum_scores(squared_distances: Tensor, malicious: int) -> Tensor:
     """s_i = the sum of the K - f - 2 smallest D_ij, j != i, D_ij squared Euclidean distances.
@@ -30,10 +32,18 @@ def tolerated(clients: int) -> int:
     return max(0, (clients - 3) // 2)
 
 
-def check_tolerated(malicious: int, clients: int) -> None:
-    """Raise ValueError unless K > 2f + 2."""
-    if malicious and malicious > tolerated(clients):
-        raise ValueError(
-            f"malicious: {malicious} of {clients} clients a round are too many, since Krum needs more than "
-            f"2 * malicious + 2 clients; at most {tolerated(clients)} here"
-        )
+class KrumSettings(AssumesMalicious):
+    """What every rule that ranks by Krum's score takes: f, as far as the round allows."""
+
+    def check_clients(self, clients: int) -> None:
+        """K > 2f + 2."""
+        malicious = self.assumed(clients)
+        if malicious and malicious > tolerated(clients):
+            raise ValueError(
+                f"malicious: {malicious} of {clients} clients a round are too many, since Krum needs more than "
+                f"2 * malicious + 2 clients; at most {tolerated(clients)} here"
+            )
+
+    def tolerable(self, clients: int, rejected: int) -> int:
+        """f, or in a round with few usable uploads the most that they allow."""
+        return min(self.assumed(clients, rejected), tolerated(clients))

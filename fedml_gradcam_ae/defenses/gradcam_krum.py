@@ -15,9 +15,8 @@ from torch import Tensor, nn
 
 from fedml_gradcam_ae.federation import Round, Verdict
 from fedml_gradcam_ae.heatmaps import Probe, ProbeSettings
-from fedml_gradcam_ae.krum import check_tolerated, krum_scores, tolerated
+from fedml_gradcam_ae.krum import KrumSettings, krum_scores, tolerated
 from fedml_gradcam_ae.registry import register_defense
-from fedml_gradcam_ae.settings import AssumesMalicious
 
 
 @register_defense("gradcam_krum")
@@ -27,12 +26,8 @@ class GradCAMKrum:
     Every other upload is left out of the aggregate as well, as Krum has it, but only the f worst count as detected.
     """
 
-    class Settings(ProbeSettings, AssumesMalicious):
+    class Settings(ProbeSettings, KrumSettings):
         """The probe, scaled as the authors' code has it, and f."""
-
-        def check_clients(self, clients: int) -> None:
-            """K > 2f + 2."""
-            check_tolerated(self.assumed(clients), clients)
 
     def __init__(self, settings: GradCAMKrum.Settings) -> None:
         self.settings = settings

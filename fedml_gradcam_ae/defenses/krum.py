@@ -8,9 +8,8 @@ from __future__ import annotations
 from time import perf_counter
 
 from fedml_gradcam_ae.federation import Round, Verdict
-from fedml_gradcam_ae.krum import check_tolerated, krum_scores, tolerated
+from fedml_gradcam_ae.krum import KrumSettings, krum_scores
 from fedml_gradcam_ae.registry import register_defense
-from fedml_gradcam_ae.settings import AssumesMalicious
 
 
 @register_defense("krum")
@@ -20,21 +19,16 @@ class Krum:
     Every other upload is left out of the aggregate, but only the f with the largest sums are flagged.
     """
 
-    class Settings(AssumesMalicious):
-        """f alone."""
+    Settings = KrumSettings
 
-        def check_clients(self, clients: int) -> None:
-            """K > 2f + 2."""
-            check_tolerated(self.assumed(clients), clients)
-
-    def __init__(self, settings: Krum.Settings) -> None:
+    def __init__(self, settings: KrumSettings) -> None:
         self.settings = settings
 
     def judge(self, round: Round) -> Verdict:
         """One client has all the weight; with ties the first of them."""
         start = perf_counter()
         clients = len(round.uploads)
-        malicious = min(self.settings.assumed(clients, len(round.rejected)), tolerated(clients))
+        malicious = self.settings.tolerable(clients, len(round.rejected))
         scores = krum_scores(round.updates.squared_distances, malicious)
         best = int(scores.argmin())
         worst = set(scores.sort(descending=True, stable=True).indices[:malicious].tolist()) - {best}

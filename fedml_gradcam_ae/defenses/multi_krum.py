@@ -11,23 +11,22 @@ from time import perf_counter
 from pydantic import Field
 
 from fedml_gradcam_ae.federation import Round, Verdict
-from fedml_gradcam_ae.krum import check_tolerated, krum_scores, tolerated
+from fedml_gradcam_ae.krum import KrumSettings, krum_scores
 from fedml_gradcam_ae.registry import register_defense
-from fedml_gradcam_ae.settings import AssumesMalicious
 
 
 @register_defense("multi_krum")
 class MultiKrum:
     """Average the m uploads with the smallest Krum scores."""
 
-    class Settings(AssumesMalicious):
+    class Settings(KrumSettings):
         """f, and m where it shall not be K - f."""
 
         kept: int | None = Field(default=None, ge=1, description="m, how many uploads are averaged; null: K - f")
 
         def check_clients(self, clients: int) -> None:
             """K > 2f + 2 and K >= m."""
-            check_tolerated(self.assumed(clients), clients)
+            super().check_clients(clients)
             if self.kept is not None and self.kept > clients:
                 raise ValueError(f"kept: there are {clients} clients a round, found {self.kept}")
 
@@ -38,7 +37,7 @@ class MultiKrum:
         """The m kept share the weight; with ties the first ones are kept."""
         start = perf_counter()
         clients = len(round.uploads)
-        malicious = min(self.settings.assumed(clients, len(round.rejected)), tolerated(clients))
+        malicious = self.settings.tolerable(clients, len(round.rejected))
         scores = krum_scores(round.updates.squared_distances, malicious)
         kept = min(clients, self.settings.kept or clients - malicious)
         chosen = set(scores.sort(stable=True).indices[:kept].tolist())
