@@ -43,31 +43,32 @@ def _registrar(table: dict[str, type[Any]], name: str, method: str) -> Callable[
             raise ValueError(f"{cls.__qualname__} cannot be registered as {name!r}: it has no method {method}().")
         holder = table.get(name)
         # A module that is reloaded (a notebook, a test) may bring the same class again.
-        if holder is not None and _origin(holder) != _origin(cls):
-            raise ValueError(f"The name {name!r} is taken by {'.'.join(_origin(holder))}: choose another one.")
+        if holder is not None and origin(holder) != origin(cls):
+            raise ValueError(f"The name {name!r} is taken by {origin(holder)}: choose another one.")
         table[name] = cls
         return cls
 
     return register
 
 
-def _origin(cls: type[Any]) -> tuple[str, str]:
-    return cls.__module__, cls.__qualname__
+def origin(registered: Any) -> str:
+    """Where a class or a function was written: the same for what a reloaded module brings again."""
+    return f"{registered.__module__}.{registered.__qualname__}"
 
 
 def defenses() -> dict[str, type[Any]]:
     """Every registered defense by name, the package's own included."""
-    _import_all("fedml_gradcam_ae.defenses")
+    import_all("fedml_gradcam_ae.defenses")
     return dict(_defenses)
 
 
 def attacks() -> dict[str, type[Any]]:
     """Every registered attack by name, the package's own included."""
-    _import_all("fedml_gradcam_ae.attacks")
+    import_all("fedml_gradcam_ae.attacks")
     return dict(_attacks)
 
 
-def _import_all(package_name: str) -> None:
+def import_all(package_name: str) -> None:
     """Importing a file of the package runs its decorator; a new file needs no other mention."""
     package = importlib.import_module(package_name)
     for module in pkgutil.iter_modules(package.__path__):

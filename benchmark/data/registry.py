@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import importlib
-import pkgutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from torch import Tensor
+
+from fedml_gradcam_ae.registry import import_all, origin
 
 if TYPE_CHECKING:
     from benchmark.data.settings import Data
@@ -77,21 +77,15 @@ def register_data(name: str, keys: tuple[str, ...] = ()) -> Callable[[Open], Ope
     def register(function: Open) -> Open:
         holder = _entries.get(name)
         # A module that is reloaded (a notebook, a test) may bring the same function again.
-        if holder is not None and _origin(holder.open) != _origin(function):
-            raise ValueError(f"The data set {name!r} is taken by {_origin(holder.open)}: choose another name.")
+        if holder is not None and origin(holder.open) != origin(function):
+            raise ValueError(f"The data set {name!r} is taken by {origin(holder.open)}: choose another name.")
         _entries[name] = Entry(function, keys)
         return function
 
     return register
 
 
-def _origin(function: Open) -> str:
-    return f"{function.__module__}.{function.__qualname__}"
-
-
 def data_sets() -> dict[str, Entry]:
     """Every registered data set by name; a new file under `sets` needs no other mention."""
-    package = importlib.import_module("benchmark.data.sets")
-    for module in pkgutil.iter_modules(package.__path__):
-        importlib.import_module(f"{package.__name__}.{module.name}")
+    import_all("benchmark.data.sets")
     return dict(_entries)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import importlib
-import pkgutil
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from torch import nn
+
+from fedml_gradcam_ae.registry import import_all, origin
 
 Build = Callable[..., nn.Module]
 
@@ -43,21 +43,15 @@ def register_model(name: str, channels_last: bool = False, weights: tuple[str, .
     def register(function: Build) -> Build:
         holder = _entries.get(name)
         # A module that is reloaded (a notebook, a test) may bring the same function again.
-        if holder is not None and _origin(holder.build) != _origin(function):
-            raise ValueError(f"The model {name!r} is taken by {_origin(holder.build)}: choose another name.")
+        if holder is not None and origin(holder.build) != origin(function):
+            raise ValueError(f"The model {name!r} is taken by {origin(holder.build)}: choose another name.")
         _entries[name] = Entry(function, channels_last, weights)
         return function
 
     return register
 
 
-def _origin(function: Build) -> str:
-    return f"{function.__module__}.{function.__qualname__}"
-
-
 def networks() -> dict[str, Entry]:
     """Every registered network by name; a new file under `networks` needs no other mention."""
-    package = importlib.import_module("benchmark.models.networks")
-    for module in pkgutil.iter_modules(package.__path__):
-        importlib.import_module(f"{package.__name__}.{module.name}")
+    import_all("benchmark.models.networks")
     return dict(_entries)
