@@ -105,7 +105,7 @@ def observe(results: Results, titles: Titles, decisions: Mapping[tuple[Role, str
         if titles.attack(run) == NO_ATTACK
     }
     for run in results.finished:
-        place = titles.setting(run), titles.attack(run), titles.defense(run)
+        place = titles.place(run)
 
         def one(role: Role, detector: str, metric: Metric, value: float, *others: str) -> Observation:
             key = Key(*place, role, detector, metric.name)  # noqa: B023 - called within the iteration

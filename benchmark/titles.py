@@ -35,6 +35,10 @@ class Titles:
         """What its data, model and federation have that others have not; empty if all runs share one setting."""
         return self.settings[self._settings.index(_flat(run))]
 
+    def place(self, run: RunResult) -> tuple[str, str, str]:
+        """Setting, attack and defense: the cell of the report that a run belongs to."""
+        return self.setting(run), self.attack(run), self.defense(run)
+
     def defense_type(self, name: str) -> str:
         """The `type` of a defense, from its title."""
         return str(self._defenses[self.defenses.index(name)]["type"])

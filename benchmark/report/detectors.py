@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from benchmark.judgments import Judgment
+from benchmark.report.markup import Html, join, tag
 from benchmark.report.view import View
-from benchmark.titles import UNDEFENDED
+from benchmark.titles import NO_ATTACK, UNDEFENDED
 
 
 @dataclass(frozen=True)
@@ -52,3 +53,20 @@ def source_note(view: View, setting: str) -> str:
     if beside_nobody(view, setting):
         return "Every detector saw the same uploads, those of the undefended runs, and none of them acted."
     return "Every detector acted in runs of its own, so they did not see the same uploads."
+
+
+def panels(view: View, panel: Callable[[str, str], Html | None]) -> list[Html]:
+    """For each setting its panels under each attack, headed and with their source; nothing where there are none.
+
+    Args:
+        view: of the results.
+        panel: from a setting and an attack to a figure, None where there is nothing to show.
+    """
+    parts = []
+    for setting in view.observations.titles.settings:
+        attacks, _ = view.ran(setting)
+        found = [figure for attack in attacks if attack != NO_ATTACK and (figure := panel(setting, attack))]
+        if found:
+            heading = tag("h3", setting) if setting else None
+            parts.append(join(heading, tag("p", source_note(view, setting)), tag("div", *found, class_="panels")))
+    return parts

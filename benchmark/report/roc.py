@@ -10,25 +10,17 @@ from sklearn.metrics import roc_curve
 
 from benchmark.detection import score_averages
 from benchmark.judgments import Judgment
-from benchmark.report.detectors import shown, source_note
+from benchmark.report.detectors import panels, shown
 from benchmark.report.figures import legend_below, panel, publish, style
-from benchmark.report.markup import Html, join, section, tag
+from benchmark.report.markup import Html, section, tag
 from benchmark.report.view import View
-from benchmark.titles import NO_ATTACK
 
 GRID = np.linspace(0, 1, 201)
 
 
 def roc(view: View) -> Html | None:
     """Every attack under which somebody wrote scores down."""
-    parts = []
-    for setting in view.observations.titles.settings:
-        attacks, _ = view.ran(setting)
-        panels = [found for attack in attacks if attack != NO_ATTACK and (found := _panel(view, setting, attack))]
-        if panels:
-            heading = tag("h3", setting) if setting else None
-            note = tag("p", source_note(view, setting))
-            parts.append(join(heading, note, tag("div", *panels, class_="panels")))
+    parts = panels(view, lambda setting, attack: _panel(view, setting, attack))
     if not parts:
         return None
     return section(

@@ -8,11 +8,10 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from benchmark.judgments import Judgment
-from benchmark.report.detectors import Shown, shown, source_note
+from benchmark.report.detectors import Shown, panels, shown
 from benchmark.report.figures import ATTACKER, BENIGN, WIDTH, publish
-from benchmark.report.markup import Html, join, section, tag
+from benchmark.report.markup import Html, section, tag
 from benchmark.report.view import View
-from benchmark.titles import NO_ATTACK
 
 REACH = 10  # scores further out are counted in the last bar
 MAD_TO_DEVIATION = 1.4826  # of a normal distribution
@@ -20,18 +19,12 @@ MAD_TO_DEVIATION = 1.4826  # of a normal distribution
 
 def scores(view: View) -> Html | None:
     """Every attack under which somebody wrote scores down."""
-    parts = []
-    for setting in view.observations.titles.settings:
-        attacks, _ = view.ran(setting)
-        panels = [
-            _figure(view, setting, attack, detectors)
-            for attack in attacks
-            if attack != NO_ATTACK and (detectors := _with_scores(shown(view, setting, attack)))
-        ]
-        if panels:
-            heading = tag("h3", setting) if setting else None
-            note = tag("p", source_note(view, setting))
-            parts.append(join(heading, note, tag("div", *panels, class_="panels")))
+
+    def panel(setting: str, attack: str) -> Html | None:
+        detectors = _with_scores(shown(view, setting, attack))
+        return _figure(view, setting, attack, detectors) if detectors else None
+
+    parts = panels(view, panel)
     if not parts:
         return None
     return section(

@@ -24,11 +24,7 @@ class View:
     def runs(self, setting: str, attack: str, defense: str) -> list[RunResult]:
         """The finished ones, one per seed."""
         titles = self.observations.titles
-        return [
-            run
-            for run in self.results.finished
-            if (titles.setting(run), titles.attack(run), titles.defense(run)) == (setting, attack, defense)
-        ]
+        return [run for run in self.results.finished if titles.place(run) == (setting, attack, defense)]
 
     def ran(self, setting: str) -> tuple[list[str], list[str]]:
         """The attacks and the defenses of this setting that have a finished run."""

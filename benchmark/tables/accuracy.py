@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from benchmark.observations import Observations
 from benchmark.results import Results
-from benchmark.tables.table import Table, row
+from benchmark.tables.table import RUN, Table, row
 
 
 def accuracy(results: Results, observations: Observations) -> Table:
@@ -13,10 +13,7 @@ def accuracy(results: Results, observations: Observations) -> Table:
     return Table(
         "accuracy",
         (
-            "setting",
-            "attack",
-            "defense",
-            "seed",
+            *RUN,
             "round",
             "accuracy (fraction)",
             "worst-class accuracy (fraction)",
@@ -25,9 +22,7 @@ def accuracy(results: Results, observations: Observations) -> Table:
         ),
         [
             row(
-                titles.setting(run),
-                titles.attack(run),
-                titles.defense(run),
+                *titles.place(run),
                 run.seed,
                 test.round,
                 test.accuracy,

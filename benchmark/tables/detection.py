@@ -9,9 +9,7 @@ from benchmark.detection import DECISIONS, at_votes, averages, score_averages
 from benchmark.judgments import Judgment
 from benchmark.observations import Observations, detectors
 from benchmark.results import Results
-from benchmark.tables.table import Cell, Table, row
-
-PLACE = ("setting", "attack", "defense", "seed", "role", "detector")
+from benchmark.tables.table import DETECTOR, Cell, Table, row
 
 
 def detection(results: Results, observations: Observations) -> Table:
@@ -19,12 +17,10 @@ def detection(results: Results, observations: Observations) -> Table:
     titles = observations.titles
     return Table(
         "detection",
-        (*PLACE, "report shows", "over", "rounds", *_headings(), "runs"),
+        (*DETECTOR, "report shows", "over", "rounds", *_headings(), "runs"),
         [
             row(
-                titles.setting(run),
-                titles.attack(run),
-                titles.defense(run),
+                *titles.place(run),
                 run.seed,
                 role,
                 detector,
@@ -46,12 +42,10 @@ def detection_by_round(results: Results, observations: Observations) -> Table:
     titles = observations.titles
     return Table(
         "detection-by-round",
-        (*PLACE, "round", "vote", *_headings(), "threshold (score)", "runs"),
+        (*DETECTOR, "round", "vote", *_headings(), "threshold (score)", "runs"),
         [
             row(
-                titles.setting(run),
-                titles.attack(run),
-                titles.defense(run),
+                *titles.place(run),
                 run.seed,
                 role,
                 detector,

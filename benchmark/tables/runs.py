@@ -5,7 +5,7 @@ from __future__ import annotations
 from benchmark import metrics
 from benchmark.observations import Key, Observations
 from benchmark.results import Results
-from benchmark.tables.table import Table, joined, row
+from benchmark.tables.table import RUN, Table, joined, row
 
 
 def runs(results: Results, observations: Observations) -> Table:
@@ -13,7 +13,7 @@ def runs(results: Results, observations: Observations) -> Table:
     titles = observations.titles
     rows = []
     for run in results.runs:
-        place = titles.setting(run), titles.attack(run), titles.defense(run)
+        place = titles.place(run)
         found = [
             observations.by_seed(Key(*place, "run", "", name)).get(run.seed) if run.state == "finished" else None
             for name in metrics.OF_RUNS
@@ -22,4 +22,4 @@ def runs(results: Results, observations: Observations) -> Table:
         values = [None if figure is None else figure.value for figure in found]
         rows.append(row(*place, run.seed, run.state, *values, joined(list(sources))))
     headings = [metric.heading for metric in metrics.OF_RUNS.values()]
-    return Table("runs", ("setting", "attack", "defense", "seed", "state", *headings, "runs"), rows)
+    return Table("runs", (*RUN, "state", *headings, "runs"), rows)

@@ -6,7 +6,7 @@ from statistics import fmean
 
 from benchmark.observations import Observations, detectors
 from benchmark.results import Results
-from benchmark.tables.table import Table, row
+from benchmark.tables.table import DETECTOR, Table, row
 
 
 def runtime(results: Results, observations: Observations) -> Table:
@@ -19,9 +19,7 @@ def runtime(results: Results, observations: Observations) -> Table:
                 seconds = [judgment.seconds[stage] for judgment in judgments if stage in judgment.seconds]
                 rows.append(
                     row(
-                        titles.setting(run),
-                        titles.attack(run),
-                        titles.defense(run),
+                        *titles.place(run),
                         run.seed,
                         role,
                         detector,
@@ -35,12 +33,7 @@ def runtime(results: Results, observations: Observations) -> Table:
     return Table(
         "runtime",
         (
-            "setting",
-            "attack",
-            "defense",
-            "seed",
-            "role",
-            "detector",
+            *DETECTOR,
             "stage",
             "mean per round (s)",
             "longest round (s)",

@@ -10,6 +10,9 @@ from pathlib import Path
 
 Cell = str | int | float | bool | None
 
+RUN = ("setting", "attack", "defense", "seed")
+DETECTOR = (*RUN, "role", "detector")
+
 
 @dataclass(frozen=True)
 class Table:
