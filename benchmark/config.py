@@ -43,22 +43,14 @@ class WarmStart(Parameters):
 SECTIONS: dict[str, type[Parameters]] = {"data": Data, "model": Model, "federation": Training, "warm_start": WarmStart}
 
 
-class Config(Parameters):
-    """A whole benchmark: every attack x every defense x every seed x whatever else holds a list is one simulation."""
+class Matrix(Parameters):
+    """Every attack x every defense, and who watches."""
 
-    name: str
-    data: list[Data]
-    model: list[Model]
-    federation: list[Training]
-    warm_start: list[WarmStart | None] = Field(default=[None])
     attacks: list[dict[str, Any]]
     defenses: list[dict[str, Any]]
     watch: list[dict[str, Any]] = Field(
         default=[], description="defenses that judge the same uploads in every run, without acting"
     )
-    vote_every: int = Field(default=3, ge=1, description="detection is measured in every so-manieth round")
-    threads: int = Field(default=1, ge=1, description="of PyTorch in each run; sums depend on it in the last digits")
-    seeds: list[int] = Field(min_length=1)
 
     @field_validator("attacks", "defenses", "watch", mode="before")
     @classmethod
@@ -86,10 +78,24 @@ class Config(Parameters):
         quiet = {"type": "none"}
         return [quiet, *(entry for entry in value if entry != quiet)]
 
+
+class Config(Matrix):
+    """A whole benchmark: every attack x every defense x every seed x whatever else holds a list is one simulation."""
+
+    name: str
+    data: list[Data]
+    model: list[Model]
+    federation: list[Training]
+    warm_start: list[WarmStart | None] = Field(default=[None])
+    also: list[Matrix] = Field(default=[], description="further attacks x defenses, with watchers of their own")
+    vote_every: int = Field(default=3, ge=1, description="detection is measured in every so-manieth round")
+    threads: int = Field(default=1, ge=1, description="of PyTorch in each run; sums depend on it in the last digits")
+    seeds: list[int] = Field(min_length=1)
+
     def runs(self) -> list[Run]:
-        """Every simulation of this benchmark."""
+        """Every simulation of this benchmark; what stands in two matrices runs once, with the watchers of the first."""
         settings = product(self.seeds, self.data, self.model, self.federation, self.warm_start)
-        return [
+        runs = [
             Run(
                 data=data,
                 model=model,
@@ -97,14 +103,19 @@ class Config(Parameters):
                 warm_start=warm_start,
                 attack=attack,
                 defense=defense,
-                watch=self.watch,
+                watch=matrix.watch,
                 vote_every=self.vote_every,
                 threads=self.threads,
                 seed=seed,
             )
             for seed, data, model, federation, warm_start in settings
-            for attack, defense in product(self.attacks, self.defenses)
+            for matrix in (self, *self.also)
+            for attack, defense in product(matrix.attacks, matrix.defenses)
         ]
+        once: dict[str, Run] = {}
+        for run in runs:
+            once.setdefault(run.model_copy(update={"watch": []}).folder, run)
+        return list(once.values())
 
 
 class Run(Parameters):
@@ -162,6 +173,11 @@ def read_config(path: Path) -> Config:
         elif name in content:
             where, owner = f"{path}: {name}", "a benchmark configuration"
             content[name] = [read_settings(model, variant, where, owner) for variant in variants(content[name])]
+    if isinstance(content.get("also"), list):
+        content["also"] = [
+            read_settings(Matrix, matrix, f"{path}: also[{number}]", "a benchmark configuration")
+            for number, matrix in enumerate(content["also"])
+        ]
     try:
         return Config(**content)
     except ValidationError as error:

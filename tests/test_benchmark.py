@@ -53,6 +53,20 @@ def test_the_matrix_is_attacks_times_defenses_times_seeds_and_has_runs_without_a
     assert len({run.folder for run in runs}) == 8
 
 
+def test_further_matrices_have_their_own_watchers_and_nothing_runs_twice(write) -> None:
+    also = [{"attacks": TINY["attacks"], "defenses": ["none", "krum"]}, {"attacks": ["mpaf"], "defenses": ["krum"]}]
+    runs = read_config(write({**TINY, "watch": ["krum"], "defenses": ["none"], "also": also})).runs()
+    found = {(run.attack["type"], run.defense["type"]): [entry["type"] for entry in run.watch] for run in runs}
+    assert found == {
+        ("none", "none"): ["krum"],
+        ("uniform_noise", "none"): ["krum"],
+        ("none", "krum"): [],
+        ("uniform_noise", "krum"): [],
+        ("mpaf", "krum"): [],
+    }
+    assert len(runs) == len(found)
+
+
 def test_the_folder_names_everything_that_the_result_depends_on(write) -> None:
     first = read_config(write(TINY)).runs()[3].folder
     assert first == read_config(write({**TINY, "name": "renamed"})).runs()[3].folder
@@ -70,6 +84,12 @@ def test_the_folder_names_everything_that_the_result_depends_on(write) -> None:
         ({"attacks": [{"attackers": 2}]}, "each entry must be a type or a mapping with a type"),
         ({"data": {"name": "mnist"}}, "Unknown data set 'mnist'. Valid: cifar10, digits"),
         ({"seeds": []}, "seeds"),
+        ({"also": [{"attacks": ["none"]}]}, r"also\[0\].defenses is missing"),
+        (
+            {"also": [{"attack": [], "defenses": ["none"]}]},
+            r"Unknown key 'attack' in .*also\[0\]",
+        ),
+        ({"also": ["krum"]}, r"also\[0\]"),
     ],
 )
 def test_a_wrong_configuration_is_refused(write, changes, message) -> None:

@@ -133,6 +133,15 @@ def test_missing_cifar10_says_how_to_get_it(tmp_path) -> None:
         data.read(Data(name="cifar10", root=str(tmp_path)))
 
 
+def test_cifar10_as_pictures_is_normalized_as_cifar10(picture_folder, tmp_path) -> None:
+    (tmp_path / "root").mkdir()
+    picture_folder.rename(tmp_path / "root/cifar10")
+    images = data.read(Data(name="cifar10", root=str(tmp_path / "root"), size=24))
+    assert images.classes == ["dark", "light"]
+    assert images.train.shape == (10, 3, 24, 24)
+    assert images.mean == (0.4914, 0.4822, 0.4465)
+
+
 def test_the_default_place_is_in_the_checkout_and_not_in_git() -> None:
     from benchmark.data.place import root_of
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -9,18 +10,23 @@ import torch
 from benchmark.data.pixels import reader
 from benchmark.data.place import root_of
 from benchmark.data.registry import Source, Split, register_data
+from benchmark.data.sets.folder import folder as open_folder
 from benchmark.data.settings import Data
 from fedml_gradcam_ae.settings import SettingsError
 
 # Of the training images, by channel.
 MEAN = (0.4914, 0.4822, 0.4465)
 STD = (0.2470, 0.2435, 0.2616)
+PICTURES = "cifar10"  # some mirrors hold it as train/CLASS/*.png and test/CLASS/*.png; saved as JPEG, pixels differ
 
 
 @register_data("cifar10", keys=("root", "download"))
 def cifar10(data: Data) -> Source:
-    """torchvision's CIFAR10; `root` is the folder that holds cifar-10-batches-py/."""
+    """torchvision's CIFAR10; `root` is the folder that holds cifar-10-batches-py/, or cifar10/ with it as pictures."""
     root = root_of(data)
+    if (root / PICTURES / "train").is_dir() and not (root / "cifar-10-batches-py").is_dir():
+        pictures = open_folder(Data(name="folder", root=str(root / PICTURES), size=data.size))
+        return replace(pictures, mean=MEAN, std=STD)
     train, test = _split(root, True, data), _split(root, False, data)
     return Source(train[0], test[0], train[1], MEAN, STD)
 
@@ -56,5 +62,5 @@ def _missing(root: Path, download: bool, error: Exception) -> str:
     return (
         f"data: cifar10 is not there: {folder} does not exist. Either set data.download: true (torchvision fetches "
         f"{CIFAR10.url}, 170 MB, into {root}), or unpack that file there by hand, or set data.root to the folder that "
-        f"holds {CIFAR10.base_folder}/. Pictures in train/CLASS/ and test/CLASS/ are read by data.name: folder."
+        f"holds {CIFAR10.base_folder}/, or {PICTURES}/ with train/CLASS/*.png and test/CLASS/*.png."
     )
