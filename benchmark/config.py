@@ -8,10 +8,11 @@ from itertools import product
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, ValidationError, field_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from benchmark.data.settings import WHERE_DATA_LIE, Data
 from benchmark.models.settings import Model
+from benchmark.paper.claims import places
 from fedml_gradcam_ae import __version__, registry
 from fedml_gradcam_ae.settings import Parameters, SettingsError, explain, read_settings, unknown
 from fedml_gradcam_ae.yaml_file import read_mapping
@@ -21,13 +22,19 @@ class Training(Parameters):
     """The federation itself, in FedML's terms."""
 
     clients: int = Field(ge=2)
-    per_round: int = Field(ge=2)
+    per_round: int = Field(default=0, ge=2, description="how many of the clients take part in each round; default: all")
     rounds: int = Field(ge=1)
     local_epochs: int = Field(ge=1)
     optimizer: Literal["sgd", "adam"]
     learning_rate: float = Field(gt=0)
     weight_decay: float = Field(default=0.0, ge=0)
     batch_size: int = Field(ge=1)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _everybody(cls, values: Any) -> Any:
+        fill = isinstance(values, dict) and "clients" in values
+        return {"per_round": values["clients"], **values} if fill else values
 
 
 class WarmStart(Parameters):
@@ -91,6 +98,15 @@ class Config(Matrix):
     vote_every: int = Field(default=3, ge=1, description="detection is measured in every so-manieth round")
     threads: int = Field(default=1, ge=1, description="of PyTorch in each run; sums depend on it in the last digits")
     seeds: list[int] = Field(min_length=1)
+    paper: list[str] = Field(default=[], description="tables and figures of the paper that the report compares with")
+
+    @field_validator("paper", mode="after")
+    @classmethod
+    def _known_places(cls, value: list[str]) -> list[str]:
+        for place in value:
+            if place not in places():
+                raise ValueError(unknown(f"place {place!r} of the paper", place, places()).rstrip("."))
+        return value
 
     def runs(self) -> list[Run]:
         """Every simulation of this benchmark; what stands in two matrices runs once, with the watchers of the first."""

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import groupby
 
 from benchmark.defects import known_defect
 from benchmark.observations import Observations
+from benchmark.paper import beside, heading
 from benchmark.results import Results
 from benchmark.statistics import estimate
 from benchmark.titles import NO_ATTACK
@@ -24,7 +26,8 @@ def console(results: Results, observations: Observations) -> str:
         f"the clients\nleft out at the votes (every {results.vote_every} rounds), or accused by a rule that follows a "
         "single client; all are fractions."
     )
-    return "\n\n".join([*tables, "\n".join([note, *known_defects(results), *unfinished(results)])])
+    notes = "\n".join([note, *known_defects(results), *unfinished(results)])
+    return "\n\n".join([*tables, *paper_tables(results, observations), notes])
 
 
 def table_rows(observations: Observations, setting: str) -> list[list[str]]:
@@ -53,6 +56,26 @@ def format_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
         return "  ".join([*(c.ljust(w) for c, w in pairs[:2]), *(c.rjust(w) for c, w in pairs[2:])]).rstrip()
 
     return "\n".join([line(headings), line(["-" * width for width in widths]), *map(line, rows)])
+
+
+def paper_tables(results: Results, observations: Observations) -> list[str]:
+    """One for each table or figure of the paper that the configuration names: its figures and ours, cell by cell."""
+    tables = []
+    for place, found in groupby(beside(results, observations), key=lambda line: line.claim.place):
+        rows: list[list[str]] = []
+        lines = list(found)
+        metrics = list(dict.fromkeys(metric for line in lines for metric in line.claim.values))
+        for claim, same in groupby(lines, key=lambda line: line.claim):
+            rows.append([claim.title, "paper", *(_text(claim.values.get(metric)) for metric in metrics)])
+            for line in same:
+                cells = [line.found.get(metric) for metric in metrics]
+                rows.append(["", line.title, *(_text(None if cell is None else cell.mean) for cell in cells)])
+        tables.append(format_table([heading(place), "", *metrics], rows))
+    return tables
+
+
+def _text(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"
 
 
 def known_defects(results: Results) -> list[str]:

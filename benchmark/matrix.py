@@ -51,6 +51,7 @@ def run_all(config: Config, out: Path, jobs: int | None = None) -> int:
             "name": config.name,
             "rounds": max(run.federation.rounds for run in runs),
             "vote_every": config.vote_every,
+            "paper": config.paper,
             "runs": [describe(run) for run in runs],
         },
     )

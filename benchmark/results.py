@@ -69,12 +69,14 @@ class Results:
         rounds: of each run.
         vote_every: rounds divisible by this are votes.
         runs: in the order of the configuration.
+        paper: tables and figures of the paper to compare with.
     """
 
     name: str
     rounds: int
     vote_every: int
     runs: Sequence[RunResult]
+    paper: Sequence[str] = ()
 
     @property
     def finished(self) -> list[RunResult]:
@@ -95,7 +97,13 @@ def load(out: Path) -> Results:
     matrix = _object(out / "matrix.json")
     try:
         runs = [_load_run(out / entry["folder"], entry) for entry in matrix["runs"]]
-        return Results(name=matrix["name"], rounds=matrix["rounds"], vote_every=matrix["vote_every"], runs=runs)
+        return Results(
+            name=matrix["name"],
+            rounds=matrix["rounds"],
+            vote_every=matrix["vote_every"],
+            runs=runs,
+            paper=matrix.get("paper", ()),
+        )
     except KeyError as error:
         raise SettingsError(
             f"A file in {out} lacks the key {error}, so that another version must have written it: run the benchmark "

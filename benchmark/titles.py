@@ -69,5 +69,6 @@ def _flat(run: RunResult) -> Entry:
 
 def _setting(chosen: Entry, among: Sequence[Entry]) -> str:
     telling = [key for key in chosen if any(other.get(key) != chosen[key] for other in among)]
-    words = [str(chosen[key]) if key.endswith(".name") else f"{key.split('.')[1]} {chosen[key]}" for key in telling]
+    there = [key for key in telling if chosen[key] is not None] or telling
+    words = [str(chosen[key]) if key.endswith(".name") else f"{key.split('.')[1]} {chosen[key]}" for key in there]
     return ", ".join(words)

@@ -12,13 +12,14 @@ from benchmark.report.gallery import gallery
 from benchmark.report.glossary import glossary
 from benchmark.report.markup import Html, tag
 from benchmark.report.matrix import matrix
+from benchmark.report.paper import paper
 from benchmark.report.roc import roc
 from benchmark.report.runs import failures, runs
 from benchmark.report.runtime import runtime
 from benchmark.report.scores import scores
 from benchmark.report.view import View
 
-SECTIONS = (first_screen, matrix, curves, detection, scores, roc, gallery, runtime, failures, runs, glossary)
+SECTIONS = (first_screen, paper, matrix, curves, detection, scores, roc, gallery, runtime, failures, runs, glossary)
 STYLE = Path(__file__).with_name("style.css")
 
 

@@ -8,13 +8,14 @@ from benchmark.observations import Observations
 from benchmark.results import Results
 from benchmark.tables.accuracy import accuracy
 from benchmark.tables.detection import detection, detection_by_round
+from benchmark.tables.paper import paper
 from benchmark.tables.runs import runs
 from benchmark.tables.runtime import runtime
 from benchmark.tables.summary import differences, summary
 from benchmark.tables.table import Table, write
 
 FOLDER = "results"
-TABLES = (summary, differences, runs, accuracy, detection, detection_by_round, runtime)
+TABLES = (summary, differences, runs, accuracy, detection, detection_by_round, runtime, paper)
 
 
 def all_tables(results: Results, observations: Observations | None = None) -> list[Table]:

@@ -58,6 +58,7 @@ def write(
     accuracy: Callable[[str, str, int, int], float] = accuracy_of,
     failed: Sequence[int] = (),
     missing: Sequence[int] = (),
+    paper: Sequence[str] = (),
 ) -> list[str]:
     """Write matrix.json and a folder for each run; the positions in `failed` and `missing` do not finish.
 
@@ -97,7 +98,8 @@ def write(
             _write_lines(folder / "rounds.jsonl", lines)
         _write(folder / "result.json", {"seconds": 100.0 + position, "peak_memory_bytes": 2**30, "rounds": rounds})
     out.mkdir(parents=True, exist_ok=True)
-    _write(out / "matrix.json", {"name": "made up", "rounds": rounds, "vote_every": vote_every, "runs": entries})
+    matrix = {"name": "made up", "rounds": rounds, "vote_every": vote_every, "paper": list(paper), "runs": entries}
+    _write(out / "matrix.json", matrix)
     return [entry["folder"] for entry in entries]
 
 

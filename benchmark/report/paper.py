@@ -1,0 +1,50 @@
+"""The paper's tables with our figures in the same cells."""
+
+from __future__ import annotations
+
+from itertools import groupby
+
+from benchmark.paper import Beside, Claim, beside
+from benchmark.paper import heading as title
+from benchmark.report.markup import Html, grouped, heading, section, tag
+from benchmark.report.numbers import number
+from benchmark.report.view import View
+
+
+def paper(view: View) -> Html | None:
+    """One table for each place that the configuration names; None if it names none."""
+    lines = beside(view.results, view.observations)
+    if not lines:
+        return None
+    return section(
+        "paper",
+        "Beside the paper",
+        tag(
+            "p",
+            "The figures of Zheng et al. (ACM TOPS 2025) and ours under the same condition; docs/reproduction.md says "
+            "why they differ. Acting: as the defense of the run; watching: beside an undefended run. The paper's AUC "
+            "is the balanced accuracy here. Where a line names another network or other images than the paper's, ours "
+            "only stand in for them. Our seconds per round are the defense's alone, the paper's are not explained: "
+            "only their order can be compared. A dash: not defined, as precision is where nobody is accused, or recall "
+            "for a rule that does not tell clients apart.",
+        ),
+        *(_table(place, list(found)) for place, found in groupby(lines, key=lambda line: line.claim.place)),
+    )
+
+
+def _table(place: str, lines: list[Beside]) -> Html:
+    names = list(dict.fromkeys(name for line in lines for name in line.claim.values))
+    groups = [
+        (Html(tag("span", claim.title)), _rows(claim, list(found), names))
+        for claim, found in groupby(lines, key=lambda line: line.claim)
+    ]
+    return grouped(title(place), [heading(""), *(heading(name) for name in names)], groups)
+
+
+def _rows(claim: Claim, lines: list[Beside], names: list[str]) -> list[list[Html]]:
+    claimed = [tag("td", f"{claim.values[name]:.3f}" if name in claim.values else "") for name in names]
+    rows = [[heading("paper", scope="row"), *claimed]]
+    for line in lines:
+        cells = [tag("td", number(line.found[name]) if line.how and name in line.found else "") for name in names]
+        rows.append([heading(line.title, scope="row"), *cells])
+    return rows
