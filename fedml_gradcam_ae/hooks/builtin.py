@@ -12,6 +12,8 @@ from pydantic import ConfigDict, Field
 
 from fedml_gradcam_ae.settings import Parameters
 
+PREFIX = "fedml:"  # `fedml:krum` is FedML's Krum where the plug-in has a rule of that name as well
+
 
 class Keys(Parameters):
     """The keys of one FedML type; keys of other types may stand beside them, as FedML's examples have it."""

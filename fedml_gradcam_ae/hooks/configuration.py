@@ -26,8 +26,6 @@ from fedml_gradcam_ae.settings import (
 )
 from fedml_gradcam_ae.yaml_file import read_sections
 
-FEDML_PREFIX = "fedml:"
-
 
 @dataclass(frozen=True)
 class Requested:
@@ -119,7 +117,7 @@ def requested(side: Side, args: Any) -> Requested | None:
             except ValueError as error:
                 raise SettingsError(f"{side.params} of {name}: {error}.") from None
         return Requested(name, settings, ours[name])
-    own = name.removeprefix(FEDML_PREFIX)
+    own = name.removeprefix(builtin.PREFIX)
     if own not in side.fedml:
         raise SettingsError(unknown(f"{side.word}_type {name!r}", name, [*ours, *side.fedml]))
     return Requested(own, _read_flat(side, own, args))
@@ -134,7 +132,7 @@ def _check_which(side: Side, name: str, args: Any) -> None:
     if keys := [key for key in side.fedml[name].model_fields if hasattr(args, key) and key not in used]:
         raise SettingsError(
             f"{side.word}_type {name!r} means the plug-in's, but {', '.join(keys)} beside it belongs to FedML's: write "
-            f"{side.word}_type: {FEDML_PREFIX}{name} for FedML's, or give the plug-in's {side.params} (which may be "
+            f"{side.word}_type: {builtin.PREFIX}{name} for FedML's, or give the plug-in's {side.params} (which may be "
             "{})."
         )
 
