@@ -1,0 +1,104 @@
+"""The tables of docs/reproduction.md, from the results in docs/results.
+
+    python docs/make_reproduction.py     write them anew
+
+A line `<!-- RESULTS: TABLE -->` in the page names a folder of docs/results and one of the functions below; what stands
+between it and the next `<!-- end -->` is replaced.
+"""
+
+from __future__ import annotations
+
+import csv
+import re
+from collections.abc import Callable
+from itertools import groupby
+from pathlib import Path
+
+HERE = Path(__file__).parent
+PAGE = HERE / "reproduction.md"
+BLOCK = re.compile(r"(<!-- ([\w-]+): ([\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
+NONE = "\N{EN DASH}"
+Row = dict[str, str]
+
+
+def read(results: str, table: str) -> list[Row]:
+    """The lines of one of its tables."""
+    with (HERE / "results" / results / f"{table}.csv").open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def number(row: Row | None) -> str:
+    """A mean with two digits."""
+    return NONE if row is None or not row["mean"] else f"{float(row['mean']):.2f}"
+
+
+def markdown(head: list[str], rows: list[list[str]]) -> str:
+    """A table."""
+    lines = [head, ["---"] * len(head), *rows]
+    return "".join(f"| {' | '.join(cells)} |\n" for cells in lines)
+
+
+def matrix(rows: list[Row], across: str, down: str, first: str) -> str:
+    """Means of one metric, a table for each setting."""
+    parts = []
+    for setting, found in groupby(rows, key=lambda row: row["setting"]):
+        cells = {(row[down], row[across]): row for row in found}
+        columns = list(dict.fromkeys(column for _, column in cells))
+        names = list(dict.fromkeys(name for name, _ in cells))
+        body = [[f"`{name}`", *(number(cells.get((name, column))) for column in columns)] for name in names]
+        parts.append(f"{setting}:\n\n" * bool(setting) + markdown([first, *columns], body))
+    return "\n".join(parts)
+
+
+def watched(results: str, metric: str) -> str:
+    """One metric of those that watched undefended runs."""
+    rows = [row for row in read(results, "summary") if row["role"] == "watched" and row["metric"] == metric]
+    return matrix([row for row in rows if row["defense"] == "undefended"], "attack", "detector", f"{metric} of")
+
+
+def accuracy(results: str) -> str:
+    """Of every defense that acted under every attack, after the last round."""
+    rows = [row for row in read(results, "summary") if row["role"] == "run" and row["metric"] == "accuracy"]
+    return matrix(rows, "attack", "defense", "accuracy under")
+
+
+def paper(results: str) -> str:
+    """The paper's cells and ours, a table for each of its tables and figures."""
+    parts = []
+    for place, found in groupby(read(results, "paper"), key=lambda row: row["place"]):
+        lines = list(found)
+        metrics = list(dict.fromkeys(row["metric"] for row in lines))
+        body = []
+        for claim, same in groupby(lines, key=lambda row: row["claim"]):
+            cells = list(same)
+            claimed = {row["metric"]: row["paper"] for row in cells}
+            body.append([claim, "paper", *(_claimed(claimed.get(metric)) for metric in metrics)])
+            for (setting, how), ours in groupby(cells, key=lambda row: (row["setting"], row["how"])):
+                by_metric = {row["metric"]: row for row in ours}
+                open_ = "iid" not in claim and "dirichlet" not in claim and how != "not run"
+                title = f"{how} ({setting})" if open_ and setting else how
+                body.append(["", title, *(number(by_metric.get(metric)) for metric in metrics)])
+        parts.append(f"**{place}**\n\n" + markdown(["", "", *metrics], body))
+    return "\n".join(parts)
+
+
+def _claimed(cell: str | None) -> str:
+    return NONE if not cell else f"{float(cell):.3f}"
+
+
+TABLES: dict[str, Callable[[str], str]] = {
+    "recall": lambda results: watched(results, "recall"),
+    "FPR": lambda results: watched(results, "FPR"),
+    "AUROC": lambda results: watched(results, "AUROC"),
+    "accuracy": accuracy,
+    "paper": paper,
+}
+
+
+def page(text: str) -> str:
+    """The page with its tables written anew."""
+    return BLOCK.sub(lambda found: f"{found[1]}\n{TABLES[found[3]](found[2])}\n{found[4]}", text)
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page(PAGE.read_text(encoding="utf-8")), encoding="utf-8")
