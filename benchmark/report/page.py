@@ -19,7 +19,7 @@ from benchmark.report.runtime import runtime
 from benchmark.report.scores import scores
 from benchmark.report.view import View
 
-SECTIONS = (first_screen, paper, matrix, curves, detection, scores, roc, gallery, runtime, failures, runs, glossary)
+SECTIONS = (first_screen, matrix, paper, curves, detection, scores, roc, gallery, runtime, failures, runs, glossary)
 STYLE = Path(__file__).with_name("style.css")
 
 

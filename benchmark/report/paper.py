@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from itertools import groupby
 
+from benchmark import metrics
 from benchmark.paper import Beside, Claim, beside
 from benchmark.paper import heading as title
 from benchmark.report.markup import Html, grouped, heading, section, tag
-from benchmark.report.numbers import number
+from benchmark.report.numbers import number, seconds
 from benchmark.report.view import View
 
 
@@ -42,9 +43,16 @@ def _table(place: str, lines: list[Beside]) -> Html:
 
 
 def _rows(claim: Claim, lines: list[Beside], names: list[str]) -> list[list[Html]]:
-    claimed = [tag("td", f"{claim.values[name]:.3f}" if name in claim.values else "") for name in names]
-    rows = [[heading("paper", scope="row"), *claimed]]
+    claimed = [tag("span", f"{claim.values[name]:.{_digits(name)}f}", class_="n") for name in names]
+    rows = [[heading("paper", scope="row"), *(tag("td", value) for value in claimed)]]
     for line in lines:
-        cells = [tag("td", number(line.found[name]) if line.how and name in line.found else "") for name in names]
+        show = [seconds if name in metrics.OF_DETECTORS else number for name in names]
+        cells = [
+            tag("td", shown(line.found[name]) if line.how else "") for shown, name in zip(show, names, strict=True)
+        ]
         rows.append([heading(line.title, scope="row"), *cells])
     return rows
+
+
+def _digits(name: str) -> int:
+    return 2 if name in metrics.OF_DETECTORS else 3
