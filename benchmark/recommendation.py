@@ -102,8 +102,10 @@ def answer(results: Results, observations: Observations, setting: str) -> Answer
         doubts.append(f"Not compared, for want of runs against every attack: {', '.join(left)}.")
     if unfinished := sum(run.state != "finished" for run in runs):
         doubts.append(f"{unfinished} of {len(runs)} runs failed or are missing.")
-    harmless = [entry.attack for entry in against if not entry.harmful]
-    if harmless:
+    once = [entry.attack for entry in against if entry.harm is not None and entry.harm.seeds == 1]
+    if once:
+        doubts.append(f"One seed cannot show that it was the attack that did harm without a defense: {', '.join(once)}.")
+    if harmless := [entry.attack for entry in against if not entry.harmful and entry.attack not in once]:
         doubts.append(f"Not shown to do harm even without a defense: {', '.join(harmless)}.")
     return Answer(setting, candidates, against, doubts, thin=seeds < ENOUGH_SEEDS)
 

@@ -101,3 +101,9 @@ def test_an_attack_without_harm_is_named(ask) -> None:
     found = ask(accuracy=harmless)
     assert "Not shown to do harm even without a defense: mpaf, fang." in found.doubts
     assert all(candidate.among_best for candidate in found.candidates)
+
+
+def test_what_one_seed_cannot_show_is_not_called_harmless(ask) -> None:
+    doubts = ask(seeds=[0]).doubts
+    assert "One seed cannot show that it was the attack that did harm without a defense: mpaf, fang." in doubts
+    assert not any("Not shown to do harm" in doubt for doubt in doubts)
