@@ -104,7 +104,7 @@ def answer(results: Results, observations: Observations, setting: str) -> Answer
         doubts.append(f"{unfinished} of {len(runs)} runs failed or are missing.")
     once = [entry.attack for entry in against if entry.harm is not None and entry.harm.seeds == 1]
     if once:
-        doubts.append(f"One seed cannot show that it was the attack that did harm without a defense: {', '.join(once)}.")
+        doubts.append(f"One seed cannot show that these do harm without a defense: {', '.join(once)}.")
     if harmless := [entry.attack for entry in against if not entry.harmful and entry.attack not in once]:
         doubts.append(f"Not shown to do harm even without a defense: {', '.join(harmless)}.")
     return Answer(setting, candidates, against, doubts, thin=seeds < ENOUGH_SEEDS)

@@ -105,5 +105,5 @@ def test_an_attack_without_harm_is_named(ask) -> None:
 
 def test_what_one_seed_cannot_show_is_not_called_harmless(ask) -> None:
     doubts = ask(seeds=[0]).doubts
-    assert "One seed cannot show that it was the attack that did harm without a defense: mpaf, fang." in doubts
+    assert "One seed cannot show that these do harm without a defense: mpaf, fang." in doubts
     assert not any("Not shown to do harm" in doubt for doubt in doubts)
