@@ -50,11 +50,14 @@ def _run(options: argparse.Namespace) -> int:
     config = read_config(options.config)
     # Importing FedML takes seconds: only after the configuration is known to be right.
     fedml_gradcam_ae.register()
-    from benchmark.matrix import run_all
+    from benchmark.lock import locked
+    from benchmark.matrix import check_all, run_all
     from benchmark.report import report
 
-    failed = run_all(config, options.out, options.jobs)
-    report(options.out)
+    check_all(config, options.out)
+    with locked(options.out) as lock:
+        failed = run_all(config, options.out, lock, options.jobs)
+        report(options.out)
     return 1 if failed else 0
 
 

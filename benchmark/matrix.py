@@ -15,18 +15,32 @@ from benchmark import data
 from benchmark import pictures as own_pictures
 from benchmark.config import Config, Run
 from benchmark.runs import create, describe, fedml_args, simulate, watchers, write_json
+from benchmark.tables import FOLDER as TABLES
+from benchmark.warm_start import FOLDER as WARM_STARTS
 from benchmark.warm_start import warm_start
 from benchmark.workers import Workers
 from fedml_gradcam_ae import pictures
 from fedml_gradcam_ae.hooks import configuration
 
 
-def run_all(config: Config, out: Path, jobs: int | None = None) -> int:
+def check_all(config: Config, out: Path) -> None:
+    """Raise SettingsError, before anything is written, for settings that no run could take and for missing data."""
+    fedml_gradcam_ae.register()
+    runs = config.runs()
+    for run in runs:
+        configuration.check(fedml_args(run))
+        watchers(run)
+    for images in dict.fromkeys(run.data.images for run in _missing(runs, out)):
+        data.read(images)
+
+
+def run_all(config: Config, out: Path, lock: int, jobs: int | None = None) -> int:
     """Run what is not finished.
 
     Args:
         config: the benchmark.
         out: the results folder.
+        lock: what `lock.locked` yields: nobody else is at work in that folder.
         jobs: how many runs at a time, each in a process of its own; 1 stays in this one. None: one for each
             `threads` of the processor's.
 
@@ -34,17 +48,18 @@ def run_all(config: Config, out: Path, jobs: int | None = None) -> int:
         How many runs failed; the others are finished.
 
     Raises:
-        SettingsError: before the first run, if any of them could not start.
+        SettingsError: before the first run, if the weights that one of them starts from cannot be had, the images
+            are not those of earlier results, or there are too few.
     """
     fedml_gradcam_ae.register()
     runs = config.runs()
-    for run in runs:
-        configuration.check(fedml_args(run))
-        watchers(run)
-    missing = [run for run in runs if not (out / run.folder / "result.json").exists()]
+    for place in (out, out / WARM_STARTS, out / TABLES):
+        for partial in place.glob("*.partial"):  # what a command that was killed had begun to write
+            partial.unlink()
+    missing = _missing(runs, out)
     if len(missing) < len(runs):
         print(f"{len(runs) - len(missing)} of {len(runs)} simulations are finished already (delete {out} to run anew).")
-    _prepare(missing, out)
+    _prepare(runs, missing, out)
     write_json(
         out / "matrix.json",
         {
@@ -60,10 +75,14 @@ def run_all(config: Config, out: Path, jobs: int | None = None) -> int:
     with tqdm(
         total=sum(run.federation.rounds for run in missing), unit="round", disable=not missing, dynamic_ncols=True
     ) as bar:
-        failed = _alone(missing, out, bar) if min(jobs, len(missing)) <= 1 else _together(missing, out, bar, jobs)
+        failed = _alone(missing, out, bar) if min(jobs, len(missing)) <= 1 else _together(missing, out, lock, bar, jobs)
     for folder, reason in failed.items():
         print(f"failed: {folder}: {reason} (see {out / folder / 'error.txt'})")
     return len(failed)
+
+
+def _missing(runs: list[Run], out: Path) -> list[Run]:
+    return [run for run in runs if not (out / run.folder / "result.json").exists()]
 
 
 def _alone(runs: list[Run], out: Path, bar: tqdm[Any]) -> dict[str, str]:
@@ -78,10 +97,10 @@ def _alone(runs: list[Run], out: Path, bar: tqdm[Any]) -> dict[str, str]:
     return failed
 
 
-def _together(runs: list[Run], out: Path, bar: tqdm[Any], jobs: int) -> dict[str, str]:
+def _together(runs: list[Run], out: Path, lock: int, bar: tqdm[Any], jobs: int) -> dict[str, str]:
     failed = {}
     bar.set_description(f"{len(runs)} runs, {min(jobs, len(runs))} at a time")
-    with Workers(min(jobs, len(runs)), out) as workers:
+    with Workers(min(jobs, len(runs)), out, lock) as workers:
         for run, event in workers.work_through(runs):
             if event == "round":
                 bar.update()
@@ -96,17 +115,24 @@ def _summarize(run: Run, error: str | None, write: Callable[[str], None]) -> Non
     write(f"{run.title}: {'finished' if error is None else f'FAILED, {error}'}")
 
 
-def _prepare(runs: list[Run], out: Path) -> None:
+def _prepare(runs: list[Run], missing: list[Run], out: Path) -> None:
     """What can go wrong with data and models goes wrong here, before the first run; a picture of each partition."""
-    seen: dict[str, Run] = {}
-    for run in runs:
-        seen.setdefault(f"{run.data.model_dump()} {run.federation.clients} {run.warm_start} {run.seed}", run)
-    for number, run in enumerate(seen.values()):
+    for run in {(run.data, run.model, run.warm_start, run.seed): run for run in missing}.values():
         network = create(run)
         data.record(run.data, out)
         torch.set_num_threads(run.threads)
         warm_start(run, network, out, print)  # here and once, for all the runs that start from it
-        figure = own_pictures.partition(run, data.class_counts(run), data.read(run.data).classes)
-        only = len({str(other.data) for other in seen.values()}) == 1
-        name = f"partition-seed{run.seed}" if only else f"partition-{number}-seed{run.seed}"
-        pictures.save(figure, out / f"{name}.png")
+    # Counted over all runs, so that a picture is called the same whichever runs are missing.
+    partitions = {_partition(run): run for run in runs}
+    wanted = {_partition(run) for run in missing}
+    only = len({run.data for run in runs}) == 1
+    for number, (partition, run) in enumerate(partitions.items()):
+        if partition in wanted:
+            figure = own_pictures.partition(run, data.class_counts(run), data.read(run.data).classes)
+            name = f"partition-seed{run.seed}" if only else f"partition-{number}-seed{run.seed}"
+            pictures.save(figure, out / f"{name}.png")
+
+
+def _partition(run: Run) -> tuple[Any, ...]:
+    """What decides who holds which images."""
+    return run.data, run.federation.clients, run.warm_start, run.seed

@@ -23,6 +23,7 @@ from fedml_gradcam_ae import __version__
 from fedml_gradcam_ae.images import preserved_random_state
 from fedml_gradcam_ae.settings import SettingsError
 
+FOLDER = "warm-starts"
 TEST_BATCH = 256
 MOMENTUM = 0.9  # of sgd
 
@@ -55,7 +56,7 @@ def warm_start(run: Run, network: nn.Module, out: Path, say: Callable[[str], Non
         "seed": run.seed,
     }
     name = hashlib.sha256(json.dumps(depends_on, sort_keys=True).encode()).hexdigest()[:12]
-    weights, facts = (out / "warm-starts" / f"{name}.{ending}" for ending in ("pt", "json"))
+    weights, facts = (out / FOLDER / f"{name}.{ending}" for ending in ("pt", "json"))
     if not weights.exists():  # written last: if it is there, both are whole
         found = _train(run, run.warm_start, network, images, say)
         weights.parent.mkdir(parents=True, exist_ok=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import queue
 import subprocess
 import sys
@@ -10,10 +11,12 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import fedml_gradcam_ae
-from benchmark.config import Run
+
+if TYPE_CHECKING:
+    from benchmark.config import Run
 
 ROOT = Path(__file__).parents[1]
 
@@ -22,11 +25,11 @@ class Workers:
     """A few worker processes, each with one run at a time.
 
     Main and worker talk in lines of JSON: a run goes in, "round" comes out after each of its rounds, then "finished" or
-    the error.
+    the error. `lock` is what `lock.locked` yields: they hold it as well.
     """
 
-    def __init__(self, number: int, out: Path) -> None:
-        self.number, self.out = number, out
+    def __init__(self, number: int, out: Path, lock: int) -> None:
+        self.number, self.out, self.lock = number, out, lock
         self._running: set[subprocess.Popen[str]] = set()
         self._events: queue.Queue[tuple[Run, str] | None] = queue.Queue()
 
@@ -101,6 +104,7 @@ class Workers:
             stdout=subprocess.PIPE,
             text=True,
             cwd=ROOT,
+            pass_fds=(self.lock,),
         )
         self._running.add(process)
         return process
@@ -108,20 +112,39 @@ class Workers:
 
 def work(out: Path, tasks: IO[str], answers: IO[str]) -> None:
     """What a worker process does until there is nothing more to read."""
+    lines = attended(tasks)
     fedml_gradcam_ae.register()  # first, since importing FedML prints warnings otherwise
+    from benchmark.config import Run
     from benchmark.runs import simulate
 
     def answer(event: Any) -> None:
         answers.write(json.dumps(event) + "\n")
         answers.flush()
 
-    for line in tasks:
+    for line in lines:
         try:
             simulate(Run(**json.loads(line)), out, lambda _: None, lambda: answer("round"))
         except Exception as error:  # it is in error.txt, and the report shows it
             answer(f"{type(error).__name__}: {error}")
         else:
             answer("finished")
+
+
+def attended(tasks: IO[str]) -> Iterator[str]:
+    """The lines of `tasks`; where they end, the process ends, whatever it is doing.
+
+    The main process closes its end when it has every answer. If it closes earlier, the main process has died, perhaps
+    of SIGKILL, and nobody must be at work in its folders when the matrix is resumed.
+    """
+    lines: queue.SimpleQueue[str] = queue.SimpleQueue()
+
+    def read() -> None:
+        for line in tasks:
+            lines.put(line)
+        os._exit(0)
+
+    threading.Thread(target=read, daemon=True).start()
+    return iter(lines.get, None)
 
 
 if __name__ == "__main__":

@@ -42,6 +42,6 @@ def record(data: Data, out: Path) -> None:
             )
         return
     out.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(f".{os.getpid()}")
+    partial = path.with_suffix(".partial")
     partial.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
     os.replace(partial, path)

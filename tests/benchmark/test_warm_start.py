@@ -7,7 +7,7 @@ import torch
 import yaml
 
 from benchmark import __main__ as command
-from benchmark import data, models, runs, warm_start
+from benchmark import data, matrix, models, runs, warm_start
 from benchmark.data.settings import Data
 from fedml_gradcam_ae.settings import SettingsError
 
@@ -186,6 +186,16 @@ def test_a_benchmark_on_cifar10_files_with_warm_start(benchmark_on, cifar10_fold
     (first / "result.json").unlink()
     assert benchmark_on({"data": asked}) == 0
     assert accuracy_of(first) == accuracies[first]
+
+
+def test_every_network_has_its_warm_start_before_the_first_run(benchmark_on, tmp_path, monkeypatch) -> None:
+    def simulate(_run, out, *_):
+        assert len(list(out.glob("warm-starts/*.pt"))) == 2
+
+    monkeypatch.setattr(matrix, "simulate", simulate)
+    small = {"name": "digits", "train_images": 100, "test_images": 20}
+    assert benchmark_on({"data": small, "model": {"name": ["small_cnn", "resnet20"]}, "defenses": ["none"]}) == 0
+    assert [path.name for path in tmp_path.glob("out/partition*")] == ["partition-seed0.png"]
 
 
 def test_missing_data_stop_the_benchmark_before_anything_is_written(benchmark_on, tmp_path, capsys) -> None:
