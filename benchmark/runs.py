@@ -26,7 +26,7 @@ import fedml_gradcam_ae
 from benchmark import data, models
 from benchmark.config import Run
 from benchmark.warm_start import warm_start
-from fedml_gradcam_ae import pictures, registry
+from fedml_gradcam_ae import pictures
 from fedml_gradcam_ae.events import Event, RoundReport, Tested, listening
 from fedml_gradcam_ae.hooks import configuration
 from fedml_gradcam_ae.images import preserved_random_state
@@ -178,10 +178,11 @@ def _section(run: Run, side: str, chosen: dict[str, Any]) -> dict[str, Any]:
     section = {f"enable_{side}": name != "none", f"{side}_type": name}
     if name == "none":
         return section
-    ours = registry.attacks() if side == "attack" else registry.defenses()
+    kind = configuration.ATTACK if side == "attack" else configuration.DEFENSE
+    ours = kind.ours()
     if name not in ours:  # FedML's own, with or without its prefix: flat keys, and what is unknown is answered
         return {**section, **keys}
-    draws = "seed" in ours[name].Settings.model_fields
+    draws = "seed" in getattr(ours[name], "Settings", kind.base).model_fields
     return {**section, f"{side}_params": {**({"seed": run.seed} if draws else {}), **keys}}
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from fedml_gradcam_ae import registry
 from fedml_gradcam_ae.hooks import builtin
 from fedml_gradcam_ae.hooks.server_settings import ServerSettings
-from fedml_gradcam_ae.settings import AttackSettings, Parameters
+from fedml_gradcam_ae.settings import AttackSettings, DefenseSettings, Parameters
 
 INTRODUCTION = """\
 # Settings
@@ -41,7 +41,7 @@ def page() -> str:
     """The whole page."""
     parts = [INTRODUCTION, "## Defenses\n"]
     for name, cls in sorted(registry.defenses().items()):
-        parts.append(f"### `{name}`\n\n{_summary(cls)}\n\n{table(cls.Settings)}")
+        parts.append(f"### `{name}`\n\n{_summary(cls)}\n\n{table(getattr(cls, 'Settings', DefenseSettings))}")
     parts.append("## Attacks\n")
     parts.append(f"Every attack takes these in its `attack_params`:\n\n{table(AttackSettings)}")
     parts.append(
