@@ -14,6 +14,7 @@ from benchmark.data.settings import WHERE_DATA_LIE, Data
 from benchmark.models.settings import Model
 from benchmark.paper.claims import places
 from fedml_gradcam_ae import __version__, registry
+from fedml_gradcam_ae.hooks import builtin
 from fedml_gradcam_ae.settings import Parameters, SettingsError, explain, read_settings, unknown
 from fedml_gradcam_ae.yaml_file import read_mapping
 
@@ -74,8 +75,8 @@ class Matrix(Parameters):
     @classmethod
     def _watch_ours(cls, value: list[dict[str, Any]]) -> list[dict[str, Any]]:
         for entry in value:
-            if entry["type"] not in registry.defenses():
-                raise ValueError(unknown(f"type {entry['type']!r}", entry["type"], registry.defenses()).rstrip("."))
+            if problem := _cannot_watch(entry["type"], registry.defenses()):
+                raise ValueError(problem)
         return value
 
     @field_validator("attacks", mode="after")
@@ -163,6 +164,19 @@ class Run(Parameters):
         parts = (self.attack["type"], self.defense["type"], f"seed{self.seed}")
         readable = "--".join(part.replace(":", "-") for part in parts)
         return f"{readable}--{hashlib.sha256(content.encode()).hexdigest()[:12]}"
+
+
+def _cannot_watch(name: str, ours: dict[str, type[Any]]) -> str | None:
+    """Why a type cannot judge beside the defense that acts."""
+    if name in ours and not hasattr(ours[name], "start_for"):
+        return None
+    if name in ours:
+        why = "it has clients start from different models"
+    elif name.removeprefix("fedml:") in builtin.DEFENSES:
+        why = "FedML's own types hand on a list of updates and do not say whom they suspect"
+    else:
+        return unknown(f"type {name!r}", name, ours).rstrip(".")
+    return f"{name} can only act, not watch, since {why}: put it under defenses"
 
 
 def variants(section: Any) -> list[Any]:

@@ -299,6 +299,11 @@ def test_tables_that_were_changed_are_found_out(write, tmp_path, capsys) -> None
         ({"attacks": [{"type": "uniform_noise", "attackers": 9}]}, "found 9 attackers, but there are 4 clients"),
         ({"defenses": [{"type": "gradcam_ae", "alhpa": 1}]}, "Did you mean 'alpha'?"),
         ({"defenses": ["gradcam"]}, "Unknown defense_type 'gradcam'"),
+        ({"watch": ["krum", "flcert"]}, "flcert can only act, not watch, since it has clients start from different"),
+        ({"watch": ["fedml:krum"]}, "fedml:krum can only act, not watch, since FedML's own types hand on a list"),
+        ({"watch": ["multikrum"]}, "multikrum can only act, not watch, since FedML's own types hand on a list"),
+        ({"watch": ["gradcam"]}, "Unknown type 'gradcam'. Did you mean 'gradcam_ae'?"),
+        ({"also": [{"attacks": ["mpaf"], "defenses": ["none"], "watch": ["flcert"]}]}, "flcert can only act"),
     ],
 )
 def test_what_a_simulation_could_not_take_is_refused_before_the_first_one(
