@@ -68,7 +68,11 @@ class Workers:
             except queue.Empty:
                 break
             if process is None or process.poll() is not None:
-                process = self._start()
+                try:
+                    process = self._start()
+                except OSError as error:  # no more processes or memory for one
+                    self._fail(run, f"no process could be started: {error}")
+                    continue
             self._run(process, run)
         if process is not None and process.stdin is not None:
             process.stdin.close()
@@ -91,7 +95,9 @@ class Workers:
                 return
         process.wait()
         self._running.discard(process)
-        error = f"its process ended with {process.returncode} (negative: the signal that killed it)"
+        self._fail(run, f"its process ended with {process.returncode} (negative: the signal that killed it)")
+
+    def _fail(self, run: Run, error: str) -> None:
         folder = self.out / run.folder
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "error.txt").write_text(error + "\n", encoding="utf-8")

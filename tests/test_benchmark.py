@@ -266,6 +266,17 @@ def test_a_worker_that_is_killed_costs_one_run(write, tmp_path, capsys, monkeypa
     assert len(numbers(tmp_path / "out")) == 4
 
 
+def test_a_worker_that_cannot_be_started_fails_its_runs(write, tmp_path, capsys, monkeypatch) -> None:
+    from benchmark import workers
+
+    def refuse(self):
+        raise BlockingIOError(11, "Resource temporarily unavailable")
+
+    monkeypatch.setattr(workers.Workers, "_start", refuse)
+    assert run(write(TINY), tmp_path / "out", "--jobs", "2") == 1
+    assert capsys.readouterr().out.count("no process could be started: [Errno 11]") >= 4
+
+
 def test_an_interrupted_run_counts_as_not_run(write, tmp_path) -> None:
     out = tmp_path / "out"
     run(write(TINY), out, "--jobs", "1")
