@@ -110,6 +110,9 @@ def main(arguments: list[str] | None = None) -> int:
         settings = GradCAMAE.Settings(**{key: value for key, value in run.defense.items() if key != "type"})
         rounds = collect(run, options.out)
         torch.set_num_threads(run.threads)
+        if not rounds:
+            print(f"{run.title}: no attacker has a usable heat map (NaN or infinity).")
+            continue
         for way in WAYS:
             area, ratio = _means([scored(*maps, way, settings) for maps in rounds])
             attack = " ".join(f"{key} {value}" for key, value in run.attack.items() if key != "attackers")
