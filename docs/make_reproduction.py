@@ -1,6 +1,7 @@
 """The tables of docs/reproduction.md, from the results in docs/results.
 
-    python docs/make_reproduction.py     write them anew
+    python docs/make_reproduction.py                               write them anew
+    python docs/make_reproduction.py results/cifar10-resnet18      take over a folder's results first
 
 A line `<!-- RESULTS: TABLE -->` in the page names a folder of docs/results and one of the functions below; what stands
 between it and the next `<!-- end -->` is replaced.
@@ -9,7 +10,10 @@ between it and the next `<!-- end -->` is replaced.
 from __future__ import annotations
 
 import csv
+import json
 import re
+import shutil
+import sys
 from collections.abc import Callable
 from itertools import groupby
 from pathlib import Path
@@ -17,6 +21,8 @@ from pathlib import Path
 HERE = Path(__file__).parent
 PAGE = HERE / "reproduction.md"
 BLOCK = re.compile(r"(<!-- ([\w-]+): ([\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
+HELD_OUT = "held-out.csv"  # of `python -m benchmark.held_out`
+KEPT = ("summary", "runs", "detection", "paper")
 NONE = "\N{EN DASH}"
 Row = dict[str, str]
 
@@ -86,11 +92,23 @@ def _claimed(cell: str | None) -> str:
     return NONE if not cell else f"{float(cell):.3f}"
 
 
+def held_out(results: str) -> str:
+    """AUROC and ratio of errors, by what the autoencoder was trained on."""
+    found = read(results, "held-out")
+    ways = list(dict.fromkeys(row["trained on"] for row in found))
+    ratio = "attackers' error / benign"
+    body = []
+    for attack, lines in groupby(found, key=lambda row: row["attack"]):
+        body.append([f"`{attack}`", *(f"{row['AUROC']} ({float(row[ratio]):.2f})" for row in lines)])
+    return markdown(["AUROC (ratio of errors)", *ways], body)
+
+
 TABLES: dict[str, Callable[[str], str]] = {
     "recall": lambda results: watched(results, "recall"),
     "FPR": lambda results: watched(results, "FPR"),
     "AUROC": lambda results: watched(results, "AUROC"),
     "accuracy": accuracy,
+    "held-out": held_out,
     "paper": paper,
 }
 
@@ -100,5 +118,27 @@ def page(text: str) -> str:
     return BLOCK.sub(lambda found: f"{found[1]}\n{TABLES[found[3]](found[2])}\n{found[4]}", text)
 
 
+def take_over(folder: Path) -> None:
+    """Copy what is kept of a results folder into docs/results: tables, versions, and the pictures of the last vote."""
+    kept = HERE / "results" / folder.name
+    kept.mkdir(parents=True, exist_ok=True)
+    if (folder / HELD_OUT).exists():
+        shutil.copyfile(folder / HELD_OUT, kept / HELD_OUT)
+        return
+    for table in KEPT:
+        shutil.copyfile(folder / "results" / f"{table}.csv", kept / f"{table}.csv")
+    finished = [
+        run for run in json.loads((folder / "matrix.json").read_text())["runs"] if _config(folder, run).exists()
+    ]
+    versions = {json.dumps(json.loads(_config(folder, run).read_text())["versions"], indent=1) for run in finished}
+    (kept / "versions.json").write_text("\n".join(sorted(versions)) + "\n", encoding="utf-8")
+
+
+def _config(folder: Path, run: dict[str, str]) -> Path:
+    return folder / run["folder"] / "config.json"
+
+
 if __name__ == "__main__":
+    for argument in sys.argv[1:]:
+        take_over(Path(argument))
     PAGE.write_text(page(PAGE.read_text(encoding="utf-8")), encoding="utf-8")

@@ -1,0 +1,48 @@
+"""The results in docs/results: every run is one of the configuration's, and the page says what they say."""
+
+import csv
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from benchmark import config
+
+DOCS = Path(__file__).parents[2] / "docs"
+CONFIGS = DOCS.parent / "configs" / "small"
+RESULTS = [path for path in sorted((DOCS / "results").iterdir()) if (path / "runs.csv").exists()]
+
+
+def rows(path):
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_there_are_some() -> None:
+    assert RESULTS
+
+
+@pytest.mark.parametrize("results", RESULTS, ids=lambda path: path.name)
+def test_every_number_comes_from_a_run_of_the_configuration(results, monkeypatch) -> None:
+    versions = json.loads((results / "versions.json").read_text())
+    monkeypatch.setattr(config, "__version__", versions["fedml_gradcam_ae"])
+    planned = {run.folder for run in config.read_config(CONFIGS / f"{results.name}.yaml").runs()}
+    finished = {row["runs"].split()[0] for row in rows(results / "runs.csv") if row["state"] == "finished"}
+    assert finished
+    assert finished <= planned
+    for table in ("summary", "detection", "paper"):
+        named = {run for row in rows(results / f"{table}.csv") for run in row["runs"].split()}
+        assert named
+        assert named <= finished
+
+
+def test_the_page_has_the_tables_that_follow_from_them(monkeypatch) -> None:
+    monkeypatch.syspath_prepend(str(DOCS))
+    import make_reproduction
+
+    try:
+        text = make_reproduction.PAGE.read_text()
+        assert make_reproduction.page(text) == text, "run python docs/make_reproduction.py"
+    finally:
+        del sys.modules["make_reproduction"]
