@@ -22,6 +22,7 @@ HERE = Path(__file__).parent
 PAGE = HERE / "reproduction.md"
 BLOCK = re.compile(r"(<!-- ([\w-]+): ([\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 HELD_OUT = "held-out.csv"  # of `python -m benchmark.held_out`
+PICTURE = "scores-partition-iid-constrained-perturbation.png"
 KEPT = ("summary", "runs", "detection", "paper")
 NONE = "\N{EN DASH}"
 Row = dict[str, str]
@@ -119,7 +120,7 @@ def page(text: str) -> str:
 
 
 def take_over(folder: Path) -> None:
-    """Copy what is kept of a results folder into docs/results: tables, versions, and the pictures of the last vote."""
+    """Copy what is kept of a results folder into docs/results: tables, versions, and one picture."""
     kept = HERE / "results" / folder.name
     kept.mkdir(parents=True, exist_ok=True)
     if (folder / HELD_OUT).exists():
