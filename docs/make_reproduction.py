@@ -128,6 +128,7 @@ def take_over(folder: Path) -> None:
         return
     for table in KEPT:
         shutil.copyfile(folder / "results" / f"{table}.csv", kept / f"{table}.csv")
+    shutil.copyfile(folder / "figures" / PICTURE, kept / PICTURE)
     finished = [
         run for run in json.loads((folder / "matrix.json").read_text())["runs"] if _config(folder, run).exists()
     ]
