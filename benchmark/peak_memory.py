@@ -18,21 +18,22 @@ from torch import nn
 
 from fedml_gradcam_ae import Round
 
+CLIENTS = 20
+
 
 def measure(name: str) -> tuple[float, float]:
     """Bytes beside the uploads, and bytes of the uploads."""
-    from benchmark.bench_defenses import BYZFL, FEDML, OURS, matrix, resnet18_round, round_of
+    from benchmark.speed.rules import byzfl_rules, rules
+    from benchmark.speed.uploads import round_of, stored_round
+
+    rule = (rules() | byzfl_rules())[name]
 
     def judge(round: Round) -> None:
-        if name in BYZFL:
-            BYZFL[name]()(matrix(round))
-        else:
-            (FEDML | OURS)[name]()(round)
+        rule.build(len(round.uploads))(rule.prepare(round))
 
-    judge(
-        round_of(nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 10)))
-    )
-    round = resnet18_round()
+    small = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 10))
+    judge(round_of(small, CLIENTS))
+    round = stored_round("resnet18", CLIENTS)
     size = sum(t.numel() * t.element_size() for upload in round.uploads for t in upload.values())
     before = _status("VmRSS")
     Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew from here
@@ -51,10 +52,10 @@ def main() -> None:
         used, size = measure(sys.argv[1])
         print(f"{sys.argv[1]:36s}{used / 1e6:10.0f}{100 * used / size:12.0f}")
         return
-    from benchmark.bench_defenses import BYZFL, FEDML, OURS
+    from benchmark.speed.rules import byzfl_rules, rules
 
     print(f"{'defense':36s}{'peak, MB':>10s}{'% of uploads':>14s}", flush=True)
-    for name in [*FEDML, *BYZFL, *OURS]:
+    for name in rules() | byzfl_rules():
         subprocess.run([sys.executable, "-W", "ignore", "-m", "benchmark.peak_memory", name], check=True)
 
 

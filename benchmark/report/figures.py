@@ -7,10 +7,12 @@ import re
 from pathlib import Path
 
 import matplotlib
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
+from PIL import Image
 
 from benchmark.report.markup import Html, tag
 
@@ -20,17 +22,25 @@ COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#00
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 LINES = ("-", "--", ":", "-.")
 BENIGN, ATTACKER = COLORS[0], COLORS[1]
+PALETTE = 128  # colors of a PNG
 WIDTH = 4.3  # inches: hardly shrunk on a phone, three abreast on a desk
 
 
 def panel(height: float = 3.3) -> tuple[Figure, Axes]:
     """An empty figure of one panel."""
-    figure = Figure(figsize=(WIDTH, height), dpi=150, layout="constrained")
-    axes = figure.subplots()
-    axes.grid(alpha=0.25)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.tick_params(labelsize=8)
+    figure, (axes,) = panels(1, height)
     return figure, axes
+
+
+def panels(number: int, height: float) -> tuple[Figure, list[Axes]]:
+    """An empty figure of so many panels abreast, with one vertical axis."""
+    figure = Figure(figsize=(number * WIDTH, height), dpi=150, layout="constrained")
+    every = list(figure.subplots(1, number, sharey=True, squeeze=False).flat)
+    for axes in every:
+        axes.grid(alpha=0.25)
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.tick_params(labelsize=8)
+    return figure, every
 
 
 def style(position: int) -> dict[str, str]:
@@ -50,16 +60,25 @@ def legend_below(figure: Figure, axes: Axes, columns: int = 2) -> None:
 
 def publish(figure: Figure, out: Path, name: str, alt: str, caption: str) -> Html:
     """Write OUT/figures/NAME.png and .svg; the figure for the page, with a description for those who cannot see it."""
+    return tag("figure", inline(save(figure, out, name), alt), tag("figcaption", caption))
+
+
+def save(figure: Figure, out: Path, name: str) -> str:
+    """Write OUT/figures/NAME.png and .svg; the SVG as text."""
     folder = out / FOLDER
     folder.mkdir(exist_ok=True)
     name = file_name(name)
-    FigureCanvasAgg(figure).print_png(folder / f"{name}.png")  # type: ignore[no-untyped-call]
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()  # type: ignore[no-untyped-call]
+    # Lines and text have few colors: with a palette, the file is a third as large.
+    pixels = Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")  # type: ignore[no-untyped-call]
+    pixels.quantize(PALETTE).save(folder / f"{name}.png", optimize=True)
     buffer = io.StringIO()
     # Text stays text: smaller, and found by a search. The salt keeps names apart in one page and the same in every run.
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": name}):
         FigureCanvasSVG(figure).print_svg(buffer, metadata={"Date": None})  # type: ignore[no-untyped-call]
     (folder / f"{name}.svg").write_text(buffer.getvalue(), encoding="utf-8")
-    return tag("figure", inline(buffer.getvalue(), alt), tag("figcaption", caption))
+    return buffer.getvalue()
 
 
 def inline(svg: str, alt: str) -> Html:

@@ -1,0 +1,124 @@
+"""Two commits of the plug-in, timed in turns on the same uploads by the benchmark of this checkout.
+
+    python -m benchmark.speed.compare A B [-k "resnet18 and K20 and median"] [--turns 3]
+
+prints each rule's median in A and in B and their ratio, below 1 where B is faster; the last column has the smallest and
+the largest ratio of any turn: what it spans is no difference. Each commit is unpacked into a temporary folder, which is
+removed whatever happens; the repository and the working tree are only read.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import signal
+import subprocess
+import sys
+import tarfile
+import tempfile
+from collections.abc import Mapping, Sequence
+from io import BytesIO
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from benchmark.console import format_table
+
+ROOT = Path(__file__).parents[2]
+TIMED_BY = ("benchmark/bench_defenses.py", "benchmark/speed")  # this checkout's, put over the commit's own
+SELECTED = "resnet18 and K20 and not fedml and not byzfl"
+
+Seconds = Mapping[tuple[str, str], list[float]]  # of every repetition, by group of uploads and rule
+
+
+class CannotCompareError(Exception):
+    """Why there is nothing to compare."""
+
+
+def compare(commits: Sequence[str], turns: int, selected: str) -> str:
+    """The table, as text."""
+    with tempfile.TemporaryDirectory(prefix="compare-commits-") as folder:
+        trees = [unpack(commit, Path(folder) / name) for commit, name in zip(commits, "AB", strict=True)]
+        measured: list[list[Seconds]] = [[], []]
+        for turn in range(turns):
+            for side in (0, 1) if turn % 2 == 0 else (1, 0):
+                print(f"turn {turn + 1} of {turns}: {commits[side]}", file=sys.stderr, flush=True)
+                measured[side].append(time(trees[side], selected))
+    headings = ("uploads", "rule", f"A = {commits[0]} (s)", f"B = {commits[1]} (s)", "B / A", "in one turn")
+    return format_table(headings, rows(*measured))
+
+
+def unpack(commit: str, folder: Path) -> Path:
+    """The commit's files, with this checkout's benchmark in place of its own."""
+    archive = subprocess.run(["git", "archive", "--format=tar", f"{commit}^{{tree}}"], cwd=ROOT, capture_output=True)
+    if archive.returncode:
+        raise CannotCompareError(f"{commit!r} is no commit of this repository: {archive.stderr.decode().strip()}")
+    with tarfile.open(fileobj=BytesIO(archive.stdout)) as files:
+        files.extractall(folder, filter="data")
+    for name in TIMED_BY:
+        source, target = ROOT / name, folder / name
+        target.parent.mkdir(exist_ok=True)
+        if source.is_dir():
+            shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__"), dirs_exist_ok=True)
+        else:
+            shutil.copy(source, target)
+    return folder
+
+
+def time(tree: Path, selected: str) -> Seconds:
+    """Run a tree's benchmark in a process of its own, which finds the tree's plug-in before an installed one."""
+    answer = tree / "benchmark.json"
+    answer.unlink(missing_ok=True)
+    command = [sys.executable, "-m", "pytest", "benchmark/bench_defenses.py", "-q", "-k", selected]
+    process = subprocess.run([*command, f"--benchmark-json={answer}"], cwd=tree, capture_output=True, text=True)
+    if process.returncode == 5:
+        raise CannotCompareError(f"-k {selected!r} selects nothing. A benchmark is named like resnet18-K20-krum.")
+    if process.returncode:
+        raise CannotCompareError(f"The benchmark failed:\n{process.stdout}{process.stderr}")
+    benchmarks: list[dict[str, Any]] = json.loads(answer.read_text(encoding="utf-8"))["benchmarks"]
+    for one in benchmarks:
+        package = Path(one["extra_info"]["package"])
+        if tree.resolve() not in package.resolve().parents:
+            raise CannotCompareError(f"Timed was the plug-in in {package}, not the commit's own in {tree}.")
+    return {(one["group"], one["extra_info"]["rule"]): one["stats"]["data"] for one in benchmarks}
+
+
+def rows(before: Sequence[Seconds], after: Sequence[Seconds]) -> list[list[str]]:
+    """A line for each rule that both have, of as many turns of each."""
+    lines = []
+    for key in before[0]:
+        if key not in after[0]:
+            continue
+        both = [median(second for turn in side for second in turn[key]) for side in (before, after)]
+        by_turn = [median(b[key]) / median(a[key]) for a, b in zip(before, after, strict=True)]
+        numbers = [f"{both[0]:.4g}", f"{both[1]:.4g}", f"{both[1] / both[0]:.2f}"]
+        lines.append([*key, *numbers, f"{min(by_turn):.2f} to {max(by_turn):.2f}"])
+    return lines
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """0, or 1 if it could not be compared."""
+    parser = argparse.ArgumentParser(prog="python -m benchmark.speed.compare", description=__doc__.splitlines()[0])
+    parser.add_argument(
+        "commits", nargs=2, metavar=("A", "B"), help="whatever git understands: a hash, a branch, HEAD~3"
+    )
+    parser.add_argument(
+        "-k", default="resnet18 and K20 and not byzfl and not fedml", help="pytest's; default: %(default)s"
+    )
+    parser.add_argument("--turns", type=int, default=3, help="how often each is timed; default: %(default)s")
+    options = parser.parse_args(arguments)
+    try:
+        print(compare(options.commits, options.turns, options.k))
+    except CannotCompareError as failure:
+        print(f"error: {failure}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    for number in (signal.SIGTERM, signal.SIGHUP):  # the folder is removed as after Ctrl-C
+        signal.signal(number, lambda received, _: sys.exit(128 + received))
+    sys.exit(main())

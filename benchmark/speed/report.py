@@ -1,0 +1,87 @@
+"""What was timed as a table and a chart.
+
+    python -m pytest benchmark/bench_defenses.py --benchmark-json=FILE.json
+    python -m benchmark.speed.report FILE.json [...] --out docs
+
+writes docs/runtime.csv and docs/figures/runtime.png and .svg, and prints the table of docs/speed.md. The benchmark may
+be run in parts, with -k; a runtime.csv is read as well.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from benchmark.report.figures import save
+from benchmark.report.numbers import decimals
+from benchmark.speed import CLIENTS, NETWORKS
+from benchmark.speed.chart import chart
+from benchmark.speed.measured import Times, exponent, load, table
+from benchmark.tables.table import write
+
+
+def markdown(times: Times) -> str:
+    """A line for each rule, the fastest first: seconds for each network and K, and how they grow with K."""
+    networks = [name for name in NETWORKS if any(key[0] == name for key in times)]
+    columns = [(network, number) for network in networks for number in (*CLIENTS, None)]
+    head = [
+        f"{NETWORKS[network]}, K = {number}" if number == CLIENTS[0] else "exponent" if number is None else str(number)
+        for network, number in columns
+    ]
+    lines = [_line(["rule", *head]), _line(["---"] * (1 + len(head)))]
+    for rule in by_time(times):
+        cells = [
+            _exponent(times, network, rule) if number is None else _seconds(times, network, rule, number)
+            for network, number in columns
+        ]
+        lines.append(_line([f"`{rule}`", *cells]))
+    return "\n".join(lines)
+
+
+def by_time(times: Times) -> list[str]:
+    """The rules, by their first network's median at the middle K, where the most are measured."""
+    middle = CLIENTS[len(CLIENTS) // 2]
+
+    def place(rule: str) -> tuple[float, str]:
+        found = [times[key].median for network in NETWORKS if (key := (network, rule, middle)) in times]
+        return (found[0] if found else float("inf"), rule)
+
+    return sorted({rule for _, rule, _ in times}, key=place)
+
+
+def _line(cells: list[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def _seconds(times: Times, network: str, rule: str, clients: int) -> str:
+    found = times.get((network, rule, clients))
+    if found is None:
+        return ""
+    digits = decimals(float(f"{found.median:.2g}"))
+    return f"{found.median:.{max(digits, 2)}f}"
+
+
+def _exponent(times: Times, network: str, rule: str) -> str:
+    found = exponent(times, network, rule, CLIENTS)
+    return "" if found is None else f"{found:.1f}"
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Write and print."""
+    parser = argparse.ArgumentParser(prog="python -m benchmark.speed.report", description=__doc__.splitlines()[0])
+    parser.add_argument("files", nargs="+", type=Path, metavar="FILE", help="of --benchmark-json, or a runtime.csv")
+    parser.add_argument("--out", type=Path, required=True, help="folder for runtime.csv and figures/runtime.*")
+    options = parser.parse_args(arguments)
+    options.out.mkdir(parents=True, exist_ok=True)
+    times = load([write(table(load(options.files)), options.out)])  # what is shown is what is in the file
+    drawn = chart(times)
+    if drawn:
+        save(drawn, options.out, "runtime")
+    else:
+        print("No chart: no rule was timed at more than one K.", file=sys.stderr)
+    print(markdown(times))
+
+
+if __name__ == "__main__":
+    main()

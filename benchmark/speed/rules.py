@@ -1,0 +1,83 @@
+"""Every rule that is timed: all registered defenses, FedML's Krum family, and ByzFL's rules that we have as well."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+from types import SimpleNamespace
+from typing import Any
+
+import byzfl
+from fedml.core.security.defense.krum_defense import KrumDefense
+
+from benchmark.speed.uploads import matrix
+from fedml_gradcam_ae import Round, registry
+from fedml_gradcam_ae.settings import DefenseSettings
+
+SHARE = 0.1  # of the clients is assumed malicious
+# What a registered defense is given of the keys that it has; all others keep their defaults.
+PARAMETERS: dict[str, Any] = {
+    "malicious": SHARE,
+    "beta": SHARE,
+    "rule_params": {"beta": SHARE},
+    "local_epochs": 1,
+    "local_learning_rate": 0.01,
+    "local_optimizer": "sgd",
+    "local_weight_decay": 0.0,
+    "local_batch_size": 32,
+}
+# Registered defenses that are timed a second time, with other parameters.
+VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {"gradcam_ae-native": ("gradcam_ae", {"map_size": "native"})}
+
+
+@dataclass(frozen=True)
+class Rule:
+    """How to time one.
+
+    Attributes:
+        build: from the number of clients to a new judge, which takes what `prepare` makes.
+        prepare: of the uploads, before the clock starts; by default a Round in which nothing is computed yet.
+    """
+
+    build: Callable[[int], Callable[[Any], Any]]
+    prepare: Callable[[Round], Any] = replace
+
+
+def rules() -> dict[str, Rule]:
+    """By name; a defense that somebody registers is among them."""
+    defenses = registry.defenses()
+    variants = {**{name: (name, {}) for name in defenses}, **VARIANTS}
+    ours = {name: Rule(partial(_ours, defenses[base], changed)) for name, (base, changed) in variants.items()}
+    return {
+        "fedml:krum": Rule(lambda clients: _fedml_krum(clients, 1)),
+        "fedml:multikrum": Rule(lambda clients: _fedml_krum(clients, clients - 2 * _malicious(clients) - 2)),
+        **dict(sorted(ours.items())),
+    }
+
+
+def byzfl_rules() -> dict[str, Rule]:
+    """By name; they work on a matrix, which is made before the clock starts."""
+    return {
+        "byzfl:Krum": Rule(lambda clients: byzfl.Krum(f=_malicious(clients)), matrix),
+        "byzfl:MultiKrum": Rule(lambda clients: byzfl.MultiKrum(f=_malicious(clients)), matrix),
+        "byzfl:TrMean": Rule(lambda clients: byzfl.TrMean(f=_malicious(clients)), matrix),
+        "byzfl:Median": Rule(lambda clients: byzfl.Median(), matrix),
+    }
+
+
+def _malicious(clients: int) -> int:
+    return round(SHARE * clients)
+
+
+def _ours(cls: type[Any], changed: dict[str, Any], clients: int) -> Callable[[Round], Any]:
+    settings: type[DefenseSettings] = getattr(cls, "Settings", DefenseSettings)
+    given = {key: value for key, value in PARAMETERS.items() if key in settings.model_fields}
+    judge: Callable[[Round], Any] = cls(settings(**given | changed)).judge
+    return judge
+
+
+def _fedml_krum(clients: int, kept: int) -> Callable[[Round], Any]:
+    """FedML's Krum (kept = 1) or multi-Krum, which allows no more than K - 2 f - 2 to be kept."""
+    rule = KrumDefense(SimpleNamespace(byzantine_client_num=_malicious(clients), krum_param_m=kept))
+    return lambda round: rule.defend_before_aggregation(list(zip(round.samples, round.uploads, strict=True)))
