@@ -166,7 +166,7 @@ def test_every_row_names_runs_that_exist(out) -> None:
     folders = {run.folder for run in load(out).runs}
     for path in (out / "results").glob("*.csv"):
         rows = table(out, path.stem)
-        assert rows
+        assert rows or path.stem == "paper"  # whose rows test_paper.py asks for: this benchmark names none of its tables
         for row in rows:
             assert set(row["runs"].split()) <= folders
             assert row["runs"]
@@ -174,7 +174,7 @@ def test_every_row_names_runs_that_exist(out) -> None:
 
 def test_the_check_finds_what_was_changed(out, capsys) -> None:
     assert check(out) == 0
-    assert capsys.readouterr().out.startswith("7 tables with ")
+    assert capsys.readouterr().out.startswith("8 tables with ")
     path = out / "results" / "accuracy.csv"
     whole = path.read_text()
     lines = whole.splitlines()
