@@ -166,7 +166,9 @@ def test_every_row_names_runs_that_exist(out) -> None:
     folders = {run.folder for run in load(out).runs}
     for path in (out / "results").glob("*.csv"):
         rows = table(out, path.stem)
-        assert rows or path.stem == "paper"  # whose rows test_paper.py asks for: this benchmark names none of its tables
+        assert (
+            rows or path.stem == "paper"
+        )  # this benchmark names no table of the paper; test_paper.py has one that does
         for row in rows:
             assert set(row["runs"].split()) <= folders
             assert row["runs"]
