@@ -7,7 +7,7 @@ from torch import nn
 from torchvision import models
 
 from benchmark.models import small_cnn
-from fedml_gradcam_ae.heatmaps import find_target_layer, grad_cam, min_max, resize
+from fedml_gradcam_ae.heatmaps import class_maps, find_target_layer, grad_cam, min_max, resize
 from tiny import state_of
 
 
@@ -54,6 +54,27 @@ def test_20_uploads_give_the_maps_that_captum_gives_for_each_model_loaded_alone(
         assert torch.allclose(found, expected[:, 0].detach(), atol=1e-5 * min(1, largest), rtol=0)
     # The ReLU blanks some maps of random networks; blank maps alone would agree with anything.
     assert (maps.amax(dim=(1, 2, 3)) > 0).sum() >= 10
+
+
+@pytest.mark.parametrize("build", [resnet18, mobilenet])
+def test_class_maps_are_captums_of_each_class_before_the_relu(build) -> None:
+    uploads = uploads_of(build, 3)
+    images = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    network = build().train()
+    layer = find_target_layer(network, images)
+    maps = class_maps(network, uploads, images, layer)
+    assert maps.shape == (3, 2, 10, 2, 2)
+    assert network.training
+
+    alone = build().eval()
+    for upload, found in zip(uploads, maps, strict=True):
+        alone.load_state_dict(upload)
+        explained = LayerGradCam(alone, alone.get_submodule(layer))
+        for c in range(10):
+            expected = explained.attribute(images, c)[:, 0].detach()
+            assert torch.allclose(found[:, c], expected, atol=1e-5 * min(1, expected.abs().max().item()), rtol=0)
+        assert (found < 0).any()
+        assert (found > 0).any()
 
 
 def test_the_definition_by_plain_autograd() -> None:

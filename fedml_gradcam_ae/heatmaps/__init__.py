@@ -1,5 +1,6 @@
 """Grad-CAM heat maps of many uploads on the same probe images."""
 
+from fedml_gradcam_ae.heatmaps.class_maps import class_maps
 from fedml_gradcam_ae.heatmaps.differentiable import differentiable_grad_cam
 from fedml_gradcam_ae.heatmaps.gradcam import grad_cam
 from fedml_gradcam_ae.heatmaps.layer import find_target_layer
@@ -10,6 +11,7 @@ __all__ = [
     "SMALLEST_MAP",
     "Probe",
     "ProbeSettings",
+    "class_maps",
     "differentiable_grad_cam",
     "find_target_layer",
     "grad_cam",

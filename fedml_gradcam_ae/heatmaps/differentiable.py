@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
+
+from fedml_gradcam_ae.heatmaps.layers import run_to_layers, weigh
 
 
 def differentiable_grad_cam(
@@ -27,18 +27,8 @@ def differentiable_grad_cam(
     Returns:
         (images, height, width).
     """
-    found: list[Tensor] = []
-
-    def keep(_module: nn.Module, _inputs: Any, output: Tensor) -> Tensor:
-        found.append(output if output.requires_grad else output.requires_grad_())
-        return output.clone()  # what follows may change its input in place
-
-    handle = network.get_submodule(layer).register_forward_hook(keep)
-    try:
-        with torch.enable_grad():
-            scores: Tensor = functional_call(network, dict(upload), (images,))
-            chosen = scores.max(dim=1).values if labels is None else scores.gather(1, labels[:, None])[:, 0]
-            (slopes,) = torch.autograd.grad(chosen.sum(), found[-1], create_graph=True)
-            return (slopes.mean(dim=(2, 3), keepdim=True) * found[-1]).sum(dim=1).relu()
-    finally:
-        handle.remove()
+    scores, (activations,) = run_to_layers(network, upload, images, [layer])
+    with torch.enable_grad():
+        chosen = scores.max(dim=1).values if labels is None else scores.gather(1, labels[:, None])[:, 0]
+        (slopes,) = torch.autograd.grad(chosen.sum(), activations, create_graph=True)
+        return weigh(activations, slopes).relu()

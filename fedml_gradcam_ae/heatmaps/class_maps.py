@@ -1,0 +1,53 @@
+"""Signed Grad-CAM maps of every class, from one forward pass per upload."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from fedml_gradcam_ae.heatmaps.layers import run_to_layers, weigh
+
+
+def class_maps(network: nn.Module, uploads: Sequence[Mapping[str, Tensor]], images: Tensor, layer: str) -> Tensor:
+    """Maps sum_m alpha_m^c A^m for every class c: (11), and (12) without its ReLU.
+
+    `grad_cam` makes the same maps by Captum, one class at a time. Only the part of the network above `layer` is
+    differentiated, so that at the end of the last stage many classes cost hardly more than one.
+
+    Args:
+        network: the architecture; its own weights do not matter. It is run in eval mode.
+        uploads: K state dicts that fit it.
+        images: (images, channels, height, width), on the network's device.
+        layer: dotted name of a module with 4-D output that runs once.
+
+    Returns:
+        (clients, images, classes, height, width), on the network's device; NaN or infinity where an upload's
+        arithmetic overflows.
+    """
+    was_training = network.training
+    network.eval()
+    try:
+        return torch.stack([_maps_of(network, upload, images, layer) for upload in uploads])
+    finally:
+        network.train(was_training)
+
+
+def _maps_of(network: nn.Module, upload: Mapping[str, Tensor], images: Tensor, layer: str) -> Tensor:
+    constants = {name: tensor.detach().to(images.device) for name, tensor in upload.items()}
+    scores, (activations,) = run_to_layers(network, constants, images, [layer])
+    return maps_of_classes(scores, activations)
+
+
+def maps_of_classes(scores: Tensor, activations: Tensor) -> Tensor:
+    """(images, classes, height, width) of scores (images, classes) and the feature maps that they come from.
+
+    Args:
+        scores: with a graph to `activations`.
+        activations: (images, channels, height, width).
+    """
+    number, classes = scores.shape
+    each = torch.eye(classes, device=scores.device)[:, None, :].expand(classes, number, classes)
+    (slopes,) = torch.autograd.grad(scores, activations, each, is_grads_batched=True)
+    return weigh(activations.detach(), slopes).transpose(0, 1)
