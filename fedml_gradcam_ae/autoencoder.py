@@ -6,6 +6,7 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call, vmap
 
 Activation = Literal["sigmoid", "identity"]
 
@@ -67,3 +68,62 @@ def fit_autoencoder(
             nn.functional.mse_loss(model(maps), maps).backward()  # type: ignore[no-untyped-call]
             optimizer.step()
     return model.requires_grad_(False)
+
+
+def held_out_reconstructions(
+    maps: Tensor,
+    held: Tensor,
+    hidden: int,
+    epochs: int,
+    learning_rate: float,
+    weight_decay: float,
+    generator: torch.Generator,
+) -> Tensor:
+    """Reconstruct each client's maps by an autoencoder that has seen none of them.
+
+    One autoencoder per fold, all from the same weights and trained at once: Adam on Huber's loss, since a map that
+    deviates a lot should not rule the fit. The last activation is the identity.
+
+    Args:
+        maps: (clients, images, positions), finite.
+        held: (folds, clients), bool: whom each autoencoder is not trained on. A client that no fold holds out, or
+            that several do, is reconstructed by the first fold that holds it out (or the first of all).
+        hidden: width of the hidden layer.
+        epochs: passes over the maps; each is one step on all of them.
+        learning_rate: Adam's.
+        weight_decay: Adam's L2 penalty.
+        generator: draws the initial weights.
+
+    Returns:
+        (clients, images, positions).
+
+    Raises:
+        ValueError: if a fold holds everybody out.
+    """
+    if bool(held.all(dim=1).any()):
+        raise ValueError("A fold that holds every client out leaves an autoencoder nothing to be trained on.")
+    model = Autoencoder(maps.shape[-1], hidden, "identity", generator).to(maps)
+    stacked = {
+        name: parameter.detach().expand(len(held), *parameter.shape).clone().requires_grad_()
+        for name, parameter in model.named_parameters()
+    }
+    flat = maps.flatten(0, 1)
+    weights = (~held).to(maps).repeat_interleave(maps.shape[1], dim=1)
+    weights = weights / weights.sum(dim=1, keepdim=True)
+
+    def reconstruct(parameters: dict[str, Tensor]) -> Tensor:
+        found: Tensor = functional_call(model, parameters, (flat,))
+        return found
+
+    optimizer = torch.optim.Adam(stacked.values(), lr=learning_rate, weight_decay=weight_decay, fused=True)
+    with torch.enable_grad():
+        for _ in range(epochs):
+            optimizer.zero_grad()
+            found = vmap(reconstruct)(stacked)
+            losses = nn.functional.huber_loss(found, flat.expand_as(found), reduction="none").mean(dim=-1)
+            (losses * weights).sum().backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+    with torch.no_grad():
+        by_fold = vmap(reconstruct)(stacked).view(len(held), *maps.shape)
+    fold = held.to(torch.uint8).argmax(dim=0)
+    return by_fold[fold, torch.arange(len(maps), device=maps.device)]

@@ -1,7 +1,8 @@
+import pytest
 import torch
 from torch import nn
 
-from fedml_gradcam_ae.autoencoder import Autoencoder, fit_autoencoder
+from fedml_gradcam_ae.autoencoder import Autoencoder, fit_autoencoder, held_out_reconstructions
 
 
 def fit(maps, seed=0, **changes):
@@ -54,3 +55,34 @@ def test_it_trains_where_gradients_are_off() -> None:
     expected = fit(maps)(maps)
     with torch.no_grad():
         assert torch.equal(fit(maps)(maps), expected)
+
+
+def test_held_out_clients_are_reconstructed_by_an_autoencoder_that_was_trained_without_them() -> None:
+    """Against one autoencoder after another, each trained by a plain loop on the maps of those not held out."""
+    maps = torch.randn(5, 3, 6, generator=torch.Generator().manual_seed(1))
+    held = torch.tensor([[1, 1, 0, 0, 1], [0, 0, 1, 1, 1]], dtype=torch.bool)
+    settings = {"hidden": 4, "epochs": 25, "learning_rate": 0.01, "weight_decay": 1e-3}
+    found = held_out_reconstructions(maps, held, generator=torch.Generator().manual_seed(2), **settings)
+    assert found.shape == maps.shape
+    for fold, clients in ((0, [0, 1, 4]), (1, [2, 3])):
+        model = Autoencoder(6, 4, "identity", torch.Generator().manual_seed(2))
+        optimizer = torch.optim.Adam(model.parameters(), lr=0.01, weight_decay=1e-3)
+        train = maps[~held[fold]].flatten(0, 1)
+        for _ in range(25):
+            optimizer.zero_grad()
+            torch.nn.HuberLoss()(model(train), train).backward()
+            optimizer.step()
+        assert torch.allclose(found[clients], model(maps[clients]).detach(), atol=1e-5)
+
+
+def test_a_fold_without_anybody_to_learn_from_is_refused() -> None:
+    with pytest.raises(ValueError, match="nothing to be trained on"):
+        held_out_reconstructions(
+            torch.zeros(2, 1, 3),
+            torch.ones(1, 2, dtype=torch.bool),
+            hidden=2,
+            epochs=1,
+            learning_rate=0.1,
+            weight_decay=0,
+            generator=torch.Generator(),
+        )

@@ -1,0 +1,129 @@
+"""How suspicious a round's heat maps make each client: the evidence of the `robust` profile.
+
+Source: this project's own; docs/robust.md derives it and has the figures. All functions look at the differences between
+an upload's heat maps and the global model's. `trusted` names the clients that are compared with: those that are not
+copies of one another, so that a crowd of colluders cannot define what is usual.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import numpy as np
+import torch
+from torch import Tensor
+
+MAD_TO_STD = 1.4826  # of a normal distribution
+TINY = 1e-12
+
+
+def differences(maps: Tensor, reference: Tensor) -> Tensor:
+    """What an upload changes in the heat maps of all classes, (clients, images, classes, height, width), float64.
+
+    A shift that all classes share changes no probability and is taken out.
+
+    Args:
+        maps: (clients, images, classes, height, width), finite.
+        reference: the global model's, (images, classes, height, width).
+    """
+    changed = maps.double() - reference.double()
+    return changed - changed.mean(dim=2, keepdim=True)
+
+
+def distance_ratios(changes: Tensor) -> Tensor:
+    """||d_i - d_j|| over the median distance of client i to the others, (clients, clients); infinite for j = i.
+
+    Models that were trained apart are about equally far from one another. Copies are not, and noise on a copy's many
+    weights, which changes what it does very little, does not hide it.
+
+    Where that median is 0, as if all had uploaded the same, there is nothing to compare with: infinite.
+
+    Args:
+        changes: (clients, numbers), at least 2 clients.
+    """
+    distances = torch.cdist(changes, changes, compute_mode="donot_use_mm_for_euclid_dist")
+    itself = torch.eye(len(changes), dtype=torch.bool, device=changes.device)
+    usual = median(distances[~itself].view(len(changes), -1), dim=1)[:, None]
+    return (distances / usual).masked_fill(itself | (usual == 0), torch.inf)
+
+
+def groups(near: Tensor) -> list[list[int]]:
+    """The connected components of a graph, each in ascending order.
+
+    Args:
+        near: (clients, clients), bool: which pairs belong together.
+    """
+    found: list[list[int]] = []
+    left = set(range(len(near)))
+    while left:
+        member, waiting = set(), {min(left)}
+        while waiting:
+            client = waiting.pop()
+            member.add(client)
+            waiting |= set(torch.nonzero(near[client] | near[:, client])[:, 0].tolist()) - member
+        found.append(sorted(member))
+        left -= member
+    return found
+
+
+def in_units_of_mad(changes: Tensor, trusted: Tensor, limit: float) -> Tensor:
+    """The distance of each client's changes from the trusted clients' median, in units of their spread.
+
+    Args:
+        changes: (clients, images, numbers).
+        trusted: (clients,), bool, at least one.
+        limit: numbers beyond it, either way, are set to it: one upload must not rule the others' autoencoders.
+    """
+    deviations = changes - median(changes[trusted])
+    spread = MAD_TO_STD * median(deviations[trusted].abs().flatten(0, 1)).mean()
+    return (deviations / spread.clamp(min=TINY)).clamp(-limit, limit)
+
+
+def agreement(changes: Tensor, trusted: Tensor) -> Tensor:
+    """The cosine between a client's changes and the other trusted clients' mean direction, (clients,).
+
+    Args:
+        changes: (clients, numbers).
+        trusted: (clients,), bool.
+    """
+    directions = changes / changes.norm(dim=1, keepdim=True).clamp(min=TINY)
+    counted = directions * trusted[:, None]
+    others = counted.sum(dim=0) - counted
+    cosines: Tensor = (directions * others).sum(dim=1) / others.norm(dim=1).clamp(min=TINY)
+    return cosines
+
+
+def median_and_spread(values: Tensor, trusted: Tensor) -> tuple[Tensor, Tensor]:
+    """The trusted clients' median and 1.4826 times their median absolute deviation (a normal distribution's standard
+    deviation), never 0.
+
+    Args:
+        values: (clients,).
+        trusted: (clients,), bool.
+    """
+    center = median(values[trusted])
+    return center, (MAD_TO_STD * median((values[trusted] - center).abs())).clamp(min=TINY)
+
+
+@lru_cache
+def z_score_exceeded_by(rate: float, clients: int) -> float:
+    """The robust z-score (value - median) / spread that this share of normal values exceeds, found by drawing them.
+
+    With few values median and spread are themselves uncertain: of 0.001 it is 3.1 among very many, 4.3 among 20, 10
+    among 7.
+
+    Args:
+        rate: above 0, at most 0.5.
+        clients: how many values there are, at least 2.
+    """
+    rounds = max(2_000, round(1_000 / rate / clients))
+    drawn = torch.from_numpy(np.random.default_rng(0).standard_normal((rounds, clients)))
+    center = median(drawn, dim=1)[:, None]
+    spread = MAD_TO_STD * median((drawn - center).abs(), dim=1)[:, None]
+    return float(np.quantile(((drawn - center) / spread.clamp(min=TINY)).numpy(), 1 - rate))
+
+
+def median(values: Tensor, dim: int = 0) -> Tensor:
+    """The median along one dimension, the mean of the two middle ones where their number is even."""
+    ordered, count = values.sort(dim=dim).values, values.shape[dim]
+    return (ordered.select(dim, (count - 1) // 2) + ordered.select(dim, count // 2)) / 2

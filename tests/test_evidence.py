@@ -1,0 +1,131 @@
+"""What the robust profile makes of rounds whose truth is known, because they are drawn here."""
+
+import pytest
+import torch
+
+from fedml_gradcam_ae.evidence import Evidence, Maps, Rules, folds
+
+RULES = {
+    "false_alarm": 0.001,
+    "copy_ratio": 0.1,
+    "memory": 6,
+    "folds": 5,
+    "hidden_size": 4,
+    "epochs": 60,
+    "learning_rate": 0.01,
+    "weight_decay": 1e-5,
+    "seed": 0,
+}
+CLIENTS, SHAPE = 20, (4, 10, 2, 2)
+
+
+def noise(*shape: int, seed: int) -> torch.Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def honest(seed: int, common: float = 1.0) -> torch.Tensor:
+    """(clients, images, classes, height, width): a direction that all share, and each client's own noise."""
+    return common * noise(*SHAPE, seed=seed + 1000) + noise(CLIENTS, *SHAPE, seed=seed)
+
+
+def judge(changes: torch.Tensor, number: int = 1, evidence: Evidence | None = None):
+    reference = noise(*SHAPE, seed=5)
+    maps = Maps(reference + changes, reference)
+    return (evidence or Evidence(Rules(**RULES))).judge(number, list(range(len(changes))), maps, maps)
+
+
+def suspects(findings, part: str) -> list[int]:
+    return torch.nonzero(findings.parts[part] > 1)[:, 0].tolist()
+
+
+@pytest.mark.parametrize("attackers", [2, 8])
+@pytest.mark.parametrize("jitter", [0.0, 0.05])
+def test_copies_are_found_also_with_some_noise_on_each(attackers, jitter) -> None:
+    changes = honest(0)
+    changes[:attackers] = 0.5 * noise(*SHAPE, seed=9) + jitter * noise(attackers, *SHAPE, seed=10)
+    findings = judge(changes)
+    assert suspects(findings, "copies") == list(range(attackers))
+    assert (findings.scores[:attackers] > 1).all()
+
+
+def test_one_who_deviates_is_found_by_its_error() -> None:
+    changes = honest(1)
+    changes[3] += 2 * noise(*SHAPE, seed=11)
+    assert suspects(judge(changes), "errors") == [3]
+
+
+def test_two_who_resemble_each_other_do_not_teach_each_others_autoencoder() -> None:
+    """Not near enough to be copies; trained on each other they would be reconstructed well."""
+    changes = honest(2)
+    changes[:2] = 4 * noise(*SHAPE, seed=12) + 0.5 * noise(2, *SHAPE, seed=13)
+    findings = judge(changes)
+    assert suspects(findings, "copies") == []
+    assert suspects(findings, "errors") == [0, 1]
+
+
+def test_going_against_everybody_adds_up_over_rounds() -> None:
+    evidence = Evidence(Rules(**RULES))
+    found = []
+    for number in range(1, 5):
+        changes = honest(20 + number, common=0.2)
+        changes[7] -= 0.4 * noise(*SHAPE, seed=1020 + number)
+        found.append(judge(changes, number, evidence).parts["disagreement"])
+    assert found[3][7] == found[3].max() > found[0][7]
+
+
+def test_rounds_in_which_nobody_agrees_change_next_to_nothing() -> None:
+    evidence = Evidence(Rules(**RULES))
+    changes = honest(30, common=1.0)
+    changes[7] -= 2 * noise(*SHAPE, seed=1030)
+    before = judge(changes, 1, evidence).parts["disagreement"]
+    after = judge(honest(31, common=0.0), 2, evidence).parts["disagreement"]
+    assert before[7] > 1
+    assert after[7] == pytest.approx(float(before[7]), rel=0.1)
+
+
+@pytest.mark.parametrize("common", [0.0, 0.3, 2.0])
+def test_with_nobody_attacking_hardly_anybody_is_suspected(common) -> None:
+    """40 rounds of 20 clients: by errors and by direction, 0.8 of these 800 each are to be expected."""
+    evidence = Evidence(Rules(**RULES))
+    found = [judge(honest(100 + number, common), number, evidence).scores for number in range(1, 41)]
+    assert int((torch.stack(found) > 1).sum()) <= 8
+
+
+@pytest.mark.parametrize("clients", [1, 3])
+def test_too_few_to_compare_are_not_suspected(clients) -> None:
+    assert judge(honest(3)[:clients]).scores.tolist() == [0] * clients
+
+
+def test_when_all_upload_the_same_nobody_is_suspected() -> None:
+    assert judge(torch.ones(CLIENTS, *SHAPE)).scores.max() <= 0
+
+
+def test_huge_maps_do_not_hide_the_others() -> None:
+    changes = honest(4)
+    changes[0] *= 1e30
+    changes[1] += 3 * noise(*SHAPE, seed=14)
+    assert (judge(changes).scores > 1).nonzero()[:, 0].tolist() == [0, 1]
+
+
+def test_state_survives_a_restart_and_a_client_can_be_forgiven() -> None:
+    through, before = Evidence(Rules(**RULES)), Evidence(Rules(**RULES))
+    judge(honest(5), 1, through)
+    judge(honest(5), 1, before)
+    after = Evidence(Rules(**RULES))
+    after.restore(before.state())
+    expected = judge(honest(6), 2, through).parts["disagreement"]
+    assert torch.equal(judge(honest(6), 2, after).parts["disagreement"], expected)
+    before.forget(3)
+    forgiven = judge(honest(6), 2, before).parts["disagreement"]
+    assert forgiven[3] != expected[3]
+    assert torch.equal(forgiven[4:], expected[4:])
+
+
+def test_folds_keep_groups_together_and_learn_from_trusted_clients_only() -> None:
+    trusted = torch.tensor([True] * 6 + [False] * 2)
+    held = folds([[0, 1], [2], [3], [4], [5], [6, 7]], trusted, most=3)
+    assert held.shape == (3, 8)
+    assert held[:, 6:].all()
+    assert (held[:, :6].sum(dim=0) == 1).all()
+    assert torch.equal(held[:, 0], held[:, 1])
+    assert folds([[0, 1, 2, 3, 4, 5], [6, 7]], trusted, most=3) is None

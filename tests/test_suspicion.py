@@ -1,0 +1,111 @@
+"""The parts of the robust profile's evidence against numpy, scipy and scikit-learn."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.sparse.csgraph import connected_components
+from scipy.spatial.distance import cdist
+from scipy.stats import median_abs_deviation, norm
+from sklearn.metrics.pairwise import cosine_similarity
+
+from fedml_gradcam_ae.suspicion import (
+    agreement,
+    differences,
+    distance_ratios,
+    groups,
+    in_units_of_mad,
+    median,
+    median_and_spread,
+    z_score_exceeded_by,
+)
+
+
+def random(*shape: int, seed: int = 0) -> torch.Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def test_differences_are_those_of_the_class_probabilities() -> None:
+    maps, reference = random(3, 2, 5, 4, 4), random(2, 5, 4, 4, seed=1)
+    shifted = maps + random(3, 2, 1, 4, 4, seed=2)  # the same for all classes: softmax does not see it
+    found = differences(shifted, reference)
+    assert torch.allclose(found, differences(maps, reference))
+    log_odds = (shifted - shifted[:, :, :1]) - (reference - reference[:, :1])
+    assert torch.allclose(found - found[:, :, :1], log_odds)
+
+
+@pytest.mark.parametrize("clients", [2, 5, 8])
+def test_distance_ratios(clients) -> None:
+    changes = random(clients, 7)
+    distances = cdist(changes, changes)
+    for i in range(clients):
+        others = np.delete(distances[i], i)
+        expected = others / np.median(others)
+        assert np.allclose(np.delete(distance_ratios(changes)[i].numpy(), i), expected)
+        assert distance_ratios(changes)[i, i] == np.inf
+
+
+def test_distance_ratios_do_not_depend_on_the_scale_or_on_a_common_shift() -> None:
+    changes = random(6, 9)
+    assert torch.allclose(distance_ratios(changes), distance_ratios(1e4 * changes + random(1, 9, seed=3)))
+
+
+def test_where_all_upload_the_same_there_is_nothing_to_compare_with() -> None:
+    assert (distance_ratios(torch.ones(5, 3)) == np.inf).all()
+
+
+@given(st.integers(1, 9), st.integers(0, 999), st.floats(0, 0.5))
+def test_groups_are_connected_components(clients, seed, share) -> None:
+    near = torch.rand(clients, clients, generator=torch.Generator().manual_seed(seed)) < share
+    found = groups(near)
+    number, labels = connected_components(near.numpy(), directed=False)
+    assert sorted(client for group in found for client in group) == list(range(clients))
+    assert len(found) == number
+    assert all(len(set(labels[group])) == 1 for group in found)
+
+
+@pytest.mark.parametrize("count", [1, 2, 5, 6])
+def test_median_is_numpys(count) -> None:
+    values = random(count, 3)
+    assert np.allclose(median(values), np.median(values, axis=0))
+    assert np.allclose(median(values, dim=1), np.median(values, axis=1))
+
+
+def test_median_and_spread_are_the_trusted_clients() -> None:
+    values, trusted = random(9), torch.tensor([True] * 7 + [False] * 2)
+    center, spread = median_and_spread(values, trusted)
+    assert float(center) == pytest.approx(np.median(values[:7]))
+    assert float(spread) == pytest.approx(median_abs_deviation(values[:7], scale="normal"), rel=1e-4)
+    assert float(median_and_spread(torch.ones(9), trusted)[1]) > 0
+
+
+def test_deviations_are_in_units_of_the_trusted_clients_mad() -> None:
+    changes, trusted = random(8, 3, 4), torch.tensor([True] * 6 + [False] * 2)
+    among = changes[:6].numpy()
+    centered = changes.numpy() - np.median(among, axis=0)
+    spread = 1.4826 * np.median(np.abs(centered[:6]).reshape(-1, 4), axis=0).mean()
+    assert np.allclose(in_units_of_mad(changes, trusted, limit=1.5), np.clip(centered / spread, -1.5, 1.5))
+
+
+def test_agreement_is_the_cosine_with_the_other_trusted_clients() -> None:
+    changes, trusted = random(6, 5), torch.tensor([True, True, False, True, True, False])
+    unit = changes.numpy() / np.linalg.norm(changes, axis=1, keepdims=True)
+    for client in range(6):
+        others = [i for i in range(6) if i != client and trusted[i]]
+        expected = cosine_similarity(changes[client : client + 1], unit[others].sum(0, keepdims=True))[0, 0]
+        assert float(agreement(changes, trusted)[client]) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("clients", [7, 20])
+@pytest.mark.parametrize("rate", [0.01, 0.001])
+def test_the_z_score_that_a_share_of_normal_values_exceeds(clients, rate) -> None:
+    values = np.random.default_rng(5).standard_normal((100_000, clients))
+    scores = (values - np.median(values, axis=1, keepdims=True)) / median_abs_deviation(values, axis=1, scale="normal")[
+        :, None
+    ]
+    assert (scores > z_score_exceeded_by(rate, clients)).mean() == pytest.approx(rate, rel=0.1)
+
+
+def test_among_very_many_it_is_the_normal_distributions() -> None:
+    assert z_score_exceeded_by(0.01, 500) == pytest.approx(norm.isf(0.01), rel=0.02)
