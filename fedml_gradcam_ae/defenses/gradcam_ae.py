@@ -1,13 +1,14 @@
 """GradCAM-AE: uploads whose heat maps an autoencoder reconstructs badly are left out.
 
 Source: Zheng et al., "GradCAM-AE: A New Shield Defense against Poisoning Attacks on Federated Learning",
-ACM TOPS 2025, section 5. docs/how-it-works.md goes through the equations and their errata.
+ACM TOPS 2025, section 5. docs/how-it-works.md goes through the equations and their errata, docs/robust.md through what
+the `robust` profile does instead.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from time import perf_counter
 from typing import Any, Literal
 
@@ -15,27 +16,46 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from fedml_gradcam_ae.autoencoder import Activation, fit_autoencoder
-from fedml_gradcam_ae.detection import error_threshold, flag, reconstruction_error
+from fedml_gradcam_ae.autoencoder import Activation
+from fedml_gradcam_ae.detection import flag
 from fedml_gradcam_ae.federation import ClientId, Round, Verdict, sample_weights
-from fedml_gradcam_ae.heatmaps import SMALLEST_MAP, Probe, ProbeSettings
-from fedml_gradcam_ae.images import seeded_generator
+from fedml_gradcam_ae.heatmaps import ProbeSettings
+from fedml_gradcam_ae.profiles.paper import PaperProfile
+from fedml_gradcam_ae.profiles.robust import RobustProfile
+from fedml_gradcam_ae.profiles.scored import Scored
 from fedml_gradcam_ae.registry import register_defense
 from fedml_gradcam_ae.votes import Votes
+
+NOBODY = Scored([], 0.0, torch.zeros(0, 1, 1, 1), torch.zeros(0, 1, 1, 1), {})
+DEFAULT = "paper"
+PROFILES: dict[str, Any] = {"paper": PaperProfile, "robust": RobustProfile}
+# Where the robust profile differs from the defaults below, which are the paper's.
+ROBUST = {"probe_images": 8, "probe_size": "auto", "hidden_size": 32, "epochs": 150, "learning_rate": 0.01}
+OWN = {
+    "paper": {"target_class", "map_scaling", "map_size", "output_activation", "reconstruction_error", "alpha"},
+    "robust": {"false_alarm", "copy_ratio", "direction_images", "memory", "folds"},
+}
 
 
 @register_defense("gradcam_ae")
 class GradCAMAE:
     """Judge uploads by the heat maps that they make of the server's test images.
 
-    State (flags of the last rounds, permanent removals) is keyed by client id; see `state` and `restore`.
+    State (flags of the last rounds, permanent removals, directions) is keyed by client id; see `state` and `restore`.
     """
 
     class Settings(ProbeSettings):
         """The `paper` profile's values are the defaults; what the paper leaves open follows the authors' code."""
 
-        profile: Literal["paper"] = Field(
-            default="paper", description="a set of defaults for all other keys: `paper`, as published"
+        profile: Literal["robust", "paper"] = Field(
+            default="paper",
+            description="`paper`, as published, or `robust`, which takes the keys that name it and other defaults: "
+            + ", ".join(f"{key} {value}" for key, value in ROBUST.items()),
+        )
+        probe_size: int | Literal["native", "auto"] = Field(  # type: ignore[assignment]  # more than the base takes
+            default=224,
+            description="pixels that a probe image is resized to; `native` leaves it as it is; `auto` (robust) doubles "
+            "it until its heat map has 2 x 2 positions",
         )
         hidden_size: int = Field(default=128, ge=1, description="width of the autoencoder's hidden layer")
         epochs: int = Field(default=200, ge=1, description="training steps of the autoencoder each round")
@@ -48,12 +68,44 @@ class GradCAMAE:
         alpha: float = Field(
             default=1.0, ge=0, description="threshold = mean + alpha * standard deviation of the errors"
         )
+        false_alarm: float = Field(
+            default=0.001,
+            gt=0,
+            le=0.5,
+            description="robust: the share of honest clients that may be flagged in a round by errors, and by "
+            "direction, if these were normally distributed",
+        )
+        copy_ratio: float = Field(
+            default=0.1,
+            gt=0,
+            lt=1,
+            description="robust: clients are copies if their maps differ by less than this share of what is usual",
+        )
+        direction_images: int = Field(
+            default=24, ge=1, description="robust: test images, in their own size, for the direction of change"
+        )
+        memory: int = Field(default=6, ge=1, description="robust: how many rounds the direction of change is added up")
+        folds: int = Field(default=5, ge=2, description="robust: how many autoencoders share the clients")
         vote_every: int = Field(default=3, ge=1, description="xi: every so many rounds the vote decides (rounds)")
         vote_threshold: int = Field(default=2, ge=1, description="epsilon: flags that a vote needs (rounds)")
         permanent: bool = Field(default=False, description="whether a client that is voted out never comes back")
         record_dir: str | None = Field(
             default=None, description="folder for the JSON lines and pictures of each round; null: none"
         )
+
+        @model_validator(mode="before")
+        @classmethod
+        def _follow_the_profile(cls, values: Any) -> Any:
+            profile = values.get("profile", DEFAULT) if isinstance(values, dict) else None
+            if profile not in PROFILES:
+                return values  # the field's own check answers
+            other = "paper" if profile == "robust" else "robust"
+            if strangers := sorted(OWN[other] & set(values)):
+                raise ValueError(
+                    f"{', '.join(strangers)}: of profile {other!r} only, and the profile is {profile!r}. "
+                    f"{profile!r} has {', '.join(sorted(OWN[profile]))} instead"
+                )
+            return {**ROBUST, **values} if profile == "robust" else values
 
         @model_validator(mode="after")
         def _check_vote(self) -> GradCAMAE.Settings:
@@ -62,91 +114,84 @@ class GradCAMAE:
                     f"vote_threshold must be at most vote_every, since a vote counts flags over that many rounds, "
                     f"found {self.vote_threshold} of {self.vote_every}"
                 )
+            if self.profile == "paper" and self.probe_size == "auto":
+                raise ValueError("probe_size `auto` is of profile `robust` only: give a number of pixels, or `native`")
             return self
 
     def __init__(self, settings: GradCAMAE.Settings) -> None:
         self.settings = settings
         self.votes = Votes(settings.vote_every, settings.vote_threshold, settings.permanent)
-        self.probe = Probe(settings)
+        self.profile = PROFILES[settings.profile](settings)
 
     def prepare(self, network: nn.Module, test_data: Iterable[Any]) -> None:
-        """See `Probe.prepare`."""
-        self.probe.prepare(network, test_data)
+        """Find the target layer and check its maps, so that a mistake shows before any training.
+
+        Raises:
+            ValueError: if the test data are empty, the layer does not exist, or its maps are too small.
+        """
+        self.profile.prepare(network, test_data)
 
     def judge(self, round: Round) -> Verdict:
         """Heat maps, autoencoder, threshold, flags and vote for one round; see the module's source."""
         start = perf_counter()
         present = [i for i, client in enumerate(round.client_ids) if client not in self.votes.removed]
-        maps = self._heat_maps(round, present)
-        mapped = perf_counter()
-
-        judged = [i for i in present if bool(torch.isfinite(maps[i]).all())]
-        scores, threshold, reconstructions = self._score(maps, judged, round.number)
-        scored = perf_counter()
-
-        flagged = flag(scores, threshold)
+        found = self.score(round.only(present)) if present else NOBODY
+        scores = _spread(found.scores, present, len(round.client_ids))
+        flagged = flag(scores, found.threshold)
         suspects = {client for client, bad in zip(round.client_ids, flagged, strict=True) if bad}
         # A client whose upload was unusable has earned a flag as well.
         out = self.votes.decide(round.number, suspects | set(round.rejected))
-        for position in set(present) - set(judged):  # no vote can bring back an upload without usable maps
-            out[round.client_ids[position]] = "its heat maps hold NaN or infinity"
+        for position, score, why in zip(present, found.scores, found.why or [""] * len(present), strict=True):
+            client = round.client_ids[position]
+            if score == math.inf:  # no vote can bring back an upload without usable maps
+                out[client] = "its heat maps hold NaN or infinity"
+            elif why and flagged[position] and client in out:
+                out[client] = out[client] or why
         excluded = [client in out for client in round.client_ids]
         return Verdict(
             flagged=flagged,
             excluded=excluded,
             weights=sample_weights(round.samples, excluded),
             scores=scores,
-            threshold=threshold,
-            seconds={
-                "heat_maps": mapped - start,
-                "autoencoder": scored - mapped,
-                "total": perf_counter() - start,
+            threshold=found.threshold,
+            seconds={**found.seconds, "total": perf_counter() - start},
+            evidence={
+                "heat_maps": _spread_maps(found.heat_maps, present, len(round.client_ids)),
+                "reconstructions": _spread_maps(found.reconstructions, present, len(round.client_ids)),
             },
-            evidence={"heat_maps": maps.cpu(), "reconstructions": reconstructions.cpu()},
             reasons={client: reason for client in round.client_ids if (reason := out.get(client)) is not None},
         )
 
+    def score(self, round: Round) -> Scored:
+        """What the profile says of the clients that were not removed for good."""
+        found: Scored = self.profile.score(round)
+        return found
+
     def state(self) -> dict[str, Any]:
-        """What must outlive the process: flags by round and permanent removals."""
-        return self.votes.state()
+        """What must outlive the process: flags by round, permanent removals, and what the profile remembers."""
+        return {**self.votes.state(), **self.profile.state()}
 
     def restore(self, state: dict[str, Any]) -> None:
         """Go on from what `state` returned."""
         self.votes.restore(state)
+        self.profile.restore(state)
 
     def release(self, client: ClientId) -> None:
         """Judge a client again that was voted out for good."""
         self.votes.release(client)
+        self.profile.forget(client)
 
-    def _heat_maps(self, round: Round, present: list[int]) -> Tensor:
-        """(clients, images, height, width); NaN for the clients that are not present."""
-        if not present:
-            return torch.full((len(round.uploads), 1, SMALLEST_MAP, SMALLEST_MAP), math.nan)
-        found = self.probe.maps(round.only(present))
-        maps = torch.full((len(round.uploads), *found.shape[1:]), math.nan, device=found.device)
-        maps[present] = found
-        return maps
 
-    def _score(self, maps: Tensor, judged: list[int], number: int) -> tuple[list[float], float, Tensor]:
-        """Reconstruction errors (infinite without usable maps), their threshold, and the reconstructions."""
-        scores = [math.inf] * len(maps)
-        reconstructions = torch.full_like(maps, math.nan)
-        if not judged:
-            return scores, 0.0, reconstructions
-        settings = self.settings
-        usable = maps[judged]
-        flat = usable.flatten(2).flatten(0, 1)
-        model = fit_autoencoder(
-            flat,
-            hidden=settings.hidden_size,
-            epochs=settings.epochs,
-            learning_rate=settings.learning_rate,
-            weight_decay=settings.weight_decay,
-            output=settings.output_activation,
-            generator=seeded_generator(settings.seed, 1, number),
-        )
-        reconstructions[judged] = model(flat).view_as(usable)
-        errors = reconstruction_error(usable, reconstructions[judged], settings.reconstruction_error)
-        for position, error in zip(judged, errors.tolist(), strict=True):
-            scores[position] = error
-        return scores, error_threshold(errors, settings.alpha), reconstructions
+def _spread(values: Sequence[float], present: list[int], clients: int) -> list[float]:
+    """The values at the positions of those present, infinity elsewhere."""
+    spread = [math.inf] * clients
+    for position, value in zip(present, values, strict=True):
+        spread[position] = value
+    return spread
+
+
+def _spread_maps(maps: Tensor, present: list[int], clients: int) -> Tensor:
+    """The maps at the positions of those present, NaN elsewhere, on the CPU."""
+    spread = torch.full((clients, *maps.shape[1:]), math.nan)
+    spread[present] = maps.float().cpu()
+    return spread

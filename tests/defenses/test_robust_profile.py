@@ -1,0 +1,122 @@
+"""`gradcam_ae` with `profile: robust` on rounds of a small network; tests/test_evidence.py has the statistics."""
+
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import nn
+
+from fedml_gradcam_ae.defenses.gradcam_ae import ROBUST, GradCAMAE
+from fedml_gradcam_ae.evidence import Evidence, Maps, Rules
+from fedml_gradcam_ae.heatmaps import class_maps
+from fedml_gradcam_ae.images import draw_images, seeded_generator
+from tiny import state_of, tiny_cnn
+
+
+def defense(**params) -> GradCAMAE:
+    return GradCAMAE(GradCAMAE.Settings(**{"profile": "robust", "epochs": 20, **params}))
+
+
+def copied(round, attackers, noise=0.0):
+    """The round with one update of average length uploaded by each attacker, with noise on every weight."""
+    generator = torch.Generator().manual_seed(7)
+    agreed = {name: torch.randn(t.shape, generator=generator) for name, t in round.global_model.items()}
+    uploads = list(round.uploads)
+    for attacker in attackers:
+        uploads[attacker] = {
+            name: t + 0.05 * agreed[name] + noise * 0.05 * torch.randn(t.shape, generator=generator)
+            for name, t in round.global_model.items()
+        }
+    return replace(round, uploads=uploads)
+
+
+def test_the_profiles_defaults() -> None:
+    settings = GradCAMAE.Settings(profile="robust")
+    assert {key: getattr(settings, key) for key in ROBUST} == ROBUST
+    assert GradCAMAE.Settings(profile="robust", epochs=7).epochs == 7
+
+
+def test_a_verdict_is_evidence_from_maps_of_the_rounds_images(make_round) -> None:
+    round = make_round(clients=8, number=4)
+    verdict = defense(probe_size=16).judge(round)
+
+    images, labels = draw_images(round.test_data, 24, seeded_generator(0, 0, 4))
+    large = torch.nn.functional.interpolate(images[:8], size=(16, 16), mode="bilinear", align_corners=False)
+    models = [round.global_model, *round.uploads]
+    maps, native = class_maps(round.network, models, large, "2"), class_maps(round.network, models, images, "2")
+    rules = Rules(0.001, 0.1, 6, 5, 32, 20, 0.01, 1e-5, 0)
+    found = Evidence(rules).judge(4, round.client_ids, Maps(maps[1:], maps[0]), Maps(native[1:], native[0]))
+    assert verdict.scores == pytest.approx(found.scores.tolist(), rel=1e-5)
+    assert verdict.threshold == 1
+    assert verdict.flagged == [score > 1 for score in found.scores.tolist()]
+    expected = torch.stack([found.deviations[:, i, label] for i, label in enumerate(labels[:8])], dim=1)
+    assert torch.allclose(verdict.evidence["heat_maps"], expected.float())
+    assert set(verdict.seconds) == {"heat_maps", "evidence", "total"}
+
+
+@pytest.mark.parametrize("noise", [0.0, 0.02])
+def test_copies_are_left_out_and_told_why(make_round, noise) -> None:
+    verdict = defense().judge(copied(make_round(clients=10), [2, 5, 6], noise))
+    assert [i for i, out in enumerate(verdict.excluded) if out] == [2, 5, 6]
+    assert verdict.reasons == dict.fromkeys([102, 105, 106], "its heat maps are nearly another client's")
+    assert sum(verdict.weights) == pytest.approx(1)
+
+
+def test_maps_that_overflow_are_left_out_and_do_not_disturb_the_others(make_round) -> None:
+    round = copied(make_round(clients=10), [2, 5])
+    uploads = list(round.uploads)
+    uploads[0] = {name: t * 1e30 if t.is_floating_point() else t for name, t in uploads[0].items()}
+    verdict = defense().judge(replace(round, uploads=uploads))
+    assert [i for i, out in enumerate(verdict.excluded) if out] == [0, 2, 5]
+    assert verdict.scores[0] == math.inf
+    assert verdict.reasons[100] == "its heat maps hold NaN or infinity"
+
+
+def test_a_broken_global_model_accuses_nobody(make_round) -> None:
+    round = make_round(clients=5)
+    broken = {name: t * math.nan if t.is_floating_point() else t for name, t in round.global_model.items()}
+    assert defense().judge(replace(round, global_model=broken)).excluded == [False] * 5
+
+
+@pytest.mark.parametrize("clients", [1, 2, 3, 4])
+def test_few_clients(make_round, clients) -> None:
+    verdict = defense().judge(make_round(clients=clients))
+    assert sum(verdict.weights) == pytest.approx(1)
+
+
+def test_state_survives_a_restart(make_round) -> None:
+    through, before, after = defense(), defense(), defense()
+    for judge in (through, before):
+        for number in (1, 2):
+            judge.judge(make_round(clients=8, number=number))
+    after.restore(before.state())
+    expected = through.judge(make_round(clients=8, number=3))
+    assert after.judge(make_round(clients=8, number=3)).scores == expected.scores
+    assert after.state() == through.state()
+    assert list(after.state()["past"]) == [1, 2, 3]
+
+
+def test_images_are_enlarged_until_the_map_has_2_x_2_positions(make_round) -> None:
+    network = nn.Sequential(nn.Conv2d(1, 4, 3, stride=8), nn.ReLU(), nn.Flatten(), nn.LazyLinear(10))
+    network = nn.Sequential(*network[:2], nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 10)).eval()
+    data = make_round().test_data  # 8 x 8 pixels
+    judge = defense()
+    judge.prepare(network, data)
+    assert judge.profile._layer_and_size == ("1", 16)
+    with pytest.raises(ValueError, match=r"1 position wide on images of 8 x 8 pixels.*Raise probe_size"):
+        defense(probe_size="native").prepare(network, data)
+
+
+def test_the_defense_does_not_touch_the_uploads_the_network_or_the_random_state(make_round) -> None:
+    round = make_round(clients=6)
+    before = [{name: tensor.clone() for name, tensor in upload.items()} for upload in round.uploads]
+    network, random = state_of(round.network), torch.get_rng_state()
+    defense().judge(round)
+    assert torch.equal(random, torch.get_rng_state())
+    for now, then in zip([*round.uploads, round.network.state_dict()], [*before, network], strict=True):
+        assert all(torch.equal(now[name], then[name]) for name in then)
+
+
+def test_the_maps_are_of_the_network_that_is_judged(make_round) -> None:
+    assert defense().judge(make_round(network=tiny_cnn(), clients=5)).evidence["heat_maps"].shape[:2] == (5, 8)
