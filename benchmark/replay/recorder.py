@@ -1,0 +1,161 @@
+"""A watcher that stages attacks on a round of honest uploads and keeps what detectors need of each."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from benchmark.replay.views import View, look
+from fedml_gradcam_ae.attackers import attackers_in_round
+from fedml_gradcam_ae.federation import ClientId, Round, Verdict
+from fedml_gradcam_ae.heatmaps.scaling import resize
+from fedml_gradcam_ae.images import draw_images, preserved_random_state, seeded_generator
+from fedml_gradcam_ae.settings import AttackSettings
+from fedml_gradcam_ae.training import train_locally
+from fedml_gradcam_ae.updates import Updates, flatten, unflatten
+
+REFERENCES = ("global", "step", "trained")
+Upload = Mapping[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Staged:
+    """An attack by so many of the clients.
+
+    Attributes:
+        name: for tables, without the attackers.
+        attack: an instance of ours; None for no attack.
+        settings: its settings, with `attackers`.
+    """
+
+    name: str
+    attack: Any
+    settings: AttackSettings | None
+
+
+@dataclass(frozen=True)
+class Reference:
+    """How the server's own model is trained: as the clients' are.
+
+    Attributes:
+        images: test images that it is trained on.
+        training: `train_locally`'s.
+    """
+
+    images: int
+    training: Mapping[str, Any]
+
+
+class Recorder:
+    """Judges nobody; `rounds` fills up with one mapping from names to arrays per round.
+
+    Arrays of a round, R rows being the references (`REFERENCES`), the honest uploads in the order of clients and every
+    poisoned upload once:
+
+    * `labels`: (images,);
+    * `SIZE/logits`: (R, images, classes); `SIZE/LAYER`: (R, images, height, width); `SIZE/classes`: of the last layer,
+      (R, images, classes, height, width);
+    * `cases`: (cases, clients), the row that each client uploads in each case;
+    * `malicious`: (cases, clients);
+    * `grams`: (cases, clients, clients), inner products of the updates.
+    """
+
+    def __init__(
+        self,
+        cases: Sequence[Staged],
+        views: Sequence[View],
+        images: int,
+        seed: int,
+        reference: Reference,
+        local_data: Mapping[ClientId, Iterable[Any]],
+    ) -> None:
+        self.cases, self.views, self.images, self.seed = cases, views, images, seed
+        self.reference, self.local_data = reference, local_data
+        self.rounds: list[dict[str, np.ndarray[Any, Any]]] = []
+
+    def judge(self, round: Round) -> Verdict:
+        """Keep the round, as it is and under each attack."""
+        with preserved_random_state():
+            self.rounds.append(self._record(replace(round, local_data=self.local_data)))
+        share = 1 / len(round.uploads)
+        return Verdict(weights=[share] * len(round.uploads))
+
+    def _record(self, round: Round) -> dict[str, np.ndarray[Any, Any]]:
+        generator = seeded_generator(self.seed, 7, round.number)
+        count = self.images + self.reference.images
+        images, labels = draw_images(round.test_data, count, generator)
+        like = next(round.network.parameters())
+        probe, labels_of_probe = images[: self.images].to(like), labels[: self.images].to(like.device)
+        own = images[self.images :], labels[self.images :]
+
+        found: dict[str, list[Tensor]] = {}
+        rows = 0
+
+        def add(upload: Upload) -> int:
+            nonlocal rows
+            for view in self.views:
+                seen = look(round.network, upload, resize(probe, view.size), labels_of_probe, view)
+                kept = {"logits": seen.logits, "classes": seen.classes, **seen.maps}
+                for name, values in kept.items():
+                    found.setdefault(f"{view.size}/{name}", []).append(values)
+            rows += 1
+            return rows - 1
+
+        for upload in self._references(round, *own):
+            add(upload)
+        honest = [add(upload) for upload in round.uploads]
+        table, truth, grams = [], [], []
+        for case in self.cases:
+            row, malicious, uploads = list(honest), [False] * len(honest), list(round.uploads)
+            if case.settings is not None:
+                clients = list(round.client_ids)
+                positions = attackers_in_round(case.settings, round.number, clients, clients)
+                poisoned = case.attack.poison(round, positions)
+                first = poisoned[0]
+                for position, upload in zip(positions, poisoned, strict=True):
+                    same = upload is not first and all(torch.equal(upload[n], first[n]) for n in first)
+                    row[position] = row[positions[0]] if same else add(upload)
+                    malicious[position], uploads[position] = True, upload
+            table.append(row)
+            truth.append(malicious)
+            grams.append(Updates(uploads, round.global_model, round.parameters).gram)
+        arrays = {name: torch.stack(values).numpy() for name, values in found.items()}
+        return {
+            **arrays,
+            "labels": labels_of_probe.numpy(),
+            "cases": np.array(table, dtype=np.int16),
+            "malicious": np.array(truth),
+            "grams": torch.stack(grams).numpy(),
+        }
+
+    def _references(self, round: Round, images: Tensor, labels: Tensor) -> list[Upload]:
+        """Models that no client can move: the global one, after one step, and after a client's training."""
+        names = round.parameters
+        trained = train_locally(
+            round.network,
+            round.global_model,
+            images,
+            labels,
+            generator=seeded_generator(self.seed, 8, round.number),
+            **self.reference.training,
+        )
+        step = self._step(round, images, labels)
+        length = float(Updates(round.uploads, round.global_model, names).squared_norms.sqrt().median())
+        moved = flatten(round.global_model, names).double()
+        moved = moved - step.double() * (length / float(step.norm()))
+        stepped = {**round.global_model, **unflatten(moved.float(), round.global_model, names)}
+        return [round.global_model, stepped, trained]
+
+    def _step(self, round: Round, images: Tensor, labels: Tensor) -> Tensor:
+        """The gradient of the loss at the global model, (parameters,)."""
+        flat = flatten(round.global_model, round.parameters).requires_grad_()
+        with torch.enable_grad():
+            tensors = {**round.global_model, **unflatten(flat, round.global_model, round.parameters)}
+            scores = torch.func.functional_call(round.network, tensors, (images,))
+            (gradient,) = torch.autograd.grad(torch.nn.functional.cross_entropy(scores, labels), flat)
+        return gradient
