@@ -1,0 +1,192 @@
+"""How well the robust profile's evidence finds attackers in a replay set, whole and with an ingredient taken out.
+
+    python -m benchmark.replay.judge results/replay/*.npz --out docs/results/robust.csv
+    python -m benchmark.replay.judge results/replay/*.npz --ablate
+
+The probe is the profile's: its first images in the replay's largest view, and in the smallest one for directions. What
+is printed is a mean over federations with its 95 % interval over seeds, of means over rounds: AUROC of the scores,
+recall and false-positive rate of a round's flags, and the same of each vote (two flags of three rounds).
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from benchmark.metrics import of_one_decision, of_one_ranking
+from benchmark.replay.file import Arrays, Replay, load
+from benchmark.statistics import interval
+from fedml_gradcam_ae.defenses.gradcam_ae import GradCAMAE
+from fedml_gradcam_ae.evidence import Evidence, Maps, Rules
+
+FIGURES = ("AUROC", "recall", "FPR", "recall per vote", "FPR per vote")
+Flags = list[bool]
+
+
+class PlainDeviation(Evidence):
+    """Without an autoencoder: the error is the deviation itself."""
+
+    def _reconstruct(self, deviations: Tensor, trusted: Tensor, near: Tensor, number: int) -> Tensor:
+        return torch.zeros_like(deviations)
+
+
+class EachAlone(Evidence):
+    """Held out alone, its near relations being learned from."""
+
+    def _reconstruct(self, deviations: Tensor, trusted: Tensor, near: Tensor, number: int) -> Tensor:
+        return super()._reconstruct(deviations, trusted, torch.zeros_like(near), number)
+
+
+@dataclass(frozen=True)
+class Variant:
+    """The profile with something changed.
+
+    Attributes:
+        judge: what judges.
+        rules: keys of `Rules` that differ.
+        parts: the kinds of evidence that count.
+    """
+
+    judge: Callable[[Rules], Evidence] = Evidence
+    rules: Mapping[str, Any] | None = None
+    parts: Sequence[str] = ("copies", "errors", "disagreement")
+
+
+# A copy ratio of next to nothing finds no copies and trusts everybody.
+VARIANTS = {
+    "robust": Variant(),
+    "copies alone": Variant(parts=["copies"]),
+    "errors alone": Variant(parts=["errors"]),
+    "disagreement alone": Variant(parts=["disagreement"]),
+    "without copies": Variant(rules={"copy_ratio": 1e-12}),
+    "without errors": Variant(parts=["copies", "disagreement"]),
+    "without disagreement": Variant(parts=["copies", "errors"]),
+    "errors, copies not taken out": Variant(rules={"copy_ratio": 1e-12}, parts=["errors"]),
+    "errors, relations learned from": Variant(EachAlone, {"copy_ratio": 1e-12}, ["errors"]),
+    "deviation instead of errors": Variant(PlainDeviation, parts=["errors"]),
+    "deviation, copies not taken out": Variant(PlainDeviation, {"copy_ratio": 1e-12}, ["errors"]),
+}
+
+
+def judged(replay: Replay, case: int, variant: Variant) -> Iterator[tuple[list[float], Flags]]:
+    """Scores, infinite for unusable maps, and the truth of each round of one case."""
+    settings = GradCAMAE.Settings(profile="robust")
+    rules = {name: getattr(settings, name) for name in Rules.__dataclass_fields__} | dict(variant.rules or {})
+    evidence = variant.judge(Rules(**rules))
+    for number, arrays in enumerate(replay.rounds, 1):
+        views = sorted((name for name in arrays if name.endswith("/classes")), key=lambda name: int(name.split("/")[0]))
+        rows = arrays["cases"][case]
+        large = _maps(arrays, views[-1], rows, settings.probe_images)
+        native = _maps(arrays, views[0], rows, settings.direction_images)
+        usable = torch.isfinite(large.uploads).flatten(1).all(1) & torch.isfinite(native.uploads).flatten(1).all(1)
+        scores = torch.full((len(rows),), torch.inf)
+        if bool(usable.any()):
+            clients = usable.nonzero()[:, 0].tolist()
+            found = evidence.judge(
+                number,
+                clients,
+                Maps(large.uploads[usable], large.reference),
+                Maps(native.uploads[usable], native.reference),
+            )
+            scores[usable] = torch.stack([found.parts[part] for part in variant.parts]).max(0).values.float()
+        yield scores.tolist(), arrays["malicious"][case].tolist()
+
+
+def figures(rounds: Sequence[tuple[list[float], Flags]], every: int = 3, needed: int = 2) -> dict[str, float]:
+    """Each of `FIGURES` that is defined, mean over rounds or votes."""
+    found: dict[str, list[float | None]] = {name: [] for name in FIGURES}
+    flags: list[Flags] = []
+    for number, (scores, truth) in enumerate(rounds, 1):
+        flags.append([score > 1 for score in scores])
+        found["AUROC"].append(of_one_ranking(truth, scores)["AUROC"] if any(truth) else None)
+        decisions = [("recall", "FPR", flags[-1])]
+        if number % every == 0:
+            voted = [count >= needed for count in np.sum(flags[-every:], axis=0)]
+            decisions.append(("recall per vote", "FPR per vote", voted))
+        for recall, false_alarms, out in decisions:
+            values = of_one_decision(truth, out)
+            found[recall].append(values["recall"])
+            found[false_alarms].append(values["FPR"])
+    known = {name: [value for value in values if value is not None] for name, values in found.items()}
+    return {name: fmean(values) for name, values in known.items() if values}
+
+
+def _maps(arrays: Arrays, view: str, rows: np.ndarray[Any, Any], images: int) -> Maps:
+    maps = torch.from_numpy(arrays[view][:, :images])
+    return Maps(maps[torch.from_numpy(rows.astype(int))], maps[0])
+
+
+def table(files: Sequence[Path], variants: Mapping[str, Variant]) -> list[dict[str, Any]]:
+    """One row per setting, attack, share of attackers and variant."""
+    found: dict[tuple[Any, ...], list[dict[str, float]]] = {}
+    for path in files:
+        replay = load(path)
+        data, model = replay.about["data"], replay.about["model"]["name"]
+        for case, attack in enumerate(replay.about["cases"]):
+            for name, variant in variants.items():
+                key = (data["name"], model, data["partition"], attack["name"], attack["attackers"], name)
+                found.setdefault(key, []).append(figures(list(judged(replay, case, variant))))
+        print(f"{path.name} judged", file=sys.stderr, flush=True)
+    return [_row(key, federations) for key, federations in found.items()]
+
+
+def _row(key: tuple[Any, ...], federations: Sequence[Mapping[str, float]]) -> dict[str, Any]:
+    row = dict(zip(("data", "model", "partition", "attack", "attackers", "variant"), key, strict=True))
+    row["federations"] = len(federations)
+    for figure in FIGURES:
+        values = [federation[figure] for federation in federations if figure in federation]
+        if values:
+            low, high = interval(values)
+            row |= {figure: fmean(values), f"{figure}, low": low, f"{figure}, high": high}
+    return row
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Print the table; write it where asked to."""
+    parser = argparse.ArgumentParser(prog="python -m benchmark.replay.judge", description=__doc__.split("\n")[0])
+    parser.add_argument("files", type=Path, nargs="+", help="of python -m benchmark.replay")
+    parser.add_argument("--ablate", action="store_true", help="also with each ingredient taken out")
+    parser.add_argument("--out", type=Path, help="a CSV file")
+    options = parser.parse_args(arguments)
+    if missing := [str(path) for path in options.files if not path.is_file()]:
+        print(f"error: no such file: {', '.join(missing)}", file=sys.stderr)
+        return 2
+    rows = table(options.files, VARIANTS if options.ablate else {"robust": VARIANTS["robust"]})
+    settings = Counter((row["data"], row["model"], row["partition"]) for row in rows)
+    for setting in settings:
+        print(f"\n{', '.join(setting)}")
+        print(f"{'attack':44}{'share':>6}  {'variant':34}" + "".join(f"{figure:>18}" for figure in FIGURES))
+        for row in rows:
+            if (row["data"], row["model"], row["partition"]) == setting:
+                cells = "".join(f"{_cell(row, figure):>18}" for figure in FIGURES)
+                print(f"{row['attack']:44}{row['attackers']:>6}  {row['variant']:34}{cells}")
+    if options.out is not None:
+        options.out.parent.mkdir(parents=True, exist_ok=True)
+        columns = list(dict.fromkeys(column for row in rows for column in row))
+        with options.out.open("w", encoding="utf-8", newline="") as file:
+            writer = csv.DictWriter(file, columns, lineterminator="\n")
+            writer.writeheader()
+            writer.writerows({c: round(v, 4) if isinstance(v, float) else v for c, v in row.items()} for row in rows)
+    return 0
+
+
+def _cell(row: Mapping[str, Any], figure: str) -> str:
+    if figure not in row:
+        return "-"
+    low, high = row[f"{figure}, low"], row[f"{figure}, high"]
+    return f"{row[figure]:.2f}" if low is None else f"{row[figure]:.2f} [{low:.2f}, {high:.2f}]"
+
+
+if __name__ == "__main__":
+    sys.exit(main())
