@@ -173,8 +173,11 @@ class Evidence:
             seen = [(weight, found[client]) for weight, found in self._past.values() if client in found]
             length = sum(weight**2 for weight, _ in seen) ** 0.5
             sums.append(sum(weight * score for weight, score in seen) / length if length else 0.0)
-        threshold = z_score_exceeded_by(self.rules.false_alarm, int(trusted.sum()))
-        return torch.tensor(sums, dtype=agree.dtype, device=agree.device) / threshold
+        # Honest clients differ in how far they go along, round after round, so their sums spread more than one round's.
+        added = torch.tensor(sums, dtype=agree.dtype, device=agree.device)
+        center, spread = median_and_spread(added, trusted)
+        spread = spread.clamp(min=1)
+        return (added - center) / spread / z_score_exceeded_by(self.rules.false_alarm, int(trusted.sum()))
 
 
 def folds(together: Sequence[Sequence[int]], trusted: Tensor, most: int) -> Tensor | None:
