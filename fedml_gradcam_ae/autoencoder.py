@@ -6,7 +6,6 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call, vmap
 
 Activation = Literal["sigmoid", "identity"]
 
@@ -102,28 +101,29 @@ def held_out_reconstructions(
     """
     if bool(held.all(dim=1).any()):
         raise ValueError("A fold that holds every client out leaves an autoencoder nothing to be trained on.")
-    model = Autoencoder(maps.shape[-1], hidden, "identity", generator).to(maps)
-    stacked = {
-        name: parameter.detach().expand(len(held), *parameter.shape).clone().requires_grad_()
-        for name, parameter in model.named_parameters()
-    }
-    flat = maps.flatten(0, 1)
+    start = Autoencoder(maps.shape[-1], hidden, "identity", generator).to(maps)
+    # One autoencoder per fold side by side: plain batched products take about half the time of `torch.func.vmap`.
+    inward, outward = ([_stacked(p, len(held)) for p in layer.parameters()] for layer in (start.encoder, start.decoder))
+    flat = maps.flatten(0, 1).expand(len(held), -1, -1)
     weights = (~held).to(maps).repeat_interleave(maps.shape[1], dim=1)
     weights = weights / weights.sum(dim=1, keepdim=True)
 
-    def reconstruct(parameters: dict[str, Tensor]) -> Tensor:
-        found: Tensor = functional_call(model, parameters, (flat,))
-        return found
+    def reconstruct() -> Tensor:
+        hidden_layer = torch.relu(torch.baddbmm(inward[1][:, None], flat, inward[0].transpose(1, 2)))
+        return torch.baddbmm(outward[1][:, None], hidden_layer, outward[0].transpose(1, 2))
 
-    optimizer = torch.optim.Adam(stacked.values(), lr=learning_rate, weight_decay=weight_decay, fused=True)
+    optimizer = torch.optim.Adam([*inward, *outward], lr=learning_rate, weight_decay=weight_decay, fused=True)
     with torch.enable_grad():
         for _ in range(epochs):
             optimizer.zero_grad()
-            found = vmap(reconstruct)(stacked)
-            losses = nn.functional.huber_loss(found, flat.expand_as(found), reduction="none").mean(dim=-1)
+            losses = nn.functional.huber_loss(reconstruct(), flat, reduction="none").mean(dim=-1)
             (losses * weights).sum().backward()  # type: ignore[no-untyped-call]
             optimizer.step()
     with torch.no_grad():
-        by_fold = vmap(reconstruct)(stacked).view(len(held), *maps.shape)
+        by_fold = reconstruct().view(len(held), *maps.shape)
     fold = held.to(torch.uint8).argmax(dim=0)
     return by_fold[fold, torch.arange(len(maps), device=maps.device)]
+
+
+def _stacked(parameter: Tensor, copies: int) -> Tensor:
+    return parameter.detach().expand(copies, *parameter.shape).clone().requires_grad_()
