@@ -30,7 +30,7 @@ NOBODY = Scored([], 0.0, torch.zeros(0, 1, 1, 1), torch.zeros(0, 1, 1, 1), {})
 DEFAULT = "paper"
 PROFILES: dict[str, Any] = {"paper": PaperProfile, "robust": RobustProfile}
 # Where the robust profile differs from the defaults below, which are the paper's.
-ROBUST = {"probe_images": 8, "probe_size": "auto", "hidden_size": 32, "epochs": 150, "learning_rate": 0.01}
+ROBUST = {"probe_images": 4, "probe_size": "auto", "hidden_size": 32, "epochs": 100, "learning_rate": 0.01}
 OWN = {
     "paper": {"target_class", "map_scaling", "map_size", "output_activation", "reconstruction_error", "alpha"},
     "robust": {"false_alarm", "copy_ratio", "direction_images", "memory", "folds"},
@@ -82,7 +82,7 @@ class GradCAMAE:
             description="robust: clients are copies if their maps differ by less than this share of what is usual",
         )
         direction_images: int = Field(
-            default=24, ge=1, description="robust: test images, in their own size, for the direction of change"
+            default=8, ge=1, description="robust: test images, in their own size, for the direction of change"
         )
         memory: int = Field(default=6, ge=1, description="robust: how many rounds the direction of change is added up")
         folds: int = Field(default=5, ge=2, description="robust: how many autoencoders share the clients")

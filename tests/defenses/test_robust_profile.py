@@ -41,8 +41,8 @@ def test_a_verdict_is_evidence_from_maps_of_the_rounds_images(make_round) -> Non
     round = make_round(clients=8, number=4)
     verdict = defense(probe_size=16).judge(round)
 
-    images, labels = draw_images(round.test_data, 24, seeded_generator(0, 0, 4))
-    large = torch.nn.functional.interpolate(images[:8], size=(16, 16), mode="bilinear", align_corners=False)
+    images, labels = draw_images(round.test_data, 8, seeded_generator(0, 0, 4))
+    large = torch.nn.functional.interpolate(images[:4], size=(16, 16), mode="bilinear", align_corners=False)
     models = [round.global_model, *round.uploads]
     maps, native = class_maps(round.network, models, large, "2"), class_maps(round.network, models, images, "2")
     rules = Rules(0.001, 0.1, 6, 5, 32, 20, 0.01, 1e-5, 0)
@@ -50,7 +50,7 @@ def test_a_verdict_is_evidence_from_maps_of_the_rounds_images(make_round) -> Non
     assert verdict.scores == pytest.approx(found.scores.tolist(), rel=1e-5)
     assert verdict.threshold == 1
     assert verdict.flagged == [score > 1 for score in found.scores.tolist()]
-    expected = torch.stack([found.deviations[:, i, label] for i, label in enumerate(labels[:8])], dim=1)
+    expected = torch.stack([found.deviations[:, i, label] for i, label in enumerate(labels[:4])], dim=1)
     assert torch.allclose(verdict.evidence["heat_maps"], expected.float())
     assert set(verdict.seconds) == {"heat_maps", "evidence", "total"}
 
@@ -119,4 +119,4 @@ def test_the_defense_does_not_touch_the_uploads_the_network_or_the_random_state(
 
 
 def test_the_maps_are_of_the_network_that_is_judged(make_round) -> None:
-    assert defense().judge(make_round(network=tiny_cnn(), clients=5)).evidence["heat_maps"].shape[:2] == (5, 8)
+    assert defense().judge(make_round(network=tiny_cnn(), clients=5)).evidence["heat_maps"].shape[:2] == (5, 4)
