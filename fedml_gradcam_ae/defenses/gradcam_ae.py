@@ -69,7 +69,7 @@ class GradCAMAE:
             default=1.0, ge=0, description="threshold = mean + alpha * standard deviation of the errors"
         )
         false_alarm: float = Field(
-            default=0.001,
+            default=0.0005,
             gt=0,
             le=0.5,
             description="robust: the share of honest clients that may be flagged in a round by errors, and by "

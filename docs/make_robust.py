@@ -1,0 +1,88 @@
+"""The tables of docs/robust.md, from docs/results/robust: python docs/make_robust.py
+
+The files there are what `python -m benchmark.replay.judge ... --ablate --out FILE` wrote.
+"""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+from statistics import fmean
+
+from make_reproduction import BLOCK, NONE, Row, markdown
+
+HERE = Path(__file__).parent
+PAGE = HERE / "robust.md"
+
+
+def read(name: str) -> list[Row]:
+    """The lines of one file."""
+    with (HERE / "results" / "robust" / f"{name}.csv").open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def attacks(name: str) -> str:
+    """AUROC, recall, and recall of the vote under each attack, for each partition and share of attackers."""
+    rows = [row for row in read(name) if row["variant"] == "robust" and row["attack"] != "none"]
+    columns = list(dict.fromkeys((row["partition"], row["attackers"]) for row in rows))
+    cells = {(row["attack"], row["partition"], row["attackers"]): row for row in rows}
+    head = ["AUROC / recall / recall of the vote", *(f"{partition}, {share}" for partition, share in columns)]
+    body = [
+        [f"`{attack}`", *(_three(cells.get((attack, *column))) for column in columns)]
+        for attack in dict.fromkeys(row["attack"] for row in rows)
+    ]
+    return markdown(head, body)
+
+
+def quiet(name: str) -> str:
+    """False alarms while nobody attacks, of every variant."""
+    rows = [row for row in read(name) if row["attack"] == "none"]
+    partitions = list(dict.fromkeys(row["partition"] for row in rows))
+    head = [
+        "nobody attacks",
+        *(f"{partition}, {figure}" for partition in partitions for figure in ("FPR", "FPR per vote")),
+    ]
+    body = []
+    for variant in dict.fromkeys(row["variant"] for row in rows):
+        found = {row["partition"]: row for row in rows if row["variant"] == variant}
+        body.append([variant, *(_digits(found[p][f], 3) for p in partitions for f in ("FPR", "FPR per vote"))])
+    return markdown(head, body)
+
+
+def ablation(name: str) -> str:
+    """Means over all attacks of each variant's AUROC and recall."""
+    rows = [row for row in read(name) if row["attack"] != "none"]
+    columns = list(dict.fromkeys((row["partition"], row["attackers"]) for row in rows))
+    head = ["mean AUROC / recall over all attacks", *(f"{partition}, {share}" for partition, share in columns)]
+    body = []
+    for variant in dict.fromkeys(row["variant"] for row in rows):
+        line = [variant]
+        for column in columns:
+            found = [
+                row for row in rows if row["variant"] == variant and (row["partition"], row["attackers"]) == column
+            ]
+            line.append(
+                " / ".join(f"{fmean(float(row[figure]) for row in found):.2f}" for figure in ("AUROC", "recall"))
+            )
+        body.append(line)
+    return markdown(head, body)
+
+
+TABLES = {"attacks": attacks, "quiet": quiet, "ablation": ablation}
+
+
+def _three(row: Row | None) -> str:
+    return NONE if row is None else " / ".join(_digits(row[f], 2) for f in ("AUROC", "recall", "recall per vote"))
+
+
+def _digits(text: str, digits: int) -> str:
+    return f"{float(text):.{digits}f}" if text else NONE
+
+
+def page(text: str) -> str:
+    """The page with its tables written anew."""
+    return BLOCK.sub(lambda found: f"{found[1]}\n{TABLES[found[3]](found[2])}\n{found[4]}", text)
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page(PAGE.read_text(encoding="utf-8")), encoding="utf-8")
