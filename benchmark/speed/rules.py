@@ -28,7 +28,10 @@ PARAMETERS: dict[str, Any] = {
     "local_batch_size": 32,
 }
 # Registered defenses that are timed a second time, with other parameters.
-VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {"gradcam_ae-native": ("gradcam_ae", {"map_size": "native"})}
+VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
+    "gradcam_ae-native": ("gradcam_ae", {"map_size": "native"}),
+    "gradcam_ae-robust": ("gradcam_ae", {"profile": "robust"}),
+}
 
 
 @dataclass(frozen=True)

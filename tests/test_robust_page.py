@@ -1,0 +1,19 @@
+"""docs/robust.md has the tables that follow from the files beside it."""
+
+import sys
+from pathlib import Path
+
+DOCS = Path(__file__).parents[1] / "docs"
+
+
+def test_the_page_has_the_tables_of_its_files(monkeypatch) -> None:
+    monkeypatch.syspath_prepend(str(DOCS))
+    import make_robust
+
+    try:
+        text = make_robust.PAGE.read_text()
+        assert make_robust.page(text) == text, "run python docs/make_robust.py"
+        assert text.count("<!-- end -->") == len(make_robust.BLOCK.findall(text)) == 3
+    finally:
+        for name in ("make_robust", "make_reproduction"):
+            del sys.modules[name]
