@@ -45,10 +45,10 @@ class Titles:
 
 
 def title(chosen: Entry, among: Sequence[Entry], none: str) -> str:
-    """The type, with its profile and whatever tells it from the other entries of the same type."""
+    """The type, with its profile and whatever tells it from the other entries of the same type and profile."""
     if chosen["type"] == "none":
         return none
-    same = [other for other in among if other["type"] == chosen["type"]]
+    same = [other for other in among if all(other.get(key) == chosen.get(key) for key in ("type", "profile"))]
     telling = [key for key in chosen if any(other.get(key) != chosen[key] for other in same)]
     words = [chosen["profile"]] if "profile" in chosen else []
     words += [f"{key} {chosen[key]}" for key in telling if key != "profile"]

@@ -41,9 +41,13 @@ def distance_ratios(changes: Tensor) -> Tensor:
     Args:
         changes: (clients, numbers), at least 2 clients.
     """
-    distances = torch.cdist(changes, changes, compute_mode="donot_use_mm_for_euclid_dist")
-    itself = torch.eye(len(changes), dtype=torch.bool, device=changes.device)
-    usual = median(distances[~itself].view(len(changes), -1), dim=1)[:, None]
+    return ratios_of(torch.cdist(changes, changes, compute_mode="donot_use_mm_for_euclid_dist"))
+
+
+def ratios_of(distances: Tensor) -> Tensor:
+    """Distances between clients, (clients, clients), in units of each one's median distance to the others."""
+    itself = torch.eye(len(distances), dtype=torch.bool, device=distances.device)
+    usual = median(distances[~itself].view(len(distances), -1), dim=1)[:, None]
     return (distances / usual).masked_fill(itself | (usual == 0), torch.inf)
 
 

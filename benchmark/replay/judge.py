@@ -28,7 +28,9 @@ from benchmark.metrics import of_one_decision, of_one_ranking
 from benchmark.replay.file import Arrays, Replay, load
 from benchmark.statistics import interval
 from fedml_gradcam_ae.defenses.gradcam_ae import GradCAMAE
-from fedml_gradcam_ae.evidence import Evidence, Maps, Rules
+from fedml_gradcam_ae.evidence import FEWEST, Evidence, Maps, Rules
+from fedml_gradcam_ae.suspicion import ratios_of
+from fedml_gradcam_ae.updates import squared_distances
 
 FIGURES = ("AUROC", "recall", "FPR", "recall per vote", "FPR per vote")
 Flags = list[bool]
@@ -56,17 +58,20 @@ class Variant:
         judge: what judges.
         rules: keys of `Rules` that differ.
         parts: the kinds of evidence that count.
+        of_updates: look for copies among the updates themselves, and at no heat map.
     """
 
     judge: Callable[[Rules], Evidence] = Evidence
     rules: Mapping[str, Any] | None = None
     parts: Sequence[str] = ("copies", "errors", "disagreement")
+    of_updates: bool = False
 
 
 # A copy ratio of next to nothing finds no copies and trusts everybody.
 VARIANTS = {
     "robust": Variant(),
     "copies alone": Variant(parts=["copies"]),
+    "copies alone, of updates": Variant(of_updates=True),
     "errors alone": Variant(parts=["errors"]),
     "disagreement alone": Variant(parts=["disagreement"]),
     "without copies": Variant(rules={"copy_ratio": 1e-12}),
@@ -87,6 +92,9 @@ def judged(replay: Replay, case: int, variant: Variant) -> Iterator[tuple[list[f
     for number, arrays in enumerate(replay.rounds, 1):
         views = sorted((name for name in arrays if name.endswith("/classes")), key=lambda name: int(name.split("/")[0]))
         rows = arrays["cases"][case]
+        if variant.of_updates:
+            yield _copies_of_updates(arrays["grams"][case], settings.copy_ratio), arrays["malicious"][case].tolist()
+            continue
         large = _maps(arrays, views[-1], rows, settings.probe_images)
         native = _maps(arrays, views[0], rows, settings.direction_images)
         usable = torch.isfinite(large.uploads).flatten(1).all(1) & torch.isfinite(native.uploads).flatten(1).all(1)
@@ -120,6 +128,18 @@ def figures(rounds: Sequence[tuple[list[float], Flags]], every: int = 3, needed:
             found[false_alarms].append(values["FPR"])
     known = {name: [value for value in values if value is not None] for name, values in found.items()}
     return {name: fmean(values) for name, values in known.items() if values}
+
+
+def _copies_of_updates(gram: np.ndarray[Any, Any], copy_ratio: float) -> list[float]:
+    """The scores of `Evidence`'s copies with distances between updates; infinite where a length overflows."""
+    usable = np.isfinite(gram).all(axis=1) & np.isfinite(gram.diagonal())
+    scores = np.full(len(gram), np.inf)
+    if usable.sum() >= FEWEST:
+        distances = squared_distances(torch.from_numpy(gram[np.ix_(usable, usable)])).sqrt()
+        nearest = ratios_of(distances).min(dim=1).values
+        scores[usable] = (nearest.clamp(1e-9, 1).log() / np.log(copy_ratio)).numpy()
+    found: list[float] = scores.tolist()
+    return found
 
 
 def _maps(arrays: Arrays, view: str, rows: np.ndarray[Any, Any], images: int) -> Maps:

@@ -59,12 +59,16 @@ def test_a_row_says_what_tells_it_from_the_others_of_its_type() -> None:
         {"type": "fang", "rule": "krum", "attackers": 2},
         {"type": "fang", "attackers": 2},
         {"type": "gradcam_ae", "profile": "paper", "probe_size": 32},
+        {"type": "gradcam_ae", "profile": "robust"},
+        {"type": "gradcam_ae", "profile": "robust", "memory": 1},
     ]
     assert [title(entry, entries, "undefended") for entry in entries] == [
         "undefended",
         "fang (rule krum)",
         "fang",
         "gradcam_ae (paper)",
+        "gradcam_ae (robust)",
+        "gradcam_ae (robust, memory 1)",
     ]
 
 

@@ -70,7 +70,10 @@ def test_a_case_replaces_the_attackers_uploads_and_stores_copies_once(recorded) 
 
 def test_the_file_keeps_everything_and_is_judged_as_the_defense_would(recorded, tmp_path, capsys, monkeypatch) -> None:
     _, rounds = recorded
-    few = {name: judge.VARIANTS[name] for name in ("robust", "copies alone", "deviation instead of errors")}
+    few = {
+        name: judge.VARIANTS[name]
+        for name in ("robust", "copies alone", "copies alone, of updates", "deviation instead of errors")
+    }
     monkeypatch.setattr(judge, "VARIANTS", few)
     cases = [{"name": name, "attackers": share} for name, share in (("none", 0.0), ("sign_flip", 0.25), ("alie", 0.25))]
     about = {"data": {"name": "digits", "partition": "iid"}, "model": {"name": "tiny"}, "cases": cases}
@@ -88,8 +91,9 @@ def test_the_file_keeps_everything_and_is_judged_as_the_defense_would(recorded, 
     with out.open(newline="") as file:
         rows = {(row["attack"], row["variant"]): row for row in csv.DictReader(file)}
     assert len(rows) == 3 * len(judge.VARIANTS)
-    copies = rows["alie", "copies alone"]
-    assert [float(copies[name]) for name in ("AUROC", "recall", "recall per vote")] == [1, 1, 1]
+    for variant in ("copies alone", "copies alone, of updates"):
+        copies = rows["alie", variant]
+        assert [float(copies[name]) for name in ("AUROC", "recall", "recall per vote")] == [1, 1, 1]
     assert copies["federations"] == "2"
     assert float(copies["recall, low"]) == 1
     assert rows["none", "robust"]["recall"] == ""
