@@ -1,4 +1,7 @@
-"""The tables of docs/robust.md, from docs/results/robust: python docs/make_robust.py
+"""The tables of docs/robust.md, from docs/results/robust, and its picture.
+
+    python docs/make_robust.py                             write the tables anew
+    PYTHONPATH=. python docs/make_robust.py REPLAY.npz     draw the picture as well, of a replay set's first round
 
 The files there are what `python -m benchmark.replay.judge ... --ablate --out FILE` wrote.
 """
@@ -6,10 +9,19 @@ The files there are what `python -m benchmark.replay.judge ... --ablate --out FI
 from __future__ import annotations
 
 import csv
+import sys
 from pathlib import Path
 from statistics import fmean
+from typing import TYPE_CHECKING
 
+import numpy as np
 from make_reproduction import BLOCK, NONE, Row, markdown
+from matplotlib.figure import Figure
+
+from fedml_gradcam_ae import pictures
+
+if TYPE_CHECKING:
+    from benchmark.replay.file import Replay
 
 HERE = Path(__file__).parent
 PAGE = HERE / "robust.md"
@@ -84,5 +96,37 @@ def page(text: str) -> str:
     return BLOCK.sub(lambda found: f"{found[1]}\n{TABLES[found[3]](found[2])}\n{found[4]}", text)
 
 
+def picture(replay: Replay, attack: str = "alie, jitter 0.3", view: str = "64/layer3") -> Figure:
+    """What six honest clients and three attackers change in the label's heat map of four images.
+
+    Red is more evidence for the label than the global model finds at that place, blue is less; one scale per image.
+    """
+    case = max(number for number, found in enumerate(replay.about["cases"]) if found["name"] == attack)
+    arrays = replay.rounds[0]
+    rows, bad = arrays["cases"][case], arrays["malicious"][case]
+    honest, attackers = np.flatnonzero(~bad)[:6], np.flatnonzero(bad)[:3]
+    shown = [*honest, *attackers]
+    changes = arrays[view][rows[shown]][:, :4] - arrays[view][0][:4]
+    figure = Figure(figsize=(8, 4.2), dpi=110)
+    figure.set_layout_engine("constrained")
+    grid = figure.subplots(4, len(shown))
+    for column, client in enumerate(shown):
+        grid[0, column].set_title(f"client {client}", fontsize=8, color=pictures.ATTACKER if bad[client] else "black")
+        for row in range(4):
+            limit = np.abs(changes[:, row]).max()
+            axes = grid[row, column]
+            axes.imshow(changes[column, row], cmap="RdBu_r", vmin=-limit, vmax=limit)
+            axes.set_xticks([])
+            axes.set_yticks([])
+            for spine in axes.spines.values():
+                spine.set(color=pictures.ATTACKER if bad[client] else "#999999", linewidth=2.5 if bad[client] else 0.5)
+    figure.suptitle(f"Change of four images' heat maps by nine clients; framed: attackers ({attack})", fontsize=10)
+    return figure
+
+
 if __name__ == "__main__":
+    for argument in sys.argv[1:]:
+        from benchmark.replay.file import load
+
+        pictures.save(picture(load(Path(argument))), HERE / "figures" / "robust-maps.png")
     PAGE.write_text(page(PAGE.read_text(encoding="utf-8")), encoding="utf-8")

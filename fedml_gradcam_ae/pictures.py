@@ -1,4 +1,4 @@
-"""Pictures of a round: every client's heat map (the paper's Fig. 9) and reconstruction error (Fig. 8)."""
+"""Pictures of a round: every client's heat map (the paper's Fig. 9) and its score, the reconstruction error (Fig. 8)."""
 
 from __future__ import annotations
 
@@ -55,7 +55,8 @@ def heat_maps(report: RoundReport) -> Figure:
                 _frame(axes)
         grid[2 * row, column].set_title(_title(client), fontsize=8, color=ATTACKER if client.malicious else "black")
     figure.suptitle(
-        f"Round {report.number}: heat map of each client (above) and its reconstruction (below)", fontsize=10
+        f"Round {report.number}: each client's heat map, as the autoencoder is given it (above), and its reconstruction (below)",
+        fontsize=10,
     )
     if image is not None:
         figure.colorbar(image, ax=grid, shrink=0.6, label="heat")
@@ -99,8 +100,8 @@ def errors(report: RoundReport) -> Figure:
         handles.append(Line2D([], [], color="black", linestyle="--", linewidth=1, label="threshold"))
     axes.set_xticks(range(len(clients)), [str(client.client) for client in clients], fontsize=8)
     axes.set_xlabel("client")
-    axes.set_ylabel("reconstruction error")
-    axes.set_title(f"Round {report.number}: reconstruction error of each client", fontsize=10)
+    axes.set_ylabel("score")
+    axes.set_title(f"Round {report.number}: score of each client", fontsize=10)
     axes.legend(handles=handles, fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=4, frameon=False)
     return figure
 
