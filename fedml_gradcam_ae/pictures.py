@@ -1,4 +1,4 @@
-"""Pictures of a round: every client's heat map (the paper's Fig. 9) and its score, the reconstruction error (Fig. 8)."""
+"""Pictures of a round: every client's heat map (the paper's Fig. 9) and score (Fig. 8)."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def heat_maps(report: RoundReport) -> Figure:
                 _frame(axes)
         grid[2 * row, column].set_title(_title(client), fontsize=8, color=ATTACKER if client.malicious else "black")
     figure.suptitle(
-        f"Round {report.number}: each client's heat map, as the autoencoder is given it (above), and its reconstruction (below)",
+        f"Round {report.number}: each client's heat map as the autoencoder gets it (above), its reconstruction (below)",
         fontsize=10,
     )
     if image is not None:
