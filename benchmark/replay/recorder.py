@@ -13,7 +13,7 @@ from torch import Tensor
 from benchmark.replay.views import View, look
 from fedml_gradcam_ae.attackers import attackers_in_round
 from fedml_gradcam_ae.federation import ClientId, Round, Verdict
-from fedml_gradcam_ae.heatmaps.scaling import resize
+from fedml_gradcam_ae.heatmaps import find_target_layer, resize
 from fedml_gradcam_ae.images import draw_images, preserved_random_state, seeded_generator
 from fedml_gradcam_ae.settings import AttackSettings
 from fedml_gradcam_ae.training import train_locally
@@ -93,12 +93,19 @@ class Recorder:
         probe, labels_of_probe = images[: self.images].to(like), labels[: self.images].to(like.device)
         own = images[self.images :], labels[self.images :]
 
+        views = [
+            View(
+                view.size,
+                tuple(find_target_layer(round.network, resize(probe, view.size), name) for name in view.layers),
+            )
+            for view in self.views
+        ]
         found: dict[str, list[Tensor]] = {}
         rows = 0
 
         def add(upload: Upload) -> int:
             nonlocal rows
-            for view in self.views:
+            for view in views:
                 seen = look(round.network, upload, resize(probe, view.size), labels_of_probe, view)
                 kept = {"logits": seen.logits, "classes": seen.classes, **seen.maps}
                 for name, values in kept.items():

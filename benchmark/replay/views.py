@@ -18,7 +18,7 @@ class View:
 
     Attributes:
         size: pixels that the probe images are resized to.
-        layers: dotted names, in the order of the forward pass.
+        layers: dotted names, in the order of the forward pass; `auto` is the end of the last convolutional stage.
     """
 
     size: int

@@ -28,7 +28,7 @@ def staged(cls, **params):
 @pytest.fixture
 def recorded(make_round):
     cases = [Staged("none", None, None), staged(SignFlip, attackers=2), staged(ALittleIsEnough, attackers=2)]
-    views = [View(8, ("0", "2")), View(4, ("2",))]
+    views = [View(8, ("0", "auto")), View(4, ("2",))]
     recorder = Recorder(cases, views, 4, seed=0, reference=Reference(8, TRAINING), local_data={})
     round = make_round(clients=8)
     state = torch.get_rng_state()
