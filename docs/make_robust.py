@@ -3,7 +3,8 @@
     python docs/make_robust.py                             write the tables anew
     PYTHONPATH=. python docs/make_robust.py REPLAY.npz     draw the picture as well, of a replay set's first round
 
-The files there are what `python -m benchmark.replay.judge ... --ablate --out FILE` wrote.
+The files there are what `python -m benchmark.replay.judge ... --ablate --out FILE` wrote; acting.csv has the lines about
+accuracy, recall and FPR that `python -m benchmark run configs/small/robust.yaml` wrote into summary.csv.
 """
 
 from __future__ import annotations
@@ -80,7 +81,23 @@ def ablation(name: str) -> str:
     return markdown(head, body)
 
 
-TABLES = {"attacks": attacks, "quiet": quiet, "ablation": ablation}
+def acting(name: str) -> str:
+    """Accuracy after the last round, and recall and FPR of the votes, where defenses acted in FedML's simulator."""
+    cells = {(row["setting"], row["attack"], row["defense"], row["metric"]): row["mean"] for row in read(name)}
+    runs = dict.fromkeys((setting, attack, defense) for setting, attack, defense, _ in cells)
+    body = [
+        [
+            run[0],
+            f"`{run[1]}`",
+            run[2],
+            *(_digits(cells.get((*run, figure), ""), 3) for figure in ("accuracy", "recall", "FPR")),
+        ]
+        for run in runs
+    ]
+    return markdown(["setting", "attack", "defense", "accuracy", "recall of the votes", "FPR of the votes"], body)
+
+
+TABLES = {"acting": acting, "attacks": attacks, "quiet": quiet, "ablation": ablation}
 
 
 def _three(row: Row | None) -> str:
