@@ -3,7 +3,7 @@
     python docs/make_robust.py                             write the tables anew
     PYTHONPATH=. python docs/make_robust.py REPLAY.npz     draw the picture as well, of a replay set's first round
 
-The files there are what `python -m benchmark.replay.judge ... --ablate --out FILE` wrote; acting.csv has the lines about
+The files there are what `python -m benchmark.replay.judge ... --ablate --out FILE` wrote; acting.csv the lines about
 accuracy, recall and FPR that `python -m benchmark run configs/small/robust.yaml` wrote into summary.csv.
 """
 
