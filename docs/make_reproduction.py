@@ -14,7 +14,7 @@ import json
 import re
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from itertools import groupby
 from pathlib import Path
 
@@ -114,9 +114,9 @@ TABLES: dict[str, Callable[[str], str]] = {
 }
 
 
-def page(text: str) -> str:
+def page(text: str, tables: Mapping[str, Callable[[str], str]] = TABLES) -> str:
     """The page with its tables written anew."""
-    return BLOCK.sub(lambda found: f"{found[1]}\n{TABLES[found[3]](found[2])}\n{found[4]}", text)
+    return BLOCK.sub(lambda found: f"{found[1]}\n{tables[found[3]](found[2])}\n{found[4]}", text)
 
 
 def take_over(folder: Path) -> None:

@@ -9,14 +9,14 @@ accuracy, recall and FPR that `python -m benchmark run configs/small/robust.yaml
 
 from __future__ import annotations
 
-import csv
 import sys
 from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING
 
+import make_reproduction
 import numpy as np
-from make_reproduction import BLOCK, NONE, Row, markdown
+from make_reproduction import NONE, Row, markdown, read
 from matplotlib.figure import Figure
 
 from fedml_gradcam_ae import pictures
@@ -28,15 +28,9 @@ HERE = Path(__file__).parent
 PAGE = HERE / "robust.md"
 
 
-def read(name: str) -> list[Row]:
-    """The lines of one file."""
-    with (HERE / "results" / "robust" / f"{name}.csv").open(encoding="utf-8", newline="") as file:
-        return list(csv.DictReader(file))
-
-
 def attacks(name: str) -> str:
     """AUROC, recall, and recall of the vote under each attack, for each partition and share of attackers."""
-    rows = [row for row in read(name) if row["variant"] == "robust" and row["attack"] != "none"]
+    rows = [row for row in read("robust", name) if row["variant"] == "robust" and row["attack"] != "none"]
     columns = list(dict.fromkeys((row["partition"], row["attackers"]) for row in rows))
     cells = {(row["attack"], row["partition"], row["attackers"]): row for row in rows}
     head = ["AUROC / recall / recall of the vote", *(f"{partition}, {share}" for partition, share in columns)]
@@ -49,7 +43,7 @@ def attacks(name: str) -> str:
 
 def quiet(name: str) -> str:
     """False alarms while nobody attacks, of every variant."""
-    rows = [row for row in read(name) if row["attack"] == "none"]
+    rows = [row for row in read("robust", name) if row["attack"] == "none"]
     partitions = list(dict.fromkeys(row["partition"] for row in rows))
     head = [
         "nobody attacks",
@@ -64,7 +58,7 @@ def quiet(name: str) -> str:
 
 def ablation(name: str) -> str:
     """Means over all attacks of each variant's AUROC and recall."""
-    rows = [row for row in read(name) if row["attack"] != "none"]
+    rows = [row for row in read("robust", name) if row["attack"] != "none"]
     columns = list(dict.fromkeys((row["partition"], row["attackers"]) for row in rows))
     head = ["mean AUROC / recall over all attacks", *(f"{partition}, {share}" for partition, share in columns)]
     body = []
@@ -83,7 +77,9 @@ def ablation(name: str) -> str:
 
 def acting(name: str) -> str:
     """Accuracy after the last round, and recall and FPR of the votes, where defenses acted in FedML's simulator."""
-    cells = {(row["setting"], row["attack"], row["defense"], row["metric"]): row["mean"] for row in read(name)}
+    cells = {
+        (row["setting"], row["attack"], row["defense"], row["metric"]): row["mean"] for row in read("robust", name)
+    }
     runs = dict.fromkeys((setting, attack, defense) for setting, attack, defense, _ in cells)
     body = [
         [
@@ -110,7 +106,7 @@ def _digits(text: str, digits: int) -> str:
 
 def page(text: str) -> str:
     """The page with its tables written anew."""
-    return BLOCK.sub(lambda found: f"{found[1]}\n{TABLES[found[3]](found[2])}\n{found[4]}", text)
+    return make_reproduction.page(text, TABLES)
 
 
 def picture(replay: Replay, attack: str = "alie, jitter 0.3", view: str = "64/layer3") -> Figure:

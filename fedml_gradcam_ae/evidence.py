@@ -11,7 +11,7 @@ begins, and a client's score is the largest of them:
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import torch
@@ -50,6 +50,11 @@ class Rules:
     learning_rate: float
     weight_decay: float
     seed: int
+
+    @classmethod
+    def of(cls, settings: Any) -> Rules:
+        """Those of the defense's settings that have these names."""
+        return cls(**{field.name: getattr(settings, field.name) for field in fields(cls)})
 
 
 @dataclass(frozen=True)
@@ -110,7 +115,7 @@ class Evidence:
         ratios = distance_ratios(changes.flatten(1)) if len(clients) > 1 else changes.new_zeros(1, 1)
         nearest = ratios.min(dim=1).values
         if int(torch.isfinite(nearest).sum()) >= FEWEST:  # infinite where most clients uploaded the same
-            parts["copies"] = nearest.clamp(1e-9, 1).log() / torch.tensor(self.rules.copy_ratio).log()
+            parts["copies"] = copy_scores(nearest, self.rules.copy_ratio)
             trusted = nearest >= self.rules.copy_ratio
             if int(trusted.sum()) >= FEWEST:  # else a crowd of copies has nobody beside it to be compared with
                 deviations = in_units_of_mad(changes.flatten(2), trusted, FAR)
@@ -178,6 +183,16 @@ class Evidence:
         center, spread = median_and_spread(added, trusted)
         spread = spread.clamp(min=1)
         return (added - center) / spread / z_score_exceeded_by(self.rules.false_alarm, int(trusted.sum()))
+
+
+def copy_scores(nearest: Tensor, copy_ratio: float) -> Tensor:
+    """How near each client is to the next, (clients,): 0 at the usual distance or beyond, 1 at `copy_ratio` of it.
+
+    Args:
+        nearest: (clients,), the least of each one's `distance_ratios`.
+        copy_ratio: below 1.
+    """
+    return nearest.clamp(1e-9, 1).log() / torch.tensor(copy_ratio).log()
 
 
 def folds(together: Sequence[Sequence[int]], trusted: Tensor, most: int) -> Tensor | None:

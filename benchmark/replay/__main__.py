@@ -82,16 +82,15 @@ def record(run: Run, attacks: Sequence[dict[str, Any]], views: Sequence[View], o
     local = data.load(run)[5]
     recorder = Recorder(cases, views, options.images, run.seed, Reference(options.reference_images, training), local)
     start = time.perf_counter()
-    about = {**run.model_dump(exclude={"attack", "defense", "watch"}), "cases": named, "versions": versions()}
 
     def step() -> None:
-        save(path.with_suffix(".unfinished.npz"), about, recorder.rounds)
         seconds = time.perf_counter() - start
         done = f"{path.name}: round {len(recorder.rounds)} of {federation.rounds}, {seconds:.0f} s"
         print(done, file=sys.stderr, flush=True)  # FedML's rules print, so the run's output goes to its log
 
     with watching({"replay": recorder}):
         simulate(run, options.out, print, step)
+    about = {**run.model_dump(exclude={"attack", "defense", "watch"}), "cases": named, "versions": versions()}
     save(path, about, recorder.rounds)
 
 

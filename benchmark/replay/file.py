@@ -30,8 +30,9 @@ class Replay:
 def save(path: Path, about: Mapping[str, Any], rounds: Sequence[Arrays]) -> None:
     """The whole file or none of it."""
     flat = {f"{number}/{name}": array for number, arrays in enumerate(rounds, 1) for name, array in arrays.items()}
-    partial = path.with_suffix(".partial.npz")
-    np.savez_compressed(partial, about=np.array(json.dumps({**about, "rounds": len(rounds)})), **flat)
+    partial = path.with_suffix(".partial")
+    with partial.open("wb") as file:  # a name would be given the ending of a whole file
+        np.savez_compressed(file, about=np.array(json.dumps({**about, "rounds": len(rounds)})), **flat)
     os.replace(partial, path)
 
 

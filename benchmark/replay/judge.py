@@ -15,7 +15,7 @@ import csv
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -28,7 +28,8 @@ from benchmark.metrics import of_one_decision, of_one_ranking
 from benchmark.replay.file import Arrays, Replay, load
 from benchmark.statistics import interval
 from fedml_gradcam_ae.defenses.gradcam_ae import GradCAMAE
-from fedml_gradcam_ae.evidence import FEWEST, Evidence, Maps, Rules
+from fedml_gradcam_ae.detection import flag, voted_out
+from fedml_gradcam_ae.evidence import FEWEST, Evidence, Maps, Rules, copy_scores
 from fedml_gradcam_ae.suspicion import ratios_of
 from fedml_gradcam_ae.updates import squared_distances
 
@@ -87,8 +88,7 @@ VARIANTS = {
 def judged(replay: Replay, case: int, variant: Variant) -> Iterator[tuple[list[float], Flags]]:
     """Scores, infinite for unusable maps, and the truth of each round of one case."""
     settings = GradCAMAE.Settings(profile="robust")
-    rules = {name: getattr(settings, name) for name in Rules.__dataclass_fields__} | dict(variant.rules or {})
-    evidence = variant.judge(Rules(**rules))
+    evidence = variant.judge(replace(Rules.of(settings), **(variant.rules or {})))
     for number, arrays in enumerate(replay.rounds, 1):
         views = sorted((name for name in arrays if name.endswith("/classes")), key=lambda name: int(name.split("/")[0]))
         rows = arrays["cases"][case]
@@ -114,16 +114,17 @@ def judged(replay: Replay, case: int, variant: Variant) -> Iterator[tuple[list[f
 def figures(rounds: Sequence[tuple[list[float], Flags]], every: int = 3, needed: int = 2) -> dict[str, float]:
     """Each of `FIGURES` that is defined, mean over rounds or votes."""
     found: dict[str, list[float | None]] = {name: [] for name in FIGURES}
-    flags: list[Flags] = []
+    flagged: dict[int, list[int]] = {}
     for number, (scores, truth) in enumerate(rounds, 1):
-        flags.append([score > 1 for score in scores])
+        flags = flag(scores, 1)
+        flagged[number] = [position for position, bad in enumerate(flags) if bad]
         found["AUROC"].append(of_one_ranking(truth, scores)["AUROC"] if any(truth) else None)
-        decisions = [("recall", "FPR", flags[-1])]
+        decisions = [("recall", "FPR", flags)]
         if number % every == 0:
-            voted = [count >= needed for count in np.sum(flags[-every:], axis=0)]
-            decisions.append(("recall per vote", "FPR per vote", voted))
-        for recall, false_alarms, out in decisions:
-            values = of_one_decision(truth, out)
+            out = voted_out(flagged, number, every, needed)
+            decisions.append(("recall per vote", "FPR per vote", [position in out for position in range(len(truth))]))
+        for recall, false_alarms, decided in decisions:
+            values = of_one_decision(truth, decided)
             found[recall].append(values["recall"])
             found[false_alarms].append(values["FPR"])
     known = {name: [value for value in values if value is not None] for name, values in found.items()}
@@ -137,7 +138,7 @@ def _copies_of_updates(gram: np.ndarray[Any, Any], copy_ratio: float) -> list[fl
     if usable.sum() >= FEWEST:
         distances = squared_distances(torch.from_numpy(gram[np.ix_(usable, usable)])).sqrt()
         nearest = ratios_of(distances).min(dim=1).values
-        scores[usable] = (nearest.clamp(1e-9, 1).log() / np.log(copy_ratio)).numpy()
+        scores[usable] = copy_scores(nearest, copy_ratio).numpy()
     found: list[float] = scores.tolist()
     return found
 

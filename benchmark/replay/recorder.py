@@ -93,20 +93,18 @@ class Recorder:
         probe, labels_of_probe = images[: self.images].to(like), labels[: self.images].to(like.device)
         own = images[self.images :], labels[self.images :]
 
-        views = [
-            View(
-                view.size,
-                tuple(find_target_layer(round.network, resize(probe, view.size), name) for name in view.layers),
-            )
-            for view in self.views
-        ]
+        views = []
+        for view in self.views:
+            resized = resize(probe, view.size)
+            layers = [find_target_layer(round.network, resized, name) for name in view.layers]
+            views.append((View(view.size, tuple(layers)), resized))
         found: dict[str, list[Tensor]] = {}
         rows = 0
 
         def add(upload: Upload) -> int:
             nonlocal rows
-            for view in views:
-                seen = look(round.network, upload, resize(probe, view.size), labels_of_probe, view)
+            for view, resized in views:
+                seen = look(round.network, upload, resized, labels_of_probe, view)
                 kept = {"logits": seen.logits, "classes": seen.classes, **seen.maps}
                 for name, values in kept.items():
                     found.setdefault(f"{view.size}/{name}", []).append(values)

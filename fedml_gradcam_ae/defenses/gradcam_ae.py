@@ -27,7 +27,7 @@ from fedml_gradcam_ae.registry import register_defense
 from fedml_gradcam_ae.votes import Votes
 
 NOBODY = Scored([], 0.0, torch.zeros(0, 1, 1, 1), torch.zeros(0, 1, 1, 1), {})
-DEFAULT = "paper"
+DEFAULT: Literal["robust", "paper"] = "paper"
 PROFILES: dict[str, Any] = {"paper": PaperProfile, "robust": RobustProfile}
 # Where the robust profile differs from the defaults below, which are the paper's.
 ROBUST = {"probe_images": 4, "probe_size": "auto", "hidden_size": 32, "epochs": 100, "learning_rate": 0.01}
@@ -48,7 +48,7 @@ class GradCAMAE:
         """The `paper` profile's values are the defaults; what the paper leaves open follows the authors' code."""
 
         profile: Literal["robust", "paper"] = Field(
-            default="paper",
+            default=DEFAULT,
             description="`paper`, as published, or `robust`, which takes the keys that name it and other defaults: "
             + ", ".join(f"{key} {value}" for key, value in ROBUST.items()),
         )

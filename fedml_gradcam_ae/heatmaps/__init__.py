@@ -4,7 +4,7 @@ from fedml_gradcam_ae.heatmaps.class_maps import class_maps
 from fedml_gradcam_ae.heatmaps.differentiable import differentiable_grad_cam
 from fedml_gradcam_ae.heatmaps.gradcam import grad_cam
 from fedml_gradcam_ae.heatmaps.layer import find_target_layer
-from fedml_gradcam_ae.heatmaps.probe import SMALLEST_MAP, Probe, ProbeSettings
+from fedml_gradcam_ae.heatmaps.probe import SMALLEST_MAP, Probe, ProbeSettings, draw_probe
 from fedml_gradcam_ae.heatmaps.scaling import min_max, resize
 
 __all__ = [
@@ -13,6 +13,7 @@ __all__ = [
     "ProbeSettings",
     "class_maps",
     "differentiable_grad_cam",
+    "draw_probe",
     "find_target_layer",
     "grad_cam",
     "min_max",

@@ -82,14 +82,7 @@ class Probe:
         Raises:
             ValueError: if the test data are empty.
         """
-        try:
-            images, labels = draw_images(
-                test_data, self.settings.probe_images, seeded_generator(self.settings.seed, 0, number)
-            )
-        except ValueError as error:
-            raise ValueError(f"The probe images are drawn from the server's test data. {error}") from None
-        like = next(network.parameters())
-        images, labels = images.to(like), labels.to(like.device)
+        images, labels = draw_probe(network, test_data, self.settings.probe_images, self.settings.seed, number)
         size = self.settings.probe_size
         return (images if size == "native" else resize(images, size)), labels
 
@@ -109,3 +102,26 @@ class Probe:
         if self.settings.map_scaling == "min_max":
             maps = min_max(maps)
         return maps if self.settings.map_size == "native" else resize(maps, self.settings.map_size)
+
+
+def draw_probe(
+    network: nn.Module, test_data: Iterable[Any], count: int, seed: int, number: int
+) -> tuple[Tensor, Tensor]:
+    """So many of the server's test images in their own size, and their labels, drawn anew each round.
+
+    Args:
+        network: the images get the type and the device of its weights.
+        test_data: the server's.
+        count: how many images.
+        seed: the defense's; clients must not know it.
+        number: the round.
+
+    Raises:
+        ValueError: if the test data are empty.
+    """
+    try:
+        images, labels = draw_images(test_data, count, seeded_generator(seed, 0, number))
+    except ValueError as error:
+        raise ValueError(f"The probe images are drawn from the server's test data. {error}") from None
+    like = next(network.parameters())
+    return images.to(like), labels.to(like.device)

@@ -12,8 +12,7 @@ from torch import Tensor, nn
 
 from fedml_gradcam_ae.evidence import Evidence, Maps, Rules
 from fedml_gradcam_ae.federation import ClientId, Round
-from fedml_gradcam_ae.heatmaps import class_maps, find_target_layer, resize
-from fedml_gradcam_ae.images import draw_images, seeded_generator
+from fedml_gradcam_ae.heatmaps import class_maps, draw_probe, find_target_layer, resize
 from fedml_gradcam_ae.profiles.scored import Scored
 
 if TYPE_CHECKING:
@@ -32,7 +31,7 @@ class RobustProfile:
 
     def __init__(self, settings: GradCAMAE.Settings) -> None:
         self.settings = settings
-        self.evidence = Evidence(Rules(**{name: getattr(settings, name) for name in Rules.__dataclass_fields__}))
+        self.evidence = Evidence(Rules.of(settings))
         self._layer_and_size: tuple[str, int] | None = None
 
     def prepare(self, network: nn.Module, test_data: Iterable[Any]) -> None:
@@ -97,12 +96,7 @@ class RobustProfile:
 
     def _draw(self, network: nn.Module, test_data: Iterable[Any], number: int) -> tuple[Tensor, Tensor]:
         count = max(self.settings.probe_images, self.settings.direction_images)
-        try:
-            images, labels = draw_images(test_data, count, seeded_generator(self.settings.seed, 0, number))
-        except ValueError as error:
-            raise ValueError(f"The probe images are drawn from the server's test data. {error}") from None
-        like = next(network.parameters())
-        return images.to(like), labels.to(like.device)
+        return draw_probe(network, test_data, count, self.settings.seed, number)
 
     def _size(self, network: nn.Module, image: Tensor, layer: str) -> int:
         """The pixels that a probe image is resized to."""

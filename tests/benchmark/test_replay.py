@@ -122,7 +122,7 @@ def test_from_a_configuration_to_a_judged_table(tmp_path, capsys) -> None:
     )
     command = [str(config), "--out", str(tmp_path), "--views", "8:10", "--attackers", "0.34", "--images", "4"]
     assert make([*command, "--reference-images", "8"]) == 0
-    (path,) = [path for path in tmp_path.glob("*.npz") if "unfinished" not in path.name]
+    (path,) = tmp_path.glob("*.npz")
     replay = load(path)
     assert replay.about["seed"] == 3
     assert replay.about["cases"][1] == {"name": "alie", "attackers": 0.34}
