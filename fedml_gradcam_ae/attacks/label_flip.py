@@ -13,6 +13,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from fedml_gradcam_ae.evaluating import evaluating
 from fedml_gradcam_ae.federation import Round
 from fedml_gradcam_ae.images import draw_images
 from fedml_gradcam_ae.registry import register_attack
@@ -60,10 +61,5 @@ def _output_width(network: nn.Module, data: Iterable[Any]) -> int:
     """The width of the network's answer to one of the images."""
     images, _ = draw_images(data, 1, torch.Generator().manual_seed(0))
     device = next(network.parameters()).device
-    was_training = network.training
-    network.eval()
-    try:
-        with torch.no_grad():
-            return int(network(images.to(device)).shape[1])
-    finally:
-        network.train(was_training)
+    with evaluating(network), torch.no_grad():
+        return int(network(images.to(device)).shape[1])

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
+from fedml_gradcam_ae.evaluating import evaluating
 from fedml_gradcam_ae.heatmaps.layers import run_to_layers, weigh
 
 
@@ -26,12 +27,8 @@ def class_maps(network: nn.Module, uploads: Sequence[Mapping[str, Tensor]], imag
         (clients, images, classes, height, width), on the network's device; NaN or infinity where an upload's
         arithmetic overflows.
     """
-    was_training = network.training
-    network.eval()
-    try:
+    with evaluating(network):
         return torch.stack([_maps_of(network, upload, images, layer) for upload in uploads])
-    finally:
-        network.train(was_training)
 
 
 def _maps_of(network: nn.Module, upload: Mapping[str, Tensor], images: Tensor, layer: str) -> Tensor:

@@ -9,6 +9,8 @@ from captum.attr import LayerGradCam
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from fedml_gradcam_ae.evaluating import evaluating
+
 
 def grad_cam(
     network: nn.Module,
@@ -35,12 +37,8 @@ def grad_cam(
         run, or whose arithmetic overflows, has NaN or infinity in its maps.
     """
     target = network.get_submodule(layer)
-    was_training = network.training
-    network.eval()
-    try:
+    with evaluating(network):
         return torch.stack([_maps_of(network, target, upload, images, labels) for upload in uploads])
-    finally:
-        network.train(was_training)
 
 
 def _maps_of(

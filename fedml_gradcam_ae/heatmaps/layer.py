@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from fedml_gradcam_ae.evaluating import evaluating
+
 
 def find_target_layer(network: nn.Module, images: Tensor, name: str = "auto") -> str:
     """The dotted name of the layer to take feature maps from.
@@ -61,13 +63,10 @@ def _feature_maps(network: nn.Module, images: Tensor) -> list[tuple[str, tuple[i
         return hook
 
     handles = [module.register_forward_hook(record(name)) for name, module in network.named_modules() if name]
-    was_training = network.training
     try:
-        network.eval()
-        with torch.no_grad():
+        with evaluating(network), torch.no_grad():
             network(images[:1])
     finally:
-        network.train(was_training)
         for handle in handles:
             handle.remove()
     return outputs
