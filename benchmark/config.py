@@ -46,6 +46,12 @@ class WarmStart(Parameters):
     learning_rate: float = Field(default=0.001, gt=0)
     batch_size: int = Field(default=128, ge=1)
     optimizer: Literal["adam", "sgd"] = "adam"
+    # Left out where it is not set, so that the names of runs, hashes of all settings, stay what they were without it.
+    seed: int | None = Field(
+        default=None,
+        exclude_if=lambda seed: seed is None,
+        description="of the first weights and the order of the images, the same for all runs; null: each run's own",
+    )
 
 
 SECTIONS: dict[str, type[Parameters]] = {"data": Data, "model": Model, "federation": Training, "warm_start": WarmStart}

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from benchmark import data
+from benchmark import data, models
 from benchmark.config import Run, WarmStart
 from fedml_gradcam_ae import __version__
 from fedml_gradcam_ae.images import preserved_random_state
@@ -34,7 +34,7 @@ def warm_start(run: Run, network: nn.Module, out: Path, say: Callable[[str], Non
     """Give the network the warm-started weights, new or from an earlier run; nothing without `warm_start`.
 
     Args:
-        run: its seed draws the order of the images (and has drawn the first weights).
+        run: its seed, or its warm start's own, draws the first weights and the order of the images.
         network: as `models.create` made it; its weights are replaced.
         out: the results folder.
         say: told how far the training is.
@@ -48,17 +48,18 @@ def warm_start(run: Run, network: nn.Module, out: Path, say: Callable[[str], Non
     if run.warm_start is None:
         return None
     images = data.read(run.data)
+    seed = run.seed if run.warm_start.seed is None else run.warm_start.seed
     depends_on = {
         "version": __version__,
         "data": {"name": run.data.name, "fingerprint": images.fingerprint},
         "model": run.model.model_dump(),
-        "warm_start": run.warm_start.model_dump(),
-        "seed": run.seed,
+        "warm_start": run.warm_start.model_dump(exclude={"seed"}),
+        "seed": seed,
     }
     name = hashlib.sha256(json.dumps(depends_on, sort_keys=True).encode()).hexdigest()[:12]
     weights, facts = (out / FOLDER / f"{name}.{ending}" for ending in ("pt", "json"))
     if not weights.exists():  # written last: if it is there, both are whole
-        found = _train(run, run.warm_start, network, images, say)
+        found = _train(run.model_copy(update={"seed": seed}), run.warm_start, network, images, say)
         weights.parent.mkdir(parents=True, exist_ok=True)
         _replace(facts, lambda path: path.write_text(json.dumps({**depends_on, **found}, indent=1) + "\n"))
         _replace(weights, lambda path: torch.save(network.state_dict(), path))
@@ -79,6 +80,9 @@ def _train(
     inputs, labels = images.normalized(images.train[apart]), images.train_labels[apart]
     start = time.perf_counter()
     with preserved_random_state():  # what follows must not depend on whether the weights were there already
+        if settings.seed is not None:
+            first = models.create(run, classes=len(images.classes), channels=images.train.shape[1])
+            network.load_state_dict(first.state_dict())
         torch.manual_seed(run.seed)
         train(network, inputs, labels, settings, say)
     seconds = time.perf_counter() - start

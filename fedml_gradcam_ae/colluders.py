@@ -34,6 +34,46 @@ class ColludingSettings(AttackSettings):
     )
 
 
+class Overheard:
+    """What overheard updates have in common: the same for every attack on a round by those who overhear the same.
+
+    Args:
+        updates: the J updates.
+    """
+
+    def __init__(self, updates: Updates) -> None:
+        self.updates = updates
+
+    @classmethod
+    def of(cls, round: Round, heard: Sequence[int]) -> Overheard:
+        """That of the uploads at these positions; a round remembers the last one that it was asked for."""
+        positions, found = round.__dict__.get("overheard", (None, None))
+        if found is None or positions != list(heard):
+            found = cls(Updates([round.uploads[i] for i in heard], round.global_model, round.parameters))
+            round.__dict__["overheard"] = list(heard), found
+        return found
+
+    @cached_property
+    def moments(self) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation, (d,) each, float64."""
+        means, deviations = [], []
+        for block in self.updates.blocks():
+            centered, mean = _center(block)
+            means.append(mean)
+            deviations.append(centered.square().mean(dim=0).sqrt())
+        return torch.cat(means), torch.cat(deviations)
+
+    @cached_property
+    def gram(self) -> Tensor:
+        """(J, J), float64, of the deviations from the mean."""
+        device = self.updates.center[self.updates.names[0]].device
+        total = torch.zeros(len(self.updates), len(self.updates), dtype=torch.float64, device=device)
+        for block in self.updates.blocks():
+            centered, _ = _center(block)
+            total += centered @ centered.T
+        return total
+
+
 class Colluders:
     """What the attackers of a round know together, and the uploads that they make of it.
 
@@ -49,35 +89,27 @@ class Colluders:
     ) -> None:
         self.round, self.attackers, self.settings = round, attackers, settings
         self.heard = overhear(round, attackers, settings) if heard is None else list(heard)
-        self.updates = Updates([round.uploads[i] for i in self.heard], round.global_model, round.parameters)
+        self._overheard = Overheard.of(round, self.heard)
+
+    @property
+    def updates(self) -> Updates:
+        """The J overheard updates."""
+        return self._overheard.updates
 
     @property
     def mean(self) -> Tensor:
         """(d,), float64: the unweighted mean of the overheard updates."""
-        return self._moments[0]
+        return self._overheard.moments[0]
 
     @property
     def std(self) -> Tensor:
         """(d,), float64: their standard deviation per coordinate, with 1/J; exactly 0 where all agree."""
-        return self._moments[1]
+        return self._overheard.moments[1]
 
-    @cached_property
-    def _moments(self) -> tuple[Tensor, Tensor]:
-        means, deviations = [], []
-        for block in self.updates.blocks():
-            centered, mean = _center(block)
-            means.append(mean)
-            deviations.append(centered.square().mean(dim=0).sqrt())
-        return torch.cat(means), torch.cat(deviations)
-
-    @cached_property
+    @property
     def gram(self) -> Tensor:
         """(J, J), float64: <R_i, R_j> of the deviations R_i = u_i - mean."""
-        total = torch.zeros(len(self.heard), len(self.heard), dtype=torch.float64, device=self.device)
-        for block in self.updates.blocks():
-            centered, _ = _center(block)
-            total += centered @ centered.T
-        return total
+        return self._overheard.gram
 
     @property
     def distances(self) -> Tensor:

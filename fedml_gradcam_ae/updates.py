@@ -228,7 +228,7 @@ def weighted_mean(
         total = torch.zeros(like.shape, dtype=torch.float64, device=like.device)
         for upload, weight in zip(uploads, weights, strict=True):
             if weight:
-                total += upload[name].double() * weight
+                total.add_(upload[name], alpha=weight)  # in float64, without a copy in it
         mean[name] = _as(total, like)
     return mean
 

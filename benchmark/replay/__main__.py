@@ -30,6 +30,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--images", type=int, default=24, help="probe images a round")
     parser.add_argument("--reference-images", type=int, default=100, help="test images of the server's own training")
     parser.add_argument("--attackers", nargs="+", type=float, default=SHARES, help="shares of the clients")
+    parser.add_argument("--no-grams", action="store_true", help="no inner products, which `judge --ablate` needs")
+    parser.add_argument("--data", nargs="+", help="only the federations on these data sets")
     options = parser.parse_args(arguments)
     try:
         views = [View.parse(text) for text in options.views]
@@ -37,6 +39,8 @@ def main(arguments: list[str] | None = None) -> int:
     except (SettingsError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    if options.data:
+        runs = [run for run in runs if run.data.name in options.data]
     for quiet in (run for run in runs if run.attack["type"] == "none"):
         same = {"data", "model", "federation", "warm_start", "seed"}
         attacks = [run.attack for run in runs if run.model_dump(include=same) == quiet.model_dump(include=same)]
@@ -80,7 +84,8 @@ def record(run: Run, attacks: Sequence[dict[str, Any]], views: Sequence[View], o
         "batch_size": federation.batch_size,
     }
     local = data.load(run)[5]
-    recorder = Recorder(cases, views, options.images, run.seed, Reference(options.reference_images, training), local)
+    reference = Reference(options.reference_images, training)
+    recorder = Recorder(cases, views, options.images, run.seed, reference, local, grams=not options.no_grams)
     start = time.perf_counter()
 
     def step() -> None:

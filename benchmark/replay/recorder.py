@@ -62,7 +62,7 @@ class Recorder:
       (R, images, classes, height, width);
     * `cases`: (cases, clients), the row that each client uploads in each case;
     * `malicious`: (cases, clients);
-    * `grams`: (cases, clients, clients), inner products of the updates.
+    * `grams`: (cases, clients, clients), inner products of the updates, if asked for.
     """
 
     def __init__(
@@ -73,9 +73,10 @@ class Recorder:
         seed: int,
         reference: Reference,
         local_data: Mapping[ClientId, Iterable[Any]],
+        grams: bool = True,
     ) -> None:
         self.cases, self.views, self.images, self.seed = cases, views, images, seed
-        self.reference, self.local_data = reference, local_data
+        self.reference, self.local_data, self.grams = reference, local_data, grams
         self.rounds: list[dict[str, np.ndarray[Any, Any]]] = []
 
     def judge(self, round: Round) -> Verdict:
@@ -114,29 +115,31 @@ class Recorder:
         for upload in self._references(round, *own):
             add(upload)
         honest = [add(upload) for upload in round.uploads]
-        table, truth, grams = [], [], []
-        for case in self.cases:
-            row, malicious, uploads = list(honest), [False] * len(honest), list(round.uploads)
-            if case.settings is not None:
-                clients = list(round.client_ids)
-                positions = attackers_in_round(case.settings, round.number, clients, clients)
-                poisoned = case.attack.poison(round, positions)
+        clients = list(round.client_ids)
+        attackers = [
+            [] if case.settings is None else attackers_in_round(case.settings, round.number, clients, clients)
+            for case in self.cases
+        ]
+        table = np.tile(np.array(honest, dtype=np.int16), (len(self.cases), 1))
+        truth = np.zeros(table.shape, dtype=bool)
+        grams: dict[int, Tensor] = {}
+        # Attacks by the same clients one after the other: what those overhear together is computed once for all.
+        for number in sorted(range(len(self.cases)), key=lambda number: attackers[number]):
+            positions, uploads = attackers[number], list(round.uploads)
+            if positions:
+                poisoned = self.cases[number].attack.poison(round, positions)
                 first = poisoned[0]
                 for position, upload in zip(positions, poisoned, strict=True):
                     same = upload is not first and all(torch.equal(upload[n], first[n]) for n in first)
-                    row[position] = row[positions[0]] if same else add(upload)
-                    malicious[position], uploads[position] = True, upload
-            table.append(row)
-            truth.append(malicious)
-            grams.append(Updates(uploads, round.global_model, round.parameters).gram)
+                    table[number, position] = table[number, positions[0]] if same else add(upload)
+                    truth[number, position], uploads[position] = True, upload
+            if self.grams:
+                grams[number] = Updates(uploads, round.global_model, round.parameters).gram
         arrays = {name: torch.stack(values).numpy() for name, values in found.items()}
-        return {
-            **arrays,
-            "labels": labels_of_probe.numpy(),
-            "cases": np.array(table, dtype=np.int16),
-            "malicious": np.array(truth),
-            "grams": torch.stack(grams).numpy(),
-        }
+        arrays |= {"labels": labels_of_probe.numpy(), "cases": table, "malicious": truth}
+        if grams:
+            arrays["grams"] = torch.stack([grams[number] for number in range(len(self.cases))]).numpy()
+        return arrays
 
     def _references(self, round: Round, images: Tensor, labels: Tensor) -> list[Upload]:
         """Models that no client can move: the global one, after one step, and after a client's training."""
