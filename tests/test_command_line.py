@@ -44,7 +44,10 @@ def test_the_example_runs_as_it_is(tmp_path) -> None:
 @pytest.mark.parametrize(
     "defense",
     [
-        {"defense_type": "gradcam_ae", "defense_params": {"probe_size": 32, "map_size": 32, "epochs": 20}},
+        {
+            "defense_type": "gradcam_ae",
+            "defense_params": {"profile": "paper", "probe_size": 32, "map_size": 32, "epochs": 20},
+        },
         {"defense_type": "fedml:krum", "byzantine_client_num": 1},
         {"defense_type": "multikrum", "byzantine_client_num": 1, "krum_param_m": 5},
         {"defense_type": "fedml:foolsgold"},
@@ -62,7 +65,13 @@ def test_a_stock_script_runs_with_the_defense_that_its_yaml_names(tmp_path, defe
 
 
 def test_the_record_folder_holds_lines_and_pictures(tmp_path) -> None:
-    params = {"probe_size": 32, "map_size": 32, "epochs": 20, "record_dir": str(tmp_path / "record")}
+    params = {
+        "profile": "paper",
+        "probe_size": 32,
+        "map_size": 32,
+        "epochs": 20,
+        "record_dir": str(tmp_path / "record"),
+    }
     result = run(PROJECT / "main.py", "--cf", config(tmp_path, defense_type="gradcam_ae", defense_params=params))
     assert result.returncode == 0, result.stderr
     names = {path.name for path in (tmp_path / "record").iterdir()}

@@ -72,13 +72,13 @@ def test_without_a_near_name_all_are_listed() -> None:
     ("params", "message"),
     [
         ({"vote_every": 2, "vote_threshold": 3}, "vote_threshold must be at most vote_every.*found 3 of 2"),
-        ({"map_size": 2}, "map_size must be at least 4 pixels or `native`, found 2"),
+        ({"profile": "paper", "map_size": 2}, "map_size must be at least 4 pixels or `native`, found 2"),
         ({"probe_size": "big"}, "defense_params.probe_size"),
         ({"profile": "best"}, "defense_params.profile: expected 'robust' or 'paper', found 'best'"),
-        ({"profile": "robust", "alpha": 2.0}, "alpha: of profile 'paper' only, and the profile is 'robust'"),
+        ({"alpha": 2.0}, "alpha: of profile 'paper' only, and the profile is 'robust'"),
         ({"profile": "paper", "memory": 3}, "memory: of profile 'robust' only, and the profile is 'paper'"),
         ({"profile": "paper", "probe_size": "auto"}, "probe_size `auto` is of profile `robust` only"),
-        ({"alpha": "one"}, r"defense_params.alpha: expected a valid number, found 'one'"),
+        ({"profile": "paper", "alpha": "one"}, r"defense_params.alpha: expected a valid number, found 'one'"),
     ],
 )
 def test_nonsense_for_gradcam_ae(params, message) -> None:

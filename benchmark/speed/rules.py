@@ -29,8 +29,8 @@ PARAMETERS: dict[str, Any] = {
 }
 # Registered defenses that are timed a second time, with other parameters.
 VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
-    "gradcam_ae-native": ("gradcam_ae", {"map_size": "native"}),
-    "gradcam_ae-robust": ("gradcam_ae", {"profile": "robust"}),
+    "gradcam_ae-paper": ("gradcam_ae", {"profile": "paper"}),
+    "gradcam_ae-paper-native": ("gradcam_ae", {"profile": "paper", "map_size": "native"}),
 }
 
 

@@ -27,7 +27,7 @@ from fedml_gradcam_ae.registry import register_defense
 from fedml_gradcam_ae.votes import Votes
 
 NOBODY = Scored([], 0.0, torch.zeros(0, 1, 1, 1), torch.zeros(0, 1, 1, 1), {})
-DEFAULT: Literal["robust", "paper"] = "paper"
+DEFAULT: Literal["robust", "paper"] = "robust"
 PROFILES: dict[str, Any] = {"paper": PaperProfile, "robust": RobustProfile}
 # Where the robust profile differs from the defaults below, which are the paper's.
 ROBUST = {"probe_images": 4, "probe_size": "auto", "hidden_size": 32, "epochs": 100, "learning_rate": 0.01}
@@ -45,12 +45,13 @@ class GradCAMAE:
     """
 
     class Settings(ProbeSettings):
-        """The `paper` profile's values are the defaults; what the paper leaves open follows the authors' code."""
+        """Defaults are the `paper` profile's; what the paper leaves open follows the authors' code."""
 
         profile: Literal["robust", "paper"] = Field(
             default=DEFAULT,
-            description="`paper`, as published, or `robust`, which takes the keys that name it and other defaults: "
-            + ", ".join(f"{key} {value}" for key, value in ROBUST.items()),
+            description="`robust`, which takes the keys that name it and other defaults than these ("
+            + ", ".join(f"{key} {value}" for key, value in ROBUST.items())
+            + "), or `paper`, as published",
         )
         probe_size: int | Literal["native", "auto"] = Field(  # type: ignore[assignment]  # more than the base takes
             default=224,

@@ -89,7 +89,7 @@ PROBE = {key: SMALL[key] for key in ("probe_images", "probe_size", "map_size")}
 
 def penalty(round, upload, **params):
     """||CAM(W') - mean CAM||^2 / v, of the maps that the defense itself would make."""
-    probe = GradCAMAE(GradCAMAE.Settings(**PROBE, **params)).profile.probe
+    probe = GradCAMAE(GradCAMAE.Settings(profile="paper", **PROBE, **params)).profile.probe
     maps = probe.maps(dataclasses.replace(round, uploads=[*(round.uploads[i] for i in BENIGN), upload]))
     mean = maps[:-1].mean(dim=0)
     distances = ((maps - mean) ** 2).sum(dim=(1, 2, 3))
@@ -178,7 +178,7 @@ def test_a_known_probe_is_the_one_that_the_defense_draws(make_round, monkeypatch
         round = with_local_data(make_round, number=number)
         seen.clear()
         poison(round, probe="known", probe_seed=5, target_class="label", steps=1, probe_size=12)
-        defense = GradCAMAE(GradCAMAE.Settings(probe_images=4, probe_size=12, seed=5))
+        defense = GradCAMAE(GradCAMAE.Settings(profile="paper", probe_images=4, probe_size=12, seed=5))
         images, labels = defense.profile.probe.draw(round.network, round.test_data, number)
         assert all(torch.equal(used, images) and torch.equal(classes, labels) for used, _, classes in seen)
         assert {layer for _, layer, _ in seen} == {defense.profile.probe.prepare(round.network, round.test_data)}

@@ -44,7 +44,7 @@ CONFIG = {
         "batch_size": 16,
     },
     "attacks": [{"type": "uniform_noise", "attackers": 1}],
-    "defenses": ["none", {"type": "gradcam_ae", "probe_size": 32, "map_size": 8, "epochs": 5}],
+    "defenses": ["none", {"type": "gradcam_ae", "profile": "paper", "probe_size": 32, "map_size": 8, "epochs": 5}],
     "watch": [{"type": "krum", "malicious": 1}, {"type": "fldetector", "window": 2}],
     "seeds": [0, 1],
 }

@@ -16,7 +16,7 @@ from tiny import digits, state_of, tiny_cnn
 
 
 def defense(**params) -> GradCAMAE:
-    quick = {"probe_size": "native", "map_size": "native", "epochs": 30}
+    quick = {"profile": "paper", "probe_size": "native", "map_size": "native", "epochs": 30}
     return GradCAMAE(GradCAMAE.Settings(**{**quick, **params}))
 
 
@@ -44,7 +44,7 @@ def test_a_verdict_is_the_equations_one_after_the_other(make_round) -> None:
 
 
 def test_the_profiles_sizes_are_the_authors(make_round) -> None:
-    verdict = GradCAMAE(GradCAMAE.Settings(epochs=1)).judge(make_round(clients=2))
+    verdict = GradCAMAE(GradCAMAE.Settings(profile="paper", epochs=1)).judge(make_round(clients=2))
     assert verdict.evidence["heat_maps"].shape == (2, 1, 224, 224)
 
 
@@ -84,7 +84,7 @@ class Judgments(GradCAMAE):
 
 def vote(make_round, rounds, **params):
     """Judge rounds 1, 2, ... with these positions flagged; the positions left out in each."""
-    judge = Judgments(GradCAMAE.Settings(probe_size="native", map_size="native", **params))
+    judge = Judgments(GradCAMAE.Settings(profile="paper", probe_size="native", map_size="native", **params))
     left_out = []
     for number, flagged in enumerate(rounds, 1):
         judge.flag_next(*flagged)
@@ -129,7 +129,7 @@ def test_an_unusable_upload_earns_a_flag_for_the_vote(make_round) -> None:
 
 
 def test_state_survives_a_restart(make_round) -> None:
-    before = Judgments(GradCAMAE.Settings(probe_size="native", map_size="native", permanent=True))
+    before = Judgments(GradCAMAE.Settings(profile="paper", probe_size="native", map_size="native", permanent=True))
     before.flag_next(1)
     for number in (1, 2, 3):
         before.judge(make_round(number=number))

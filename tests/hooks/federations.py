@@ -15,7 +15,7 @@ PLAIN = {
     "gpu_mapping_file": None,
     "gpu_mapping_key": None,
 }
-GRADCAM = {"probe_size": "native", "map_size": "native", "epochs": 5}
+GRADCAM = {"profile": "paper", "probe_size": "native", "map_size": "native", "epochs": 5}
 NOISE = {"enable_attack": True, "attack_type": "uniform_noise", "attack_params": {"attackers": 3}}
 FLIP = {
     "enable_attack": True,

@@ -71,6 +71,7 @@ class Silo:
                 "enable_defense": True,
                 "defense_type": "gradcam_ae",
                 "defense_params": {
+                    "profile": "paper",
                     "probe_size": "native",
                     "map_size": "native",
                     "epochs": 5,

@@ -25,7 +25,7 @@ MISTAKES = {
         r"Unknown key 'alhpa' in defense_params of gradcam_ae\. Did you mean 'alpha'\?",
     ),
     "alpha of the wrong kind": (
-        {**ON, "defense_type": "gradcam_ae", "defense_params": {"alpha": "one"}},
+        {**ON, "defense_type": "gradcam_ae", "defense_params": {"profile": "paper", "alpha": "one"}},
         r"defense_params\.alpha: expected a valid number, found 'one' \(text\)",
     ),
     "more attackers than clients": (
@@ -226,7 +226,10 @@ def test_what_the_defense_cannot_work_with_shows_before_any_training(plugin, hea
 
     cases = [
         ({"target_layer": "conv9"}, "no module 'conv9'"),
-        ({"target_layer": "3", "probe_size": "native"}, "layer '3' are 2 x 2 on images of 8 x 8 pixels"),
+        (
+            {"profile": "paper", "target_layer": "3", "probe_size": "native"},
+            "layer '3' are 2 x 2 on images of 8 x 8 pixels",
+        ),
     ]
     for params, message in cases:
         with pytest.raises(ValueError, match=message):

@@ -238,7 +238,14 @@ def test_when_nobody_is_left_the_global_model_stays(silo) -> None:
 @pytest.mark.long
 def test_a_removed_client_is_released_by_a_restart(silo, tmp_path) -> None:
     """Client 2 uploads what no defense likes in rounds 1 and 2, is voted out for good, and comes back."""
-    params = {"probe_size": "native", "map_size": "native", "epochs": 5, "alpha": 10.0, "permanent": True}
+    params = {
+        "profile": "paper",
+        "probe_size": "native",
+        "map_size": "native",
+        "epochs": 5,
+        "alpha": 10.0,
+        "permanent": True,
+    }
     defense = {"enable_defense": True, "defense_type": "gradcam_ae", "defense_params": params}
     defense["defense_params"]["record_dir"] = str(tmp_path / "record")
     state = {"checkpoint_dir": str(tmp_path / "state"), "resume": True}
@@ -269,7 +276,14 @@ def test_a_removed_client_is_released_by_a_restart(silo, tmp_path) -> None:
 @pytest.mark.long
 def test_a_server_that_is_killed_goes_on_where_it_was(silo, tmp_path) -> None:
     """Model, flags and permanent removals; the clients were there all the time."""
-    params = {"probe_size": "native", "map_size": "native", "epochs": 5, "alpha": 0.5, "permanent": True}
+    params = {
+        "profile": "paper",
+        "probe_size": "native",
+        "map_size": "native",
+        "epochs": 5,
+        "alpha": 0.5,
+        "permanent": True,
+    }
     defense = {
         "enable_defense": True,
         "defense_type": "gradcam_ae",
@@ -317,7 +331,7 @@ def test_the_same_yaml_gives_the_same_verdicts_as_in_the_simulator(silo, plugin,
 
     from simulation import simulate
 
-    params = {"probe_size": "native", "map_size": "native", "epochs": 20, "alpha": 0.5}
+    params = {"profile": "paper", "probe_size": "native", "map_size": "native", "epochs": 20, "alpha": 0.5}
     attack = {
         "enable_attack": True,
         "attack_type": "constrained_perturbation",

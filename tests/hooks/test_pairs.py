@@ -18,7 +18,7 @@ MAPS = {"probe_size": "native", "map_size": "native"}
 DEFENSES = {
     "none": {},
     **{name: {} for name in registry.defenses()},
-    "gradcam_ae": {**MAPS, "epochs": 5},
+    "gradcam_ae": {"profile": "paper", **MAPS, "epochs": 5},
     "gradcam_krum": MAPS,
     "fldetector": {"window": 1},
     "auror": {"observe_rounds": 1},

@@ -49,7 +49,7 @@ def test_also_after_a_run() -> None:
     simulate(
         enable_defense=True,
         defense_type="gradcam_ae",
-        defense_params={"probe_size": "native", "map_size": "native", "epochs": 2},
+        defense_params={"profile": "paper", "probe_size": "native", "map_size": "native", "epochs": 2},
         enable_attack=True,
         attack_type="uniform_noise",
     )

@@ -19,7 +19,7 @@ from fedml_gradcam_ae.settings import AttackSettings
 from simulation import distance, same, simulate
 from tiny import fedml_args, fedml_dataset, state_of, tiny_cnn
 
-GRADCAM = {"probe_size": "native", "map_size": "native", "epochs": 5}
+GRADCAM = {"profile": "paper", "probe_size": "native", "map_size": "native", "epochs": 5}
 
 
 class MendedFedAvgAPI(fedavg_api.FedAvgAPI):
