@@ -32,6 +32,12 @@ class ColludingSettings(AttackSettings):
         description="length of the noise on each attacker's copy, in units of the mean distance between an overheard "
         "upload and their mean; 0: all attackers upload the same",
     )
+    own_deviation: float = Field(
+        default=0.0,
+        ge=0,
+        description="how much of what its own honest update differs from the overheard mean each attacker adds to its "
+        "copy; 1: attackers differ as honest clients do",
+    )
 
 
 class Overheard:
@@ -126,16 +132,20 @@ class Colluders:
         return self.updates.dot(unflatten(vector, self.round.global_model, self.round.parameters))
 
     def upload(self, update: Tensor) -> list[dict[str, Tensor]]:
-        """The agreed update (d,), jittered, as one upload per attacker."""
+        """The agreed update (d,), disguised, as one upload per attacker."""
         return self.uploads(self.jittered(update))
 
     def jittered(self, update: Tensor) -> Iterator[Tensor]:
-        """The agreed update (d,) with each attacker's own noise."""
+        """The agreed update (d,) with what makes each attacker's copy its own."""
         for attacker in range(len(self.attackers)):
             yield self.jitter(update, attacker)
 
     def jitter(self, update: Tensor, attacker: int) -> Tensor:
-        """The update (d,) with the noise of one attacker, counted from 0."""
+        """The update (d,) with the noise and the deviation of one attacker, counted from 0."""
+        if self.settings.own_deviation:
+            own = Updates([self.round.uploads[self.attackers[attacker]]], self.updates.center, self.updates.names)
+            deviation = torch.cat([block[0] for block in own.blocks()]) - self.mean
+            update = update + self.settings.own_deviation * deviation
         if not self.settings.jitter:
             return update
         length = self.settings.jitter * float(self.distances.mean())

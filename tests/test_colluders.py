@@ -69,6 +69,24 @@ def test_the_jitter_has_its_length_and_is_each_attackers_and_each_rounds_own(mak
         assert abs(first @ other) < 0.3 * np.linalg.norm(first) * np.linalg.norm(other)
 
 
+def test_with_their_own_deviations_attackers_differ_as_their_honest_updates_did(make_round) -> None:
+    round = make_round(clients=8, network=tiny_cnn().double())
+    heard, honest = updates(round, range(2, 8)), updates(round, [0, 1])
+    agreed = torch.full((len(heard[0]),), 0.01, dtype=torch.float64)
+    for share in (0.5, 1.0):
+        uploads = collude(round, [0, 1], own_deviation=share).upload(agreed)
+        found = np.stack([update(round, upload) for upload in uploads])
+        assert found == pytest.approx(0.01 + share * (honest - heard.mean(axis=0)), rel=1e-9)
+
+
+def test_a_round_remembers_what_was_overheard_last(make_round) -> None:
+    round = make_round(clients=8)
+    first, same, other = (collude(round, attackers) for attackers in ([0, 1], [0, 1], [3, 4]))
+    assert first.mean is same.mean
+    assert other.mean.numpy() == pytest.approx(updates(round, [0, 1, 2, 5, 6, 7]).mean(axis=0), rel=1e-12)
+    assert torch.equal(collude(round, [0, 1]).mean, first.mean)
+
+
 def test_statistics_are_the_overheard_mean_and_counters_stay_whole(make_round) -> None:
     uploads = [dict(upload) for upload in make_round().uploads]
     for i, upload in enumerate(uploads):

@@ -77,6 +77,17 @@ def test_a_broken_upload_is_taken_out_and_named(make_round, kind) -> None:
         raise ValueError(screened.rejected[102])
 
 
+def test_large_weights_whose_sum_overflows_are_no_fault(make_round) -> None:
+    uploads = [dict(upload) for upload in make_round().uploads]
+    uploads[2]["0.weight"] = torch.full_like(uploads[2]["0.weight"], 3e38)
+    uploads[3]["0.weight"] = (
+        torch.tensor([math.inf, -math.inf])
+        .repeat(uploads[3]["0.weight"].numel() // 2)
+        .view(uploads[3]["0.weight"].shape)
+    )
+    assert list(screen(make_round(uploads=uploads)).rejected) == [103]
+
+
 @pytest.mark.parametrize("samples", [0, -5, math.nan, math.inf, -math.inf, None, "many"])
 def test_a_nonsensical_sample_count_is_taken_out_and_named(make_round, samples) -> None:
     screened = screen(make_round(samples=[10, samples, 10, 10, 10, 10]))

@@ -54,7 +54,7 @@ class ConstrainedPerturbation:
         self.settings = settings
 
     def poison(self, round: Round, attackers: Sequence[int]) -> list[dict[str, Tensor]]:
-        """The same upload for each position in `attackers`, but for the jitter.
+        """The same upload for each position in `attackers`, but for the jitter and their own deviations.
 
         The loss is measured on images that the attackers hold; a Round without `local_data` (an attack staged on a
         server) takes the server's test data instead. Where nobody is benign, the attackers overhear themselves.
@@ -82,8 +82,13 @@ class ConstrainedPerturbation:
         ).to(center.device)
         length = settings.jitter * sum(distances) / len(distances)
         uploads = []
-        for attacker in range(len(attackers)):
-            copy = self._jittered(poisoned, center, radius, length, round.number, attacker) if length else poisoned
+        for attacker, position in enumerate(attackers):
+            added = torch.zeros(len(center), dtype=torch.float64, device=center.device)
+            if length:
+                added += jitter_noise(settings, round.number, attacker, len(center), length).to(center.device)
+            if settings.own_deviation:
+                added += settings.own_deviation * (flatten(round.uploads[position], names).double() - center)
+            copy = self._with(added, poisoned, center, radius) if length or settings.own_deviation else poisoned
             uploads.append({**mean, **unflatten(copy, mean, names)})
         return [{name: upload[name].to(like, copy=True) for name, like in mean.items()} for upload in uploads]
 
@@ -97,14 +102,11 @@ class ConstrainedPerturbation:
         """The upload W', (parameters,), that is found."""
         return projected_gradient_ascent(objective, center, radius, changeable, steps)
 
-    def _jittered(
-        self, upload: Tensor, center: Tensor, radius: float, length: float, number: int, attacker: int
-    ) -> Tensor:
-        """One attacker's own copy, back in the ball and with noise only where parameters may change."""
-        noise = jitter_noise(self.settings, number, attacker, len(upload), length).to(upload.device)
+    def _with(self, added: Tensor, upload: Tensor, center: Tensor, radius: float) -> Tensor:
+        """One attacker's own copy, back in the ball and changed only where parameters may change."""
         if self.settings.poisoning_ratio < 1:
-            noise *= upload != center
-        return center + project((upload - center).double() + noise, radius).to(center.dtype)
+            added = added * (upload != center)
+        return center + project((upload - center).double() + added, radius).to(center.dtype)
 
 
 class ContaminatedLoss:

@@ -69,12 +69,15 @@ def test_invariants(make_round, radius, ratio, claimed, steps, seed) -> None:
 @given(
     radius=st.floats(0.05, 3),
     ratio=st.sampled_from([0.2, 1.0]),
-    jitter=st.floats(0.01, 3),
+    disguise=st.one_of(
+        st.builds(lambda length: {"jitter": length}, st.floats(0.01, 3)),
+        st.builds(lambda share: {"own_deviation": share}, st.floats(0.01, 3)),
+    ),
     seed=st.integers(0, 1000),
 )
-def test_jittered_copies_differ_and_stay_in_the_ball(make_round, radius, ratio, jitter, seed) -> None:
+def test_disguised_copies_differ_and_stay_in_the_ball(make_round, radius, ratio, disguise, seed) -> None:
     round = with_local_data(make_round)
-    copies = poison(round, radius=radius, poisoning_ratio=ratio, jitter=jitter, seed=seed, steps=3)
+    copies = poison(round, radius=radius, poisoning_ratio=ratio, **disguise, seed=seed, steps=3)
     names = round.parameters
     assert not np.array_equal(vector(copies[0], names), vector(copies[1], names))
     for copy in copies:  # as if all attackers had uploaded this one
