@@ -149,17 +149,19 @@ def _maps(arrays: Arrays, view: str, rows: np.ndarray[Any, Any], images: int) ->
 
 
 def table(files: Sequence[Path], variants: Mapping[str, Variant]) -> list[dict[str, Any]]:
-    """One row per setting, attack, share of attackers and variant."""
-    found: dict[tuple[Any, ...], list[dict[str, float]]] = {}
+    """One row per setting, attack, share of attackers and variant; what stands in two files counts once."""
+    found: dict[tuple[Any, ...], dict[int, dict[str, float]]] = {}
     for path in files:
         replay = load(path)
         data, model = replay.about["data"], replay.about["model"]["name"]
         for case, attack in enumerate(replay.about["cases"]):
             for name, variant in variants.items():
                 key = (data["name"], model, data["partition"], attack["name"], attack["attackers"], name)
-                found.setdefault(key, []).append(figures(list(judged(replay, case, variant))))
+                seeds = found.setdefault(key, {})
+                if replay.about["seed"] not in seeds:
+                    seeds[replay.about["seed"]] = figures(list(judged(replay, case, variant)))
         print(f"{path.name} judged", file=sys.stderr, flush=True)
-    return [_row(key, federations) for key, federations in found.items()]
+    return [_row(key, list(federations.values())) for key, federations in found.items()]
 
 
 def _row(key: tuple[Any, ...], federations: Sequence[Mapping[str, float]]) -> dict[str, Any]:

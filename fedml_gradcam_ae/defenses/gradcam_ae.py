@@ -77,7 +77,7 @@ class GradCAMAE:
             "direction, if these were normally distributed",
         )
         copy_ratio: float = Field(
-            default=0.1,
+            default=0.2,
             gt=0,
             lt=1,
             description="robust: clients are copies if their maps differ by less than this share of what is usual",

@@ -77,14 +77,14 @@ def test_the_file_keeps_everything_and_is_judged_as_the_defense_would(recorded, 
     monkeypatch.setattr(judge, "VARIANTS", few)
     cases = [{"name": name, "attackers": share} for name, share in (("none", 0.0), ("sign_flip", 0.25), ("alie", 0.25))]
     about = {"data": {"name": "digits", "partition": "iid"}, "model": {"name": "tiny"}, "cases": cases}
-    for name in ("first", "second"):
-        save(tmp_path / f"{name}.npz", about, rounds * 3)
+    for seed, name in enumerate(("first", "second")):
+        save(tmp_path / f"{name}.npz", {**about, "seed": seed}, rounds * 3)
     replay = load(tmp_path / "first.npz")
-    assert replay.about == {**about, "rounds": 3}
+    assert replay.about == {**about, "seed": 0, "rounds": 3}
     assert all(np.array_equal(replay.rounds[2][name], array) for name, array in rounds[0].items())
 
     out = tmp_path / "table.csv"
-    files = [str(tmp_path / f"{name}.npz") for name in ("first", "second")]
+    files = [str(tmp_path / f"{name}.npz") for name in ("first", "second", "first")]  # the same one twice counts once
     assert judge.main([*files, "--ablate", "--out", str(out)]) == 0
     printed = capsys.readouterr().out
     assert "digits, tiny, iid" in printed
