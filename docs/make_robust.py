@@ -37,7 +37,7 @@ def attacks(name: str) -> str:
     cells = {(row["attack"], row["partition"], row["attackers"]): row for row in rows}
     head = ["AUROC / recall / recall of the vote", *(f"{partition}, {share}" for partition, share in columns)]
     body = [
-        [f"`{attack}`", *(_three(cells.get((attack, *column))) for column in columns)]
+        [f"`{_short(attack)}`", *(_three(cells.get((attack, *column))) for column in columns)]
         for attack in dict.fromkeys(row["attack"] for row in rows)
     ]
     return markdown(head, body)
@@ -195,7 +195,7 @@ def judged(name: str) -> str:
 
 def _short(attack: str) -> str:
     """Without how hard the attacker searched, which is the same everywhere."""
-    return attack.replace(", steps 5, images 64", "")
+    return ", ".join(part for part in attack.split(", ") if part not in ("steps 5", "images 64"))
 
 
 def _interval(row: Row, figure: str, digits: int) -> str:
