@@ -53,11 +53,12 @@ class Overheard:
     @classmethod
     def of(cls, round: Round, heard: Sequence[int]) -> Overheard:
         """That of the uploads at these positions; a round remembers the last one that it was asked for."""
-        positions, found = round.__dict__.get("overheard", (None, None))
-        if found is None or positions != list(heard):
-            found = cls(Updates([round.uploads[i] for i in heard], round.global_model, round.parameters))
-            round.__dict__["overheard"] = list(heard), found
-        return found
+        remembered: tuple[list[int], Overheard] | None = round.__dict__.get("overheard")
+        if remembered is None or remembered[0] != list(heard):
+            updates = Updates([round.uploads[i] for i in heard], round.global_model, round.parameters)
+            remembered = list(heard), cls(updates)
+            round.__dict__["overheard"] = remembered
+        return remembered[1]
 
     @cached_property
     def moments(self) -> tuple[Tensor, Tensor]:
