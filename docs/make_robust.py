@@ -1,4 +1,4 @@
-"""The tables of docs/robust.md, from docs/results/robust, and its picture.
+"""The tables of docs/robust.md and the README's of the same, from docs/results/robust, and the page's picture.
 
     python docs/make_robust.py                             write the tables anew
     PYTHONPATH=. python docs/make_robust.py REPLAY.npz     draw the picture as well, of a replay set's first round
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from benchmark.replay.file import Replay
 
 HERE = Path(__file__).parent
-PAGE = HERE / "robust.md"
+PAGES = (HERE / "robust.md", HERE.parent / "README.md")
 
 
 def attacks(name: str) -> str:
@@ -153,15 +153,15 @@ def _worst(rows: list[Row], figure: str, bar: float | None) -> str:
     low_is_good = figure.startswith("FPR")
     values = [float(row[figure]) for row in rows]
     worst = rows[values.index(max(values) if low_is_good else min(values))]
-    text = f"{_interval(worst, figure, 3 if low_is_good else 2)} of {len(rows)}"
+    text = _interval(worst, figure, 3 if low_is_good else 2)
     if len(set(values)) > 1:
         text += f" ({', '.join([*_short(worst['attack']).split(', ')[:3], worst['data'], worst['model']])})"
     if bar is None:
-        return text
+        return f"{text}; no goal"
     met = sum(value <= bar if low_is_good else value >= bar for value in values)
     sign = "\N{LESS-THAN OR EQUAL TO}" if low_is_good else "\N{GREATER-THAN OR EQUAL TO}"
-    verdict = "met" if met == len(values) else f"**missed**, {met} of {len(values)} met"
-    return f"{text}; {sign} {bar}: {verdict}"
+    verdict = "met" if met == len(values) else f"**missed** by {len(values) - met} of {len(values)}"
+    return f"{text}; {sign} {bar} {verdict}"
 
 
 def judged(name: str) -> str:
@@ -253,4 +253,5 @@ if __name__ == "__main__":
         from benchmark.replay.file import load
 
         pictures.save(picture(load(Path(argument))), HERE / "figures" / "robust-maps.png")
-    PAGE.write_text(page(PAGE.read_text(encoding="utf-8")), encoding="utf-8")
+    for written in PAGES:
+        written.write_text(page(written.read_text(encoding="utf-8")), encoding="utf-8")
