@@ -45,7 +45,7 @@ def test_a_verdict_is_evidence_from_maps_of_the_rounds_images(make_round) -> Non
     large = torch.nn.functional.interpolate(images[:4], size=(16, 16), mode="bilinear", align_corners=False)
     models = [round.global_model, *round.uploads]
     maps, native = class_maps(round.network, models, large, "2"), class_maps(round.network, models, images, "2")
-    rules = Rules(0.0005, 0.1, 6, 5, 32, 20, 0.01, 1e-5, 0)
+    rules = Rules(0.0005, 0.2, 6, 5, 32, 20, 0.01, 1e-5, 0)
     found = Evidence(rules).judge(4, round.client_ids, Maps(maps[1:], maps[0]), Maps(native[1:], native[0]))
     assert verdict.scores == pytest.approx(found.scores.tolist(), rel=1e-5)
     assert verdict.threshold == 1
