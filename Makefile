@@ -7,6 +7,8 @@
 PYTHON ?= $(shell command -v python3.11 || echo python3)
 VENV := .venv
 BIN := $(VENV)/bin
+# Two processes, each with one thread: what two cores can carry.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
 
 .PHONY: demo test test-long lint clean
 
@@ -14,10 +16,10 @@ demo: $(VENV)/installed
 	$(BIN)/python -m benchmark run configs/quickstart.yaml --out results/quickstart
 
 test: lint
-	$(BIN)/python -m pytest
+	$(PYTEST)
 
 test-long: $(VENV)/installed
-	$(BIN)/python -m pytest -m long
+	$(PYTEST) -m long
 
 lint: $(VENV)/installed
 	$(BIN)/ruff check .

@@ -112,8 +112,7 @@ class Goal:
     shares: Sequence[str]
 
 
-GRADUAL = ("sign_flip", "fang", "alie", "min_max", "min_sum", "ipm")
-COLLUDING = GRADUAL[1:]
+COLLUDING = ("fang", "alie", "min_max", "min_sum", "ipm")
 GOALS = (
     Goal(("constrained_perturbation", "uniform_noise"), "recall", {"iid": 0.99, "dirichlet": 0.99}, ("0.1", "0.4")),
     Goal(("mpaf",), "recall", {"iid": 0.99, "dirichlet": 0.99}, ("0.1",)),

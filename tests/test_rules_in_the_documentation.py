@@ -46,11 +46,15 @@ def as_yaml(value):
 
 
 def own_defaults(settings, cell, base):
-    known = set(base.model_fields) | (set(ProbeSettings.model_fields) if cell.startswith("the probe's") else set())
-    if issubclass(settings, ColludingSettings):
-        known |= set(ColludingSettings.model_fields)
-    fields = {key: field for key, field in settings.model_fields.items() if key not in known}
-    return {key: as_yaml(field.get_default(call_default_factory=True)) for key, field in fields.items()}
+    """Of the keys that nobody else has, or has with this default."""
+    bases = [base, *([ProbeSettings] if cell.startswith("the probe's") else [])]
+    bases += [ColludingSettings] if issubclass(settings, ColludingSettings) else []
+    known = {key: field.default for each in bases for key, field in each.model_fields.items()}
+    return {
+        key: as_yaml(field.get_default(call_default_factory=True))
+        for key, field in settings.model_fields.items()
+        if key not in known or field.default != known[key]
+    }
 
 
 @pytest.mark.parametrize("name", DEFENSES)

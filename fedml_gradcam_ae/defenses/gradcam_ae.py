@@ -29,8 +29,8 @@ from fedml_gradcam_ae.votes import Votes
 NOBODY = Scored([], 0.0, torch.zeros(0, 1, 1, 1), torch.zeros(0, 1, 1, 1), {})
 DEFAULT: Literal["robust", "paper"] = "robust"
 PROFILES: dict[str, Any] = {"paper": PaperProfile, "robust": RobustProfile}
-# Where the robust profile differs from the defaults below, which are the paper's.
-ROBUST = {"probe_images": 4, "probe_size": "auto", "hidden_size": 32, "epochs": 100, "learning_rate": 0.01}
+# Where the paper's profile differs from the defaults below.
+PAPER = {"probe_images": 1, "probe_size": 224, "hidden_size": 128, "epochs": 200, "learning_rate": 0.001}
 OWN = {
     "paper": {"target_class", "map_scaling", "map_size", "output_activation", "reconstruction_error", "alpha"},
     "robust": {"false_alarm", "copy_ratio", "direction_images", "memory", "folds"},
@@ -45,29 +45,29 @@ class GradCAMAE:
     """
 
     class Settings(ProbeSettings):
-        """Defaults are the `paper` profile's; what the paper leaves open follows the authors' code."""
+        """Of both profiles; what the paper leaves open follows the authors' code."""
 
         profile: Literal["robust", "paper"] = Field(
             default=DEFAULT,
-            description="`robust`, which takes the keys that name it and other defaults than these ("
-            + ", ".join(f"{key} {value}" for key, value in ROBUST.items())
-            + "), or `paper`, as published",
+            description="`robust`, or `paper`, as published, which has other defaults than these: "
+            + ", ".join(f"{key} {value}" for key, value in PAPER.items()),
         )
+        probe_images: int = Field(default=4, ge=1, description="test images drawn anew each round")
         probe_size: int | Literal["native", "auto"] = Field(  # type: ignore[assignment]  # more than the base takes
-            default=224,
+            default="auto",
             description="pixels that a probe image is resized to; `native` leaves it as it is; `auto` (robust) doubles "
             "it until its heat map has 2 x 2 positions",
         )
-        hidden_size: int = Field(default=128, ge=1, description="width of the autoencoder's hidden layer")
-        epochs: int = Field(default=200, ge=1, description="training steps of the autoencoder each round")
-        learning_rate: float = Field(default=1e-3, gt=0, description="Adam's, for the autoencoder")
+        hidden_size: int = Field(default=32, ge=1, description="width of the autoencoder's hidden layer")
+        epochs: int = Field(default=100, ge=1, description="training steps of the autoencoder each round")
+        learning_rate: float = Field(default=0.01, gt=0, description="Adam's, for the autoencoder")
         weight_decay: float = Field(default=1e-5, ge=0, description="Adam's L2 penalty, for the autoencoder")
-        output_activation: Activation = Field(default="sigmoid", description="the autoencoder's last activation")
+        output_activation: Activation = Field(default="sigmoid", description="paper: the autoencoder's last activation")
         reconstruction_error: Literal["absolute", "squared"] = Field(
-            default="absolute", description="`absolute` as in (14); `squared` as in the authors' code"
+            default="absolute", description="paper: `absolute` as in (14); `squared` as in the authors' code"
         )
         alpha: float = Field(
-            default=1.0, ge=0, description="threshold = mean + alpha * standard deviation of the errors"
+            default=1.0, ge=0, description="paper: threshold = mean + alpha * standard deviation of the errors"
         )
         false_alarm: float = Field(
             default=0.0005,
@@ -106,7 +106,7 @@ class GradCAMAE:
                     f"{', '.join(strangers)}: of profile {other!r} only, and the profile is {profile!r}. "
                     f"{profile!r} has {', '.join(sorted(OWN[profile]))} instead"
                 )
-            return {**ROBUST, **values} if profile == "robust" else values
+            return {**PAPER, **values} if profile == "paper" else values
 
         @model_validator(mode="after")
         def _check_vote(self) -> GradCAMAE.Settings:

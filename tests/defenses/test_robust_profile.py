@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from fedml_gradcam_ae.defenses.gradcam_ae import ROBUST, GradCAMAE
+from fedml_gradcam_ae.defenses.gradcam_ae import PAPER, GradCAMAE
 from fedml_gradcam_ae.evidence import Evidence, Maps, Rules
 from fedml_gradcam_ae.heatmaps import class_maps
 from fedml_gradcam_ae.images import draw_images, seeded_generator
@@ -32,9 +32,11 @@ def copied(round, attackers, noise=0.0):
 
 
 def test_the_profiles_defaults() -> None:
-    settings = GradCAMAE.Settings(profile="robust")
-    assert {key: getattr(settings, key) for key in ROBUST} == ROBUST
-    assert GradCAMAE.Settings(profile="robust", epochs=7).epochs == 7
+    robust = {"probe_images": 4, "probe_size": "auto", "hidden_size": 32, "epochs": 100, "learning_rate": 0.01}
+    for profile, own in (("robust", robust), ("paper", PAPER)):
+        settings = GradCAMAE.Settings(profile=profile)
+        assert {key: getattr(settings, key) for key in own} == own
+        assert GradCAMAE.Settings(profile=profile, epochs=7).epochs == 7
 
 
 def test_a_verdict_is_evidence_from_maps_of_the_rounds_images(make_round) -> None:
