@@ -3,6 +3,9 @@
     python docs/make_reproduction.py                               write them anew
     python docs/make_reproduction.py results/cifar10-resnet18      take over a folder's results first
 
+The raw lines of its runs come with it, in `runs.tar.xz`: unpacked into a folder, that is a results folder, which
+`python -m benchmark report` and `check` read and `python -m benchmark run` goes on with.
+
 A line `<!-- RESULTS: TABLE -->` in the page names a folder of docs/results and one of the functions below; what stands
 between it and the next `<!-- end -->` is replaced.
 """
@@ -14,7 +17,8 @@ import json
 import re
 import shutil
 import sys
-from collections.abc import Callable, Mapping
+import tarfile
+from collections.abc import Callable, Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
 
@@ -24,6 +28,7 @@ BLOCK = re.compile(r"(<!-- ([\w-]+): ([\w-]+) -->\n).*?(<!-- end -->)", re.DOTAL
 HELD_OUT = "held-out.csv"  # of `python -m benchmark.held_out`
 PICTURE = "scores-partition-iid-constrained-perturbation.png"
 KEPT = ("summary", "runs", "detection", "paper")
+ARCHIVE = "runs.tar.xz"
 NONE = "\N{EN DASH}"
 Row = dict[str, str]
 
@@ -120,7 +125,7 @@ def page(text: str, tables: Mapping[str, Callable[[str], str]] = TABLES) -> str:
 
 
 def take_over(folder: Path) -> None:
-    """Copy what is kept of a results folder into docs/results: tables, versions, and one picture."""
+    """Copy what is kept of a results folder into docs/results: tables, raw lines, versions, and one picture."""
     kept = HERE / "results" / folder.name
     kept.mkdir(parents=True, exist_ok=True)
     if (folder / HELD_OUT).exists():
@@ -128,16 +133,28 @@ def take_over(folder: Path) -> None:
         return
     for table in KEPT:
         shutil.copyfile(folder / "results" / f"{table}.csv", kept / f"{table}.csv")
-    shutil.copyfile(folder / "figures" / PICTURE, kept / PICTURE)
-    finished = [
-        run for run in json.loads((folder / "matrix.json").read_text())["runs"] if _config(folder, run).exists()
-    ]
-    versions = {json.dumps(json.loads(_config(folder, run).read_text())["versions"], indent=1) for run in finished}
+    if (folder / "figures" / PICTURE).exists():
+        shutil.copyfile(folder / "figures" / PICTURE, kept / PICTURE)
+    runs = [folder / run["folder"] for run in json.loads((folder / "matrix.json").read_text())["runs"]]
+    finished = [run for run in runs if (run / "result.json").exists()]
+    versions = {json.dumps(json.loads((run / "config.json").read_text())["versions"], indent=1) for run in finished}
     (kept / "versions.json").write_text("\n".join(sorted(versions)) + "\n", encoding="utf-8")
+    pack(folder, finished, kept / ARCHIVE)
 
 
-def _config(folder: Path, run: dict[str, str]) -> Path:
-    return folder / run["folder"] / "config.json"
+def pack(folder: Path, runs: Sequence[Path], archive: Path) -> None:
+    """Everything that its tables follow from, as one small file; the same bytes for the same results."""
+
+    def anonymous(entry: tarfile.TarInfo) -> tarfile.TarInfo:
+        entry.mtime = entry.uid = entry.gid = 0
+        entry.uname = entry.gname = ""
+        entry.mode = 0o644
+        return entry
+
+    raw = [*folder.glob("*.json"), *(path for run in runs for path in run.glob("*.json*"))]  # no weights, no pictures
+    with tarfile.open(archive, "w:xz") as tar:
+        for path in sorted(raw):
+            tar.add(path, str(path.relative_to(folder)), filter=anonymous)
 
 
 if __name__ == "__main__":

@@ -3,15 +3,22 @@
 import csv
 import json
 import sys
+import tarfile
 from pathlib import Path
 
 import pytest
 
 from benchmark import config
+from benchmark.results import load
+from benchmark.tables import all_tables
+from benchmark.tables.check import compare
 
 DOCS = Path(__file__).parents[2] / "docs"
 CONFIGS = DOCS.parent / "configs" / "small"
 RESULTS = [path for path in sorted((DOCS / "results").iterdir()) if (path / "runs.csv").exists()]
+
+
+ARCHIVES = sorted((DOCS / "results").glob("*/runs.tar.xz"))
 
 
 def rows(path):
@@ -35,6 +42,17 @@ def test_every_number_comes_from_a_run_of_the_configuration(results, monkeypatch
         named = {run for row in rows(results / f"{table}.csv") for run in row["runs"].split()}
         assert named
         assert named <= finished
+
+
+@pytest.mark.parametrize("archive", ARCHIVES, ids=lambda path: path.parent.name)
+def test_tables_follow_from_the_raw_lines_beside_them(archive, tmp_path) -> None:
+    with tarfile.open(archive) as tar:
+        tar.extractall(tmp_path, filter="data")
+    kept = {path.stem for path in archive.parent.glob("*.csv")}
+    tables = {table.name: table for table in all_tables(load(tmp_path))}
+    assert {"summary", "runs"} <= kept <= tables.keys()
+    for name in kept:
+        assert compare(tables[name], archive.parent / f"{name}.csv") == []
 
 
 def test_the_page_has_the_tables_that_follow_from_them(monkeypatch) -> None:

@@ -70,12 +70,13 @@ def test_weights_are_trained_once_and_shared_by_everything_that_starts_alike(sta
 
 
 def test_a_seed_of_its_own_is_one_start_for_all_seeds_and_that_seeds_start(start, tmp_path) -> None:
-    own, found, _ = start(seed=5)
+    quick = {**WARM, "epochs": 1}
+    own, found, _ = start(seed=5, warm=quick)
     for seed in (5, 6):
-        shared, same, _ = start(seed=seed, warm={**WARM, "seed": 5}, out=f"other{seed}")
+        shared, same, _ = start(seed=seed, warm={**quick, "seed": 5}, out=f"other{seed}")
         assert torch.equal(numbers(own), numbers(shared))
         assert same == found
-    assert found["weights"] != start(seed=6)[1]["weights"]
+    assert found["weights"] != start(seed=6, warm=quick)[1]["weights"]
 
 
 def test_the_seed_decides_the_weights_and_nothing_else_is_drawn(start) -> None:
