@@ -95,6 +95,9 @@ class Workers:
                 return
         process.wait()
         self._running.discard(process)
+        if (self.out / run.folder / "result.json").exists():  # it died after its work, before it could say so
+            self._events.put((run, "finished"))
+            return
         self._fail(run, f"its process ended with {process.returncode} (negative: the signal that killed it)")
 
     def _fail(self, run: Run, error: str) -> None:
