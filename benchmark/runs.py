@@ -27,6 +27,7 @@ from benchmark import data, models
 from benchmark.config import Run
 from benchmark.warm_start import warm_start
 from fedml_gradcam_ae import pictures
+from fedml_gradcam_ae.evaluating import evaluating
 from fedml_gradcam_ae.events import Event, RoundReport, Tested, listening
 from fedml_gradcam_ae.hooks import configuration
 from fedml_gradcam_ae.images import preserved_random_state
@@ -117,16 +118,13 @@ def create(run: Run) -> nn.Module:
 def test(network: nn.Module, batches: DataLoader[Any], classes: int) -> dict[str, Any]:
     """Accuracy on the test images, over all and in each class (None for a class without any): fractions."""
     right, total = torch.zeros(classes), torch.zeros(classes)
-    was_training = network.training
-    network.eval()
     device = next(network.parameters()).device
     # A DataLoader draws from torch's random state, and testing must not change how training goes on.
-    with preserved_random_state(), torch.no_grad():
+    with evaluating(network), preserved_random_state(), torch.no_grad():
         for images, labels in batches:
             correct = network(images.to(device)).argmax(dim=1).cpu() == labels
             total += torch.bincount(labels, minlength=classes)
             right += torch.bincount(labels[correct], minlength=classes)
-    network.train(was_training)
     by_class = [float(r / n) if n else None for r, n in zip(right, total, strict=True)]
     return {"accuracy": float(right.sum() / total.sum()), "class_accuracy": by_class}
 

@@ -12,9 +12,9 @@ from benchmark.report.detectors import Shown, panels, shown
 from benchmark.report.figures import ATTACKER, BENIGN, WIDTH, publish
 from benchmark.report.markup import Html, section, tag
 from benchmark.report.view import View
+from fedml_gradcam_ae.suspicion import MAD_TO_STD
 
 REACH = 10  # scores further out are counted in the last bar
-MAD_TO_DEVIATION = 1.4826  # of a normal distribution
 
 
 def scores(view: View) -> Html | None:
@@ -48,7 +48,7 @@ def normalized(scores: NDArray[np.float64]) -> NDArray[np.float64]:
         return scores
     middle = np.median(known)
     finite = known[np.isfinite(known)]
-    spread = MAD_TO_DEVIATION * np.median(np.abs(known - middle)) if np.isfinite(middle) else 0.0
+    spread = MAD_TO_STD * np.median(np.abs(known - middle)) if np.isfinite(middle) else 0.0
     if not np.isfinite(spread) or spread == 0:
         spread = finite.std() if finite.size else 0.0
     away = np.zeros_like(scores)
