@@ -79,9 +79,16 @@ def ablation(name: str) -> str:
 
 def acting(name: str) -> str:
     """Accuracy after the last round, and recall and FPR of the votes, where defenses acted in FedML's simulator."""
-    cells = {
-        (row["setting"], row["attack"], row["defense"], row["metric"]): row["mean"] for row in read("robust", name)
-    }
+    return _outcome(read("robust", name))
+
+
+def outcome(results: str) -> str:
+    """The same from a folder that make_reproduction.py took over."""
+    return _outcome(read(results, "summary"))
+
+
+def _outcome(rows: list[Row]) -> str:
+    cells = {(row["setting"], row["attack"], row["defense"], row["metric"]): row["mean"] for row in rows}
     runs = dict.fromkeys((setting, attack, defense) for setting, attack, defense, _ in cells)
     body = [
         [
@@ -203,7 +210,15 @@ def _interval(row: Row, figure: str, digits: int) -> str:
     return mean if low == high else f"{mean} [{low}, {high}]"
 
 
-TABLES = {"goals": goals, "judged": judged, "acting": acting, "attacks": attacks, "quiet": quiet, "ablation": ablation}
+TABLES = {
+    "goals": goals,
+    "judged": judged,
+    "acting": acting,
+    "outcome": outcome,
+    "attacks": attacks,
+    "quiet": quiet,
+    "ablation": ablation,
+}
 
 
 def _three(row: Row | None) -> str:
