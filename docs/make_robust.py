@@ -161,7 +161,8 @@ def _worst(rows: list[Row], figure: str, bar: float | None) -> str:
     worst = rows[values.index(max(values) if low_is_good else min(values))]
     text = _interval(worst, figure, 3 if low_is_good else 2)
     if len(set(values)) > 1:
-        text += f" ({', '.join([*_short(worst['attack']).split(', ')[:3], worst['data'], worst['model']])})"
+        attack = [] if worst["attack"] == "none" else _short(worst["attack"]).split(", ")[:3]
+        text += f" ({', '.join([*attack, worst['data'], worst['model']])})"
     if bar is None:
         return f"{text}; no goal"
     met = sum(value <= bar if low_is_good else value >= bar for value in values)
