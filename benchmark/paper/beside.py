@@ -15,7 +15,8 @@ from benchmark.titles import UNDEFENDED
 from fedml_gradcam_ae import registry
 
 How = Literal["acting", "watching"]
-FREE = ("type", "attackers", "poisoning_ratio")  # what a claim's condition may say of an attack
+# What a claim's condition may say of an attack, and how hard the attacker searches, of which the paper says nothing.
+FREE = ("type", "attackers", "poisoning_ratio", "steps", "images")
 
 
 @dataclass(frozen=True)

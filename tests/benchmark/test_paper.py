@@ -16,7 +16,7 @@ from benchmark.results import load
 from benchmark.tables import write_tables
 from fedml_gradcam_ae.settings import SettingsError
 
-ATTACK = {"type": "constrained_perturbation", "attackers": 0.1}
+ATTACK = {"type": "constrained_perturbation", "attackers": 0.1, "steps": 5}
 OTHERS = [{**ATTACK, "radius": 0.3}, {**ATTACK, "attackers": 4}, {"type": "uniform_noise", "attackers": 2}]
 DATA = [
     {"name": "digits", "partition": "iid", "beta": None},
