@@ -27,7 +27,7 @@ PAGE = HERE / "reproduction.md"
 BLOCK = re.compile(r"(<!-- ([\w-]+): ([\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 HELD_OUT = "held-out.csv"  # of `python -m benchmark.held_out`
 PICTURE = "scores-partition-iid-constrained-perturbation.png"
-KEPT = ("summary", "runs", "detection", "paper")
+KEPT = ("summary", "runs", "detection")
 ARCHIVE = "runs.tar.xz"
 NONE = "\N{EN DASH}"
 Row = dict[str, str]
@@ -131,11 +131,12 @@ def take_over(folder: Path) -> None:
     if (folder / HELD_OUT).exists():
         shutil.copyfile(folder / HELD_OUT, kept / HELD_OUT)
         return
-    for table in KEPT:
+    matrix = json.loads((folder / "matrix.json").read_text())
+    for table in (*KEPT, *(["paper"] if matrix["paper"] else [])):
         shutil.copyfile(folder / "results" / f"{table}.csv", kept / f"{table}.csv")
     if (folder / "figures" / PICTURE).exists():
         shutil.copyfile(folder / "figures" / PICTURE, kept / PICTURE)
-    runs = [folder / run["folder"] for run in json.loads((folder / "matrix.json").read_text())["runs"]]
+    runs = [folder / run["folder"] for run in matrix["runs"]]
     finished = [run for run in runs if (run / "result.json").exists()]
     versions = {json.dumps(json.loads((run / "config.json").read_text())["versions"], indent=1) for run in finished}
     (kept / "versions.json").write_text("\n".join(sorted(versions)) + "\n", encoding="utf-8")
