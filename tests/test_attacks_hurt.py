@@ -30,7 +30,7 @@ def accuracy(tmp_path_factory):
     folder = tmp_path_factory.mktemp("attacks")
     config = {
         "name": "attacks",
-        "data": {"name": "digits"},
+        "data": {"name": "digits", "size": 16},
         "model": {"name": "small_cnn"},
         "federation": {**FEDERATION, **TRAINING},
         "attacks": [{**attack, "attackers": 3} for attack in HARMFUL.values()],
