@@ -80,7 +80,8 @@ def _ways(
     titles = observations.titles
     by_type: dict[str, str] = {}
     for run in runs:
-        by_type.setdefault(str(run.defense["type"]), titles.defense(run))
+        if _published(run.defense):
+            by_type.setdefault(str(run.defense["type"]), titles.defense(run))
 
     def run_figure(defense: str, name: str) -> BySeed:
         role = observations.of_run if name in metrics.OF_RUNS else observations.of_defense
@@ -94,7 +95,7 @@ def _ways(
     if claim.method in by_type:
         acting = by_type[claim.method]
         yield "acting", acting, lambda name: estimate(run_figure(acting, name))
-    watchers = {entry["name"] for run in runs for entry in run.watch if entry["type"] == claim.method}
+    watchers = {e["name"] for run in runs for e in run.watch if e["type"] == claim.method and _published(e)}
     for watcher in sorted(watchers):
         yield (
             "watching",
@@ -103,6 +104,11 @@ def _ways(
                 observations.of_watcher(setting, attack, UNDEFENDED, watcher, name)
             ),
         )
+
+
+def _published(defense: Mapping[str, Any]) -> bool:
+    """Whether it is a method as published: gradcam_ae's default profile is another one than the paper's."""
+    return defense["type"] != "gradcam_ae" or defense.get("profile") == "paper"
 
 
 def _candidates(claim: Claim, runs: Sequence[RunResult]) -> list[RunResult]:

@@ -34,15 +34,18 @@ def test_the_figures_of_a_claim_agree_with_each_other(claim) -> None:
         assert 1 - values["FPR"] == pytest.approx(specificity, abs=0.002)
 
 
+PAPER = {"type": "gradcam_ae", "profile": "paper"}
+
+
 @pytest.fixture(scope="module")
 def out(tmp_path_factory):
     out = tmp_path_factory.mktemp("out")
     made_up.write(
         out,
         [{"type": "none"}, ATTACK, *OTHERS],
-        [{"type": "none"}, {"type": "gradcam_ae", "profile": "paper"}, {"type": "fltrust"}, {"type": "fldetector"}],
+        [{"type": "none"}, {"type": "gradcam_ae"}, PAPER, {"type": "fltrust"}, {"type": "fldetector"}],
         [0, 1, 2],
-        ["gradcam_krum", "auror"],
+        ["gradcam_krum", "auror", "gradcam_ae"],
         {
             "gradcam_ae": made_up.Detector({ATTACK["type"]: 2.0}),
             "gradcam_krum": made_up.Detector({ATTACK["type"]: 9.0}, follows_one=True),
@@ -78,7 +81,8 @@ def test_a_claim_meets_the_runs_of_its_condition_and_no_others(out, lines) -> No
     used = [plans[folder] for folder in runs_of([line])]
     assert len(used) == 3
     assert [run["attack"] for run in used] == [ATTACK] * 3
-    assert {(run["data"]["partition"], run["defense"]["type"]) for run in used} == {("dirichlet", "gradcam_ae")}
+    assert {run["data"]["partition"] for run in used} == {"dirichlet"}
+    assert [run["defense"] for run in used] == [PAPER] * 3  # not those of the default profile
     assert line.how == "acting"
     assert line.title == "ours, acting (small_cnn, digits)"
     assert set(line.found) == {"recall", "precision", "ACC", "F1", "balanced accuracy"}
@@ -106,10 +110,10 @@ def test_a_claim_of_a_difference_is_paired_over_seeds(out, lines) -> None:
         name: sum(
             last[run["folder"]]
             for run in plans
-            if (run["attack"], run["defense"]["type"], run["data"]["partition"]) == (ATTACK, name, "dirichlet")
+            if (run["attack"], run["defense"], run["data"]["partition"]) == (ATTACK, defense, "dirichlet")
         )
         / 3
-        for name in ("gradcam_ae", "fltrust")
+        for name, defense in (("gradcam_ae", PAPER), ("fltrust", {"type": "fltrust"}))
     }
     assert line.found["accuracy"].mean == pytest.approx(mean["gradcam_ae"] - mean["fltrust"])
     assert line.found["accuracy"].seeds == 3
