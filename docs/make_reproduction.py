@@ -134,7 +134,7 @@ def take_over(folder: Path) -> None:
     matrix = json.loads((folder / "matrix.json").read_text())
     for table in (*KEPT, *(["paper"] if matrix["paper"] else [])):
         shutil.copyfile(folder / "results" / f"{table}.csv", kept / f"{table}.csv")
-    if (folder / "figures" / PICTURE).exists():
+    if f"{folder.name}/{PICTURE}" in PAGE.read_text(encoding="utf-8"):
         shutil.copyfile(folder / "figures" / PICTURE, kept / PICTURE)
     runs = [folder / run["folder"] for run in matrix["runs"]]
     finished = [run for run in runs if (run / "result.json").exists()]
