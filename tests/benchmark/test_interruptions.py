@@ -45,7 +45,11 @@ CONFIG = {
     },
     "attacks": [{"type": "uniform_noise", "attackers": 1}],
     "defenses": ["none", {"type": "gradcam_ae", "profile": "paper", "probe_size": 32, "map_size": 8, "epochs": 5}],
-    "watch": [{"type": "krum", "malicious": 1}, {"type": "fldetector", "window": 2}],
+    "watch": [
+        {"type": "krum", "malicious": 1},
+        {"type": "fldetector", "window": 2},
+        {"type": "gradcam_ae", "profile": "paper", "probe_size": 32, "map_size": 8, "epochs": 5, "alpha": [1.0, 2.0]},
+    ],
     "seeds": [0, 1],
 }
 RUNS = 2 * 2 * 2 * 2  # seeds, betas, attacks, defenses
