@@ -15,7 +15,7 @@ TRAINING = {"learning_rate": 0.003, "batch_size": 16}
 HARMFUL = {
     "constrained perturbation": {"type": "constrained_perturbation", "images": 64},
     "constrained perturbation in a small ball": {"type": "constrained_perturbation", "radius": 0.3, "images": 64},
-    "adaptive": {"type": "adaptive_heatmap", "steps": 20, "images": 64, "probe_size": 32, "map_size": 32},
+    "adaptive": {"type": "adaptive_heatmap", "steps": 20, "images": 64},
     "noise": {"type": "uniform_noise"},
     "MPAF": {"type": "mpaf"},
     "MPAF without scaling": {"type": "mpaf", "scale": 1.0},
@@ -24,10 +24,8 @@ HARMFUL = {
 }
 
 
-@pytest.fixture(scope="module")
-def accuracy(tmp_path_factory):
+def accuracies(folder):
     """The final test accuracy under each attack, by 3 of 10 clients, and without one."""
-    folder = tmp_path_factory.mktemp("attacks")
     config = {
         "name": "attacks",
         "data": {"name": "digits", "size": 16},
@@ -49,8 +47,9 @@ def accuracy(tmp_path_factory):
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("name", HARMFUL)
-def test_an_undefended_federation_ends_up_worse(accuracy, name) -> None:
+def test_an_undefended_federation_ends_up_worse(tmp_path) -> None:
+    accuracy = accuracies(tmp_path)
     clean = accuracy[json.dumps({"type": "none"})]
     assert clean > 0.8  # there is something to lose
-    assert accuracy[json.dumps(HARMFUL[name], sort_keys=True)] < clean - 0.05
+    ends = {name: accuracy[json.dumps(attack, sort_keys=True)] for name, attack in HARMFUL.items()}
+    assert {name: end for name, end in ends.items() if end >= clean - 0.05} == {}

@@ -48,11 +48,7 @@ def test_the_example_runs_as_it_is(tmp_path) -> None:
             "defense_type": "gradcam_ae",
             "defense_params": {"profile": "paper", "probe_size": 32, "map_size": 32, "epochs": 20},
         },
-        {"defense_type": "fedml:krum", "byzantine_client_num": 1},
         {"defense_type": "multikrum", "byzantine_client_num": 1, "krum_param_m": 5},
-        {"defense_type": "fedml:foolsgold"},
-        {"defense_type": "norm_diff_clipping", "norm_bound": 1.0},
-        {"defense_type": "cclip", "bucket_size": 1},
     ],
     ids=lambda defense: defense["defense_type"],
 )
@@ -60,8 +56,7 @@ def test_a_stock_script_runs_with_the_defense_that_its_yaml_names(tmp_path, defe
     result = run(PROJECT / "main.py", "--cf", config(tmp_path, **defense))
     assert result.returncode == 0, result.stderr
     assert result.stderr.count(": test accuracy 0.") == 3
-    names_clients = defense["defense_type"] not in ("norm_diff_clipping", "cclip")  # those change every upload
-    assert result.stderr.count(": left out ") == (3 if names_clients else 0)
+    assert result.stderr.count(": left out ") == 3
 
 
 def test_the_record_folder_holds_lines_and_pictures(tmp_path) -> None:

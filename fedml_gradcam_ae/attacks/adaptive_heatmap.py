@@ -2,14 +2,17 @@
 
 Source: this project's own, after the advice to test a defense with an attacker who knows it (Tramer et al., "On
 Adaptive Attacks to Adversarial Example Defenses", NeurIPS 2020): the constrained perturbation (9a, 9b) with a penalty
-on the distance between the upload's heat maps (12) and the benign ones.
+on the distance between the upload's heat maps and the benign ones. The maps are those that a profile of `gradcam_ae`
+looks at: (12), or for `robust` what the upload changes in the signed maps of all classes, on images of two sizes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Literal
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any, Literal
 
+import torch
 from pydantic import Field
 from torch import Tensor
 
@@ -17,10 +20,21 @@ from fedml_gradcam_ae.attacks.constrained_perturbation import ConstrainedPerturb
 from fedml_gradcam_ae.auto_ascent import auto_ascent
 from fedml_gradcam_ae.colluders import own_images
 from fedml_gradcam_ae.federation import Round
-from fedml_gradcam_ae.heatmaps import Probe, ProbeSettings, differentiable_grad_cam, grad_cam
+from fedml_gradcam_ae.heatmaps import (
+    Probe,
+    class_maps,
+    differentiable_class_maps,
+    differentiable_grad_cam,
+    grad_cam,
+)
 from fedml_gradcam_ae.images import seeded_generator
+from fedml_gradcam_ae.profiles.class_probe import ClassProbe
+from fedml_gradcam_ae.profiles.settings import ProfileSettings
 from fedml_gradcam_ae.registry import register_attack
+from fedml_gradcam_ae.suspicion import differences
 from fedml_gradcam_ae.updates import unflatten
+
+Upload = Mapping[str, Tensor]
 
 
 @register_attack("adaptive_heatmap")
@@ -29,12 +43,15 @@ class AdaptiveHeatmap(ConstrainedPerturbation):
 
     mean CAM is the mean of the overheard uploads' maps and v the mean of their squared distances to it, so that a
     penalty of lambda is that of an average benign upload. Where the overheard maps all agree, v is the number of
-    pixels instead.
+    pixels instead. Against `robust`, whose images have two sizes, the penalty is the mean of both sizes'.
     """
 
-    class Settings(ConstrainedPerturbation.Settings, ProbeSettings):
+    class Settings(ConstrainedPerturbation.Settings, ProfileSettings):
         """The probe's keys mean what they mean to the defense, and have its defaults."""
 
+        profile: Literal["robust", "paper"] = Field(
+            default="robust", description="the defense's: whose heat maps are to look benign"
+        )
         steps: int = Field(default=50, ge=1, description="ascent steps")
         probe: Literal["known", "own"] = Field(
             default="known",
@@ -48,36 +65,66 @@ class AdaptiveHeatmap(ConstrainedPerturbation):
 
     settings: AdaptiveHeatmap.Settings
 
-    def __init__(self, settings: AdaptiveHeatmap.Settings) -> None:
-        super().__init__(settings)
-        keys = {key: getattr(settings, key) for key in ProbeSettings.model_fields}
-        self.probe = Probe(ProbeSettings(**{**keys, "seed": settings.probe_seed}))
-
     def objective(
         self, round: Round, attackers: Sequence[int], heard: Sequence[int], damage: ContaminatedLoss
     ) -> Objective:
         """The loss less the penalty, a function of the flat upload (parameters,)."""
-        settings, probe = self.settings, self.probe
+        settings = self.settings
         data = round.test_data
         if settings.probe == "own":
             generator = seeded_generator(settings.seed, 4, round.number)
-            data = [own_images(round, attackers, settings.probe_images, generator)]
-        layer = probe.prepare(round.network, data)
-        images, labels = probe.draw(round.network, data, round.number)
-        target = labels if settings.target_class == "label" else None
-
-        uploads = [round.uploads[i] for i in heard]
-        benign = probe.scale(grad_cam(round.network, uploads, images, layer, target))
-        mean = benign.mean(dim=0)
-        spread = float((benign - mean).square().flatten(1).sum(dim=1).mean()) or float(mean.numel())
+            of_both_sizes = (settings.probe_images, settings.direction_images)
+            images = max(of_both_sizes) if settings.profile == "robust" else settings.probe_images
+            data = [own_images(round, attackers, images, generator)]
+        distances = self._from_robust if settings.profile == "robust" else self._from_paper
+        found = distances(round, [round.uploads[i] for i in heard], data)
 
         def objective(upload: Tensor) -> Tensor:
             tensors = {**damage.mean, **unflatten(upload, damage.mean, damage.names)}
-            maps = probe.scale(differentiable_grad_cam(round.network, tensors, images, layer, target)[None])[0]
-            return damage(upload) - settings.map_weight * (maps - mean).square().sum() / spread
+            return damage(upload) - settings.map_weight * torch.stack([far(tensors) for far in found]).mean()
 
         return objective
 
     def climb(self, objective: Objective, center: Tensor, radius: float, changeable: int, steps: int) -> Tensor:
         """The upload W', (parameters,): a local maximum, inside the ball for the penalty: long steps miss it."""
         return auto_ascent(objective, center, radius, changeable, steps)
+
+    @property
+    def _probe_settings(self) -> AdaptiveHeatmap.Settings:
+        return self.settings.model_copy(update={"seed": self.settings.probe_seed})
+
+    def _from_paper(self, round: Round, benign: Sequence[Upload], data: Any) -> list[Callable[[Upload], Tensor]]:
+        """The distance of an upload's maps (12), scaled as the probe says."""
+        probe, network = Probe(self._probe_settings), round.network
+        layer = probe.prepare(network, data)
+        images, labels = probe.draw(network, data, round.number)
+        target = labels if self.settings.target_class == "label" else None
+
+        def maps(upload: Upload) -> Tensor:
+            return probe.scale(differentiable_grad_cam(network, upload, images, layer, target)[None])[0]
+
+        return [partial(_distance, maps, probe.scale(grad_cam(network, benign, images, layer, target)))]
+
+    def _from_robust(self, round: Round, benign: Sequence[Upload], data: Any) -> list[Callable[[Upload], Tensor]]:
+        """The distances of what an upload changes in the maps of all classes, on large and on native images."""
+        probe, network = ClassProbe(self._probe_settings), round.network
+        layer = probe.prepare(network, data)
+        drawn = probe.draw(network, data, round.number)
+
+        def distance(images: Tensor) -> Callable[[Upload], Tensor]:
+            of_all = class_maps(network, [round.global_model, *benign], images, layer)
+
+            def changes(upload: Upload) -> Tensor:
+                maps = differentiable_class_maps(network, upload, images, layer)
+                return differences(maps[None], of_all[0])[0]
+
+            return partial(_distance, changes, differences(of_all[1:], of_all[0]))
+
+        return [distance(drawn.large), distance(drawn.native)]
+
+
+def _distance(maps: Callable[[Upload], Tensor], benign: Tensor, upload: Upload) -> Tensor:
+    """||CAM(W') - mean CAM||^2 / v, of the function `maps`; `benign` are the overheard uploads', (clients, ...)."""
+    mean = benign.mean(dim=0)
+    spread = float((benign - mean).square().flatten(1).sum(dim=1).mean()) or float(mean.numel())
+    return (maps(upload) - mean).square().sum() / spread

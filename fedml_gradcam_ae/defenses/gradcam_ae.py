@@ -19,22 +19,15 @@ from torch import Tensor, nn
 from fedml_gradcam_ae.autoencoder import Activation
 from fedml_gradcam_ae.detection import flag
 from fedml_gradcam_ae.federation import ClientId, Round, Verdict, sample_weights
-from fedml_gradcam_ae.heatmaps import ProbeSettings
 from fedml_gradcam_ae.profiles.paper import PaperProfile
 from fedml_gradcam_ae.profiles.robust import RobustProfile
 from fedml_gradcam_ae.profiles.scored import Scored
+from fedml_gradcam_ae.profiles.settings import ProfileSettings
 from fedml_gradcam_ae.registry import register_defense
 from fedml_gradcam_ae.votes import Votes
 
 NOBODY = Scored([], 0.0, torch.zeros(0, 1, 1, 1), torch.zeros(0, 1, 1, 1), {})
-DEFAULT: Literal["robust", "paper"] = "robust"
 PROFILES: dict[str, Any] = {"paper": PaperProfile, "robust": RobustProfile}
-# Where the paper's profile differs from the defaults below.
-PAPER = {"probe_images": 1, "probe_size": 224, "hidden_size": 128, "epochs": 200, "learning_rate": 0.001}
-OWN = {
-    "paper": {"target_class", "map_scaling", "map_size", "output_activation", "reconstruction_error", "alpha"},
-    "robust": {"false_alarm", "copy_ratio", "direction_images", "memory", "folds"},
-}
 
 
 @register_defense("gradcam_ae")
@@ -44,20 +37,9 @@ class GradCAMAE:
     State (flags of the last rounds, permanent removals, directions) is keyed by client id; see `state` and `restore`.
     """
 
-    class Settings(ProbeSettings):
+    class Settings(ProfileSettings):
         """Of both profiles; what the paper leaves open follows the authors' code."""
 
-        profile: Literal["robust", "paper"] = Field(
-            default=DEFAULT,
-            description="`robust`, or `paper`, as published, which has other defaults than these: "
-            + ", ".join(f"{key} {value}" for key, value in PAPER.items()),
-        )
-        probe_images: int = Field(default=4, ge=1, description="test images drawn anew each round")
-        probe_size: int | Literal["native", "auto"] = Field(  # type: ignore[assignment]  # more than the base takes
-            default="auto",
-            description="pixels that a probe image is resized to; `native` leaves it as it is; `auto` (robust) doubles "
-            "it until its heat map has 2 x 2 positions",
-        )
         hidden_size: int = Field(default=32, ge=1, description="width of the autoencoder's hidden layer")
         epochs: int = Field(default=100, ge=1, description="training steps of the autoencoder each round")
         learning_rate: float = Field(default=0.01, gt=0, description="Adam's, for the autoencoder")
@@ -82,9 +64,6 @@ class GradCAMAE:
             lt=1,
             description="robust: clients are copies if their maps differ by less than this share of what is usual",
         )
-        direction_images: int = Field(
-            default=8, ge=1, description="robust: test images, in their own size, for the direction of change"
-        )
         memory: int = Field(default=6, ge=1, description="robust: how many rounds the direction of change is added up")
         folds: int = Field(default=5, ge=2, description="robust: how many autoencoders share the clients")
         vote_every: int = Field(default=3, ge=1, description="xi: every so many rounds the vote decides (rounds)")
@@ -94,20 +73,6 @@ class GradCAMAE:
             default=None, description="folder for the JSON lines and pictures of each round; null: none"
         )
 
-        @model_validator(mode="before")
-        @classmethod
-        def _follow_the_profile(cls, values: Any) -> Any:
-            profile = values.get("profile", DEFAULT) if isinstance(values, dict) else None
-            if profile not in PROFILES:
-                return values  # the field's own check answers
-            other = "paper" if profile == "robust" else "robust"
-            if strangers := sorted(OWN[other] & set(values)):
-                raise ValueError(
-                    f"{', '.join(strangers)}: of profile {other!r} only, and the profile is {profile!r}. "
-                    f"{profile!r} has {', '.join(sorted(OWN[profile]))} instead"
-                )
-            return {**PAPER, **values} if profile == "paper" else values
-
         @model_validator(mode="after")
         def _check_vote(self) -> GradCAMAE.Settings:
             if self.vote_threshold > self.vote_every:
@@ -115,8 +80,6 @@ class GradCAMAE:
                     f"vote_threshold must be at most vote_every, since a vote counts flags over that many rounds, "
                     f"found {self.vote_threshold} of {self.vote_every}"
                 )
-            if self.profile == "paper" and self.probe_size == "auto":
-                raise ValueError("probe_size `auto` is of profile `robust` only: give a number of pixels, or `native`")
             return self
 
     def __init__(self, settings: GradCAMAE.Settings) -> None:

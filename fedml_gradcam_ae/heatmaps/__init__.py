@@ -1,7 +1,7 @@
 """Grad-CAM heat maps of many uploads on the same probe images."""
 
 from fedml_gradcam_ae.heatmaps.class_maps import class_maps
-from fedml_gradcam_ae.heatmaps.differentiable import differentiable_grad_cam
+from fedml_gradcam_ae.heatmaps.differentiable import differentiable_class_maps, differentiable_grad_cam
 from fedml_gradcam_ae.heatmaps.gradcam import grad_cam
 from fedml_gradcam_ae.heatmaps.layer import find_target_layer
 from fedml_gradcam_ae.heatmaps.probe import SMALLEST_MAP, Probe, ProbeSettings, draw_probe
@@ -12,6 +12,7 @@ __all__ = [
     "Probe",
     "ProbeSettings",
     "class_maps",
+    "differentiable_class_maps",
     "differentiable_grad_cam",
     "draw_probe",
     "find_target_layer",

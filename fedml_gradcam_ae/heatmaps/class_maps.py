@@ -37,14 +37,15 @@ def _maps_of(network: nn.Module, upload: Mapping[str, Tensor], images: Tensor, l
     return maps_of_classes(scores, activations)
 
 
-def maps_of_classes(scores: Tensor, activations: Tensor) -> Tensor:
+def maps_of_classes(scores: Tensor, activations: Tensor, *, differentiable: bool = False) -> Tensor:
     """(images, classes, height, width) of scores (images, classes) and the feature maps that they come from.
 
     Args:
         scores: with a graph to `activations`.
         activations: (images, channels, height, width).
+        differentiable: whether the maps have a graph themselves, to whatever scores and activations have one to.
     """
     number, classes = scores.shape
     each = torch.eye(classes, device=scores.device)[:, None, :].expand(classes, number, classes)
-    (slopes,) = torch.autograd.grad(scores, activations, each, is_grads_batched=True)
-    return weigh(activations.detach(), slopes).transpose(0, 1)
+    (slopes,) = torch.autograd.grad(scores, activations, each, is_grads_batched=True, create_graph=differentiable)
+    return weigh(activations if differentiable else activations.detach(), slopes).transpose(0, 1)

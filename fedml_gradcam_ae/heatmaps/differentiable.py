@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
+from fedml_gradcam_ae.heatmaps.class_maps import maps_of_classes
 from fedml_gradcam_ae.heatmaps.layers import run_to_layers, weigh
 
 
@@ -32,3 +33,20 @@ def differentiable_grad_cam(
         chosen = scores.max(dim=1).values if labels is None else scores.gather(1, labels[:, None])[:, 0]
         (slopes,) = torch.autograd.grad(chosen.sum(), activations, create_graph=True)
         return weigh(activations, slopes).relu()
+
+
+def differentiable_class_maps(network: nn.Module, upload: Mapping[str, Tensor], images: Tensor, layer: str) -> Tensor:
+    """The maps of one upload that `class_maps` makes, with a graph back to the upload's tensors.
+
+    Args:
+        network: the architecture, in eval mode.
+        upload: a state dict that fits it.
+        images: (images, channels, height, width), on the network's device.
+        layer: dotted name of a module with 4-D output that runs once.
+
+    Returns:
+        (images, classes, height, width).
+    """
+    scores, (activations,) = run_to_layers(network, upload, images, [layer])
+    with torch.enable_grad():
+        return maps_of_classes(scores, activations, differentiable=True)

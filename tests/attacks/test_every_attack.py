@@ -12,11 +12,13 @@ from flat import update, updates
 from tiny import digits, state_of, tiny_cnn
 
 SMALL = {"steps": 3, "images": 8}
-PROBE = {"probe_size": "native", "map_size": "native"}
+PAPER = {"profile": "paper", "probe_size": "native", "map_size": "native"}
 COLLUDING = {
     "constrained_perturbation": SMALL,
-    "adaptive_heatmap": {**SMALL, **PROBE},
-    "adaptive_heatmap, own probe": {**SMALL, **PROBE, "probe": "own", "target_class": "label"},
+    "adaptive_heatmap": SMALL,
+    "adaptive_heatmap, own probe": {**SMALL, "probe": "own"},
+    "adaptive_heatmap, paper": {**SMALL, **PAPER},
+    "adaptive_heatmap, paper, own probe": {**SMALL, **PAPER, "probe": "own", "target_class": "label"},
     "alie": {},
     "alie, auto": {"z": "auto"},
     "fang, krum": {"rule": "krum"},
@@ -140,7 +142,7 @@ def test_one_broken_upload_does_not_spoil_the_attack(make_round, case) -> None:
     assert [upload_problem(upload, round.global_model) for upload in poison(case, round, [1, 4])] == [None] * 2
 
 
-BOUNDED = {"constrained_perturbation", "adaptive_heatmap", "adaptive_heatmap, own probe", "vgae_mp"}
+BOUNDED = {"constrained_perturbation", "vgae_mp", *(name for name in COLLUDING if name.startswith("adaptive_heatmap"))}
 
 
 @pytest.mark.parametrize("case", COLLUDING)

@@ -7,10 +7,11 @@ import pytest
 import torch
 from torch import nn
 
-from fedml_gradcam_ae.defenses.gradcam_ae import PAPER, GradCAMAE
+from fedml_gradcam_ae.defenses.gradcam_ae import GradCAMAE
 from fedml_gradcam_ae.evidence import Evidence, Maps, Rules
 from fedml_gradcam_ae.heatmaps import class_maps
 from fedml_gradcam_ae.images import draw_images, seeded_generator
+from fedml_gradcam_ae.profiles.settings import PAPER
 from tiny import state_of, tiny_cnn
 
 
@@ -105,7 +106,7 @@ def test_images_are_enlarged_until_the_map_has_2_x_2_positions(make_round) -> No
     data = make_round().test_data  # 8 x 8 pixels
     judge = defense()
     judge.prepare(network, data)
-    assert judge.profile._layer_and_size == ("1", 16)
+    assert judge.profile.probe.size == 16
     with pytest.raises(ValueError, match=r"1 position wide on images of 8 x 8 pixels.*Raise probe_size"):
         defense(probe_size="native").prepare(network, data)
 

@@ -27,7 +27,7 @@ ATTACKS = {
     "none": {},
     **{name: {} for name in registry.attacks()},
     "constrained_perturbation": {"steps": 2, "images": 16},
-    "adaptive_heatmap": {"steps": 2, "images": 16, **MAPS},
+    "adaptive_heatmap": {"steps": 2, "images": 16},
     "vgae_mp": {"epochs": 3},
 }
 PAIRS = [(attack, defense) for attack in ATTACKS for defense in DEFENSES]
