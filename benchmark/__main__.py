@@ -32,6 +32,13 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("config", type=Path, help="a benchmark configuration, for example configs/quickstart.yaml")
     run.add_argument("--out", type=Path, required=True, help="folder for the results")
     run.add_argument("--jobs", type=_positive, help="runs at a time; default: one for each thread of the processor's")
+    run.add_argument(
+        "--remember",
+        type=_positive,
+        default=0,
+        metavar="GB",
+        help="disk space for what clients' trainings came to, so that none is done twice; default: none",
+    )
     run.set_defaults(do=_run)
     for name, do, text in (
         ("report", _report, "write the report of a results folder anew"),
@@ -56,7 +63,7 @@ def _run(options: argparse.Namespace) -> int:
 
     check_all(config, options.out)
     with locked(options.out) as lock:
-        failed = run_all(config, options.out, lock, options.jobs)
+        failed = run_all(config, options.out, lock, options.jobs, options.remember * 10**9)
         report(options.out)
     return 1 if failed else 0
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import fedml_gradcam_ae
 from benchmark import data
 from benchmark import pictures as own_pictures
 from benchmark.config import Config, Run
+from benchmark.remembered import FOLDER as TRAINED
 from benchmark.runs import create, describe, fedml_args, simulate, watchers, write_json
 from benchmark.tables import FOLDER as TABLES
 from benchmark.warm_start import FOLDER as WARM_STARTS
@@ -34,7 +36,7 @@ def check_all(config: Config, out: Path) -> None:
         data.read(images)
 
 
-def run_all(config: Config, out: Path, lock: int, jobs: int | None = None) -> int:
+def run_all(config: Config, out: Path, lock: int, jobs: int | None = None, remember: int = 0) -> int:
     """Run what is not finished.
 
     Args:
@@ -43,6 +45,7 @@ def run_all(config: Config, out: Path, lock: int, jobs: int | None = None) -> in
         lock: what `lock.locked` yields: nobody else is at work in that folder.
         jobs: how many runs at a time, each in a process of its own; 1 stays in this one. None: one for each
             `threads` of the processor's.
+        remember: bytes for what clients' trainings came to, while this runs; 0: every client trains in every run.
 
     Returns:
         How many runs failed; the others are finished.
@@ -75,7 +78,9 @@ def run_all(config: Config, out: Path, lock: int, jobs: int | None = None) -> in
     with tqdm(
         total=sum(run.federation.rounds for run in missing), unit="round", disable=not missing, dynamic_ncols=True
     ) as bar:
-        failed = _alone(missing, out, bar) if min(jobs, len(missing)) <= 1 else _together(missing, out, lock, bar, jobs)
+        alone = min(jobs, len(missing)) <= 1
+        failed = _alone(missing, out, bar, remember) if alone else _together(missing, out, lock, bar, jobs, remember)
+    shutil.rmtree(out / TRAINED, ignore_errors=True)
     for folder, reason in failed.items():
         print(f"failed: {folder}: {reason} (see {out / folder / 'error.txt'})")
     return len(failed)
@@ -85,22 +90,22 @@ def _missing(runs: list[Run], out: Path) -> list[Run]:
     return [run for run in runs if not (out / run.folder / "result.json").exists()]
 
 
-def _alone(runs: list[Run], out: Path, bar: tqdm[Any]) -> dict[str, str]:
+def _alone(runs: list[Run], out: Path, bar: tqdm[Any], remember: int) -> dict[str, str]:
     failed = {}
     for run in runs:
         bar.set_description(run.title)
         try:
-            simulate(run, out, bar.set_description, lambda: bar.update(1))
+            simulate(run, out, bar.set_description, lambda: bar.update(1), remember)
         except Exception as error:  # the others go on; the report shows this one
             failed[run.folder] = f"{type(error).__name__}: {error}"
         _summarize(run, failed.get(run.folder), bar.write)
     return failed
 
 
-def _together(runs: list[Run], out: Path, lock: int, bar: tqdm[Any], jobs: int) -> dict[str, str]:
+def _together(runs: list[Run], out: Path, lock: int, bar: tqdm[Any], jobs: int, remember: int) -> dict[str, str]:
     failed = {}
     bar.set_description(f"{len(runs)} runs, {min(jobs, len(runs))} at a time")
-    with Workers(min(jobs, len(runs)), out, lock) as workers:
+    with Workers(min(jobs, len(runs)), out, lock, remember) as workers:
         for run, event in workers.work_through(runs):
             if event == "round":
                 bar.update()

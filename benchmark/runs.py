@@ -11,7 +11,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, redirect_stdout
+from contextlib import contextmanager, nullcontext, redirect_stdout
 from importlib.metadata import version
 from pathlib import Path
 from types import SimpleNamespace
@@ -25,6 +25,8 @@ from torch.utils.data import DataLoader
 import fedml_gradcam_ae
 from benchmark import data, models
 from benchmark.config import Run
+from benchmark.remembered import FOLDER as TRAINED
+from benchmark.remembered import Memory, remembering
 from benchmark.warm_start import warm_start
 from fedml_gradcam_ae import pictures
 from fedml_gradcam_ae.evaluating import evaluating
@@ -39,7 +41,7 @@ PACKAGES = ("fedml", "torch", "torchvision", "captum", "numpy", "scikit-learn")
 Say = Callable[[str], None]
 
 
-def simulate(run: Run, out: Path, say: Say, step: Callable[[], object]) -> None:
+def simulate(run: Run, out: Path, say: Say, step: Callable[[], object], remember: int = 0) -> None:
     """Run it in its folder under `out`; `result.json`, written last, marks a finished run.
 
     Args:
@@ -47,6 +49,7 @@ def simulate(run: Run, out: Path, say: Say, step: Callable[[], object]) -> None:
         out: the results folder.
         say: told what is being done, where that takes long.
         step: called after every round.
+        remember: bytes for what clients' trainings came to, see `remembered`; 0: every client trains.
 
     Raises:
         Exception: whatever stopped the simulation; its traceback is in `error.txt`.
@@ -73,12 +76,14 @@ def simulate(run: Run, out: Path, say: Say, step: Callable[[], object]) -> None:
             step()
 
     args = fedml_args(run)
+    memory = Memory(out / TRAINED, remember) if remember else None
     try:
         with (
             _log_file(folder / "run.log") as log,
             redirect_stdout(log),  # some of FedML's rules print
             listening(listen, FolderRecorder(folder, pictures=False)),
             watching({name: detector.build() for name, detector in watchers(run).items()}),
+            nullcontext() if memory is None else remembering(run, versions(), memory),
         ):
             fedml.init(args)
             dataset, network = data.load(run), create(run)
@@ -90,12 +95,16 @@ def simulate(run: Run, out: Path, say: Say, step: Callable[[], object]) -> None:
     except Exception:
         (folder / "error.txt").write_text(traceback.format_exc(), encoding="utf-8")
         raise
-    result = {
+    result: dict[str, Any] = {
         "seconds": round(time.perf_counter() - start, 2),
         "peak_memory_bytes": _peak(),
         "rounds": run.federation.rounds,
     }
-    write_json(folder / "result.json", result if started is None else {**result, "warm_start": started})
+    if started is not None:
+        result["warm_start"] = started
+    if memory is not None:
+        result["remembered_trainings"] = memory.remembered
+    write_json(folder / "result.json", result)
 
 
 def describe(run: Run) -> dict[str, Any]:

@@ -25,11 +25,11 @@ class Workers:
     """A few worker processes, each with one run at a time.
 
     Main and worker talk in lines of JSON: a run goes in, "round" comes out after each of its rounds, then "finished" or
-    the error. `lock` is what `lock.locked` yields: they hold it as well.
+    the error. `lock` is what `lock.locked` yields: they hold it as well. `remember` is `simulate`'s.
     """
 
-    def __init__(self, number: int, out: Path, lock: int) -> None:
-        self.number, self.out, self.lock = number, out, lock
+    def __init__(self, number: int, out: Path, lock: int, remember: int = 0) -> None:
+        self.number, self.out, self.lock, self.remember = number, out, lock, remember
         self._running: set[subprocess.Popen[str]] = set()
         self._events: queue.Queue[tuple[Run, str] | None] = queue.Queue()
 
@@ -108,7 +108,7 @@ class Workers:
 
     def _start(self) -> subprocess.Popen[str]:
         process = subprocess.Popen(
-            [sys.executable, "-m", "benchmark.workers", str(self.out)],
+            [sys.executable, "-m", "benchmark.workers", str(self.out), str(self.remember)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -119,7 +119,7 @@ class Workers:
         return process
 
 
-def work(out: Path, tasks: IO[str], answers: IO[str]) -> None:
+def work(out: Path, remember: int, tasks: IO[str], answers: IO[str]) -> None:
     """What a worker process does until there is nothing more to read."""
     lines = attended(tasks)
     fedml_gradcam_ae.register()  # first, since importing FedML prints warnings otherwise
@@ -132,7 +132,7 @@ def work(out: Path, tasks: IO[str], answers: IO[str]) -> None:
 
     for line in lines:
         try:
-            simulate(Run(**json.loads(line)), out, lambda _: None, lambda: answer("round"))
+            simulate(Run(**json.loads(line)), out, lambda _: None, lambda: answer("round"), remember)
         except Exception as error:  # it is in error.txt, and the report shows it
             answer(f"{type(error).__name__}: {error}")
         else:
@@ -158,4 +158,4 @@ def attended(tasks: IO[str]) -> Iterator[str]:
 
 if __name__ == "__main__":
     own_output, sys.stdout = sys.stdout, sys.stderr  # whatever prints must not come between the answers
-    work(Path(sys.argv[1]), sys.stdin, own_output)
+    work(Path(sys.argv[1]), int(sys.argv[2]), sys.stdin, own_output)

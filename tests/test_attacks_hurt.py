@@ -15,7 +15,15 @@ TRAINING = {"learning_rate": 0.003, "batch_size": 16}
 HARMFUL = {
     "constrained perturbation": {"type": "constrained_perturbation", "images": 64},
     "constrained perturbation in a small ball": {"type": "constrained_perturbation", "radius": 0.3, "images": 64},
-    "adaptive": {"type": "adaptive_heatmap", "steps": 20, "images": 64},
+    # Against the robust profile's maps it stays harmless (docs/attacks.md).
+    "adaptive": {
+        "type": "adaptive_heatmap",
+        "profile": "paper",
+        "steps": 20,
+        "images": 64,
+        "probe_size": 32,
+        "map_size": 32,
+    },
     "noise": {"type": "uniform_noise"},
     "MPAF": {"type": "mpaf"},
     "MPAF without scaling": {"type": "mpaf", "scale": 1.0},
