@@ -3,12 +3,13 @@
     python docs/make_robust.py                             write the tables anew
     PYTHONPATH=. python docs/make_robust.py REPLAY.npz     draw the picture as well, of a replay set's first round
 
-The files there are what `python -m benchmark.replay.judge ... --ablate --out FILE` wrote; acting.csv the lines about
-accuracy, recall and FPR that `python -m benchmark run configs/small/robust.yaml` wrote into summary.csv.
+The files there are what `python -m benchmark.replay.judge ... --out FILE` wrote; judge.csv holds those of several such
+commands, one below the other. Where defenses acted, the tables are from folders that make_reproduction.py took over.
 """
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from benchmark.replay.file import Replay
 
 HERE = Path(__file__).parent
+ACCURACY = "accuracy (fraction)"
 PAGES = (HERE / "robust.md", HERE.parent / "README.md")
 
 
@@ -77,17 +79,9 @@ def ablation(name: str) -> str:
     return markdown(head, body)
 
 
-def acting(name: str) -> str:
-    """Accuracy after the last round, and recall and FPR of the votes, where defenses acted in FedML's simulator."""
-    return _outcome(read("robust", name))
-
-
 def outcome(results: str) -> str:
-    """The same from a folder that make_reproduction.py took over."""
-    return _outcome(read(results, "summary"))
-
-
-def _outcome(rows: list[Row]) -> str:
+    """Accuracy after the last round, and recall and FPR of the votes, where defenses acted in FedML's simulator."""
+    rows = read(results, "summary")
     cells = {(row["setting"], row["attack"], row["defense"], row["metric"]): row["mean"] for row in rows}
     runs = dict.fromkeys((setting, attack, defense) for setting, attack, defense, _ in cells)
     body = [
@@ -100,6 +94,46 @@ def _outcome(rows: list[Row]) -> str:
         for run in runs
     ]
     return markdown(["setting", "attack", "defense", "accuracy", "recall of the votes", "FPR of the votes"], body)
+
+
+def losses(results: str) -> str:
+    """What each attack leaves of the accuracy that the same seed has undefended and without attack."""
+    runs = [row for row in read(results, "runs") if row["state"] == "finished"]
+    clean = {
+        (row["setting"], row["seed"]): float(row[ACCURACY])
+        for row in runs
+        if (row["attack"], row["defense"]) == ("no attack", "undefended")
+    }
+    lines: dict[tuple[str, str], dict[str, list[tuple[float, float]]]] = {}
+    for row in runs:
+        federation = row["setting"], row["seed"]
+        if row["defense"] == "gradcam_ae" and federation in clean:
+            partition = row["setting"].removeprefix("partition ").split(",")[0]
+            accuracy = float(row[ACCURACY])
+            cells = lines.setdefault(_apart(row["attack"]), {})
+            cells.setdefault(partition, []).append((accuracy, clean[federation] - accuracy))
+    partitions = sorted({partition for cells in lines.values() for partition in cells}, reverse=True)
+    head = ["attack", "attackers"]
+    head += [f"{partition}, {what}" for partition in partitions for what in ("accuracy", "most lost", "seeds")]
+    body = []
+    for (attack, attackers), cells in lines.items():
+        line = [f"`{attack}`" if attackers else attack, attackers or NONE]
+        for partition in partitions:
+            found = cells.get(partition, [])
+            mean, most = (fmean(a for a, _ in found), max(lost for _, lost in found)) if found else (None, None)
+            line += [NONE if mean is None else f"{mean:.3f}", NONE if most is None else f"{most:.3f}", str(len(found))]
+        body.append(line)
+    return markdown(head, body)
+
+
+def _apart(attack: str) -> tuple[str, str]:
+    """An attack's name without its attackers, and their number as text."""
+    inside = re.search(r" \((.*)\)$", attack)
+    if inside is None:
+        return attack, ""
+    keys = [key for key in inside[1].split(", ") if not key.startswith("attackers ")]
+    attackers = "".join(key.removeprefix("attackers ") for key in inside[1].split(", ") if key.startswith("attackers "))
+    return ", ".join([attack[: inside.start()], *keys]), attackers
 
 
 @dataclass(frozen=True)
@@ -120,37 +154,34 @@ class Goal:
 
 
 COLLUDING = ("fang", "alie", "min_max", "min_sum", "ipm")
+SMALL, MANY = ("0.1", "0.2"), ("0.3", "0.4")
 GOALS = (
-    Goal(("constrained_perturbation", "uniform_noise"), "recall", {"iid": 0.99, "dirichlet": 0.99}, ("0.1", "0.4")),
-    Goal(("mpaf",), "recall", {"iid": 0.99, "dirichlet": 0.99}, ("0.1",)),
-    Goal(COLLUDING, "AUROC", {"iid": 0.97, "dirichlet": 0.93}, ("0.1",)),
-    Goal(COLLUDING, "recall per vote", {"iid": 0.9, "dirichlet": None}, ("0.1",)),
-    Goal(("sign_flip",), "AUROC", {"iid": 0.97, "dirichlet": 0.93}, ("0.1",)),
-    Goal(("sign_flip",), "recall per vote", {"iid": 0.9, "dirichlet": None}, ("0.1",)),
-    Goal(("mpaf", *COLLUDING), "recall per vote", {"iid": None, "dirichlet": None}, ("0.4",)),
-    Goal(("sign_flip",), "recall per vote", {"iid": None, "dirichlet": None}, ("0.4",)),
+    Goal(("constrained_perturbation", "uniform_noise"), "recall", {"iid": 0.99, "dirichlet": 0.99}, (*SMALL, *MANY)),
+    Goal(("mpaf",), "recall", {"iid": 0.99, "dirichlet": 0.99}, SMALL),
+    Goal(COLLUDING, "AUROC", {"iid": 0.97, "dirichlet": 0.93}, SMALL),
+    Goal(COLLUDING, "recall per vote", {"iid": 0.9, "dirichlet": None}, SMALL),
+    Goal(("sign_flip",), "AUROC", {"iid": 0.97, "dirichlet": 0.93}, SMALL),
+    Goal(("sign_flip",), "recall per vote", {"iid": 0.9, "dirichlet": None}, SMALL),
+    Goal(("mpaf", *COLLUDING), "recall per vote", {"iid": None, "dirichlet": None}, MANY),
+    Goal(("sign_flip",), "recall per vote", {"iid": None, "dirichlet": None}, MANY),
     Goal(("none",), "FPR per vote", {"iid": 0.01, "dirichlet": 0.01}, ("0.0",)),
 )
 
 
 def goals(name: str) -> str:
-    """Each goal with the worst cell of its attacks, data sets and networks, in either partition."""
+    """Each goal with the worst cell of its attacks, shares, data sets and networks, in either partition."""
     rows = [row for row in read("robust", name) if row["variant"] == "robust"]
     body = []
     for goal in GOALS:
-        for share in goal.shares:
-            line = [", ".join(f"`{kind}`" for kind in goal.attacks if kind != "none") or "nobody attacks", share]
-            line.append(goal.figure)
-            for partition, bar in goal.bars.items():
-                found = [
-                    row
-                    for row in rows
-                    if row["attack"].split(",")[0] in goal.attacks
-                    and (row["attackers"], row["partition"]) == (share, partition)
-                ]
-                line.append(_worst(found, goal.figure, bar))
-            body.append(line)
-    return markdown(["attack", "attackers", "figure", "iid: worst cell", "dirichlet: worst cell"], body)
+        of_goal = [r for r in rows if r["attack"].split(",")[0] in goal.attacks and r["attackers"] in goal.shares]
+        line = [", ".join(f"`{kind}`" for kind in goal.attacks if kind != "none") or "nobody attacks"]
+        line += [", ".join(share for share in goal.shares if float(share)) or NONE, goal.figure]
+        for partition, bar in goal.bars.items():
+            line.append(_worst([row for row in of_goal if row["partition"] == partition], goal.figure, bar))
+        seeds = sorted({int(row["federations"]) for row in of_goal})
+        line.append(str(seeds[0]) if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]}")
+        body.append(line)
+    return markdown(["attack", "attackers", "figure", "iid: worst cell", "dirichlet: worst cell", "seeds"], body)
 
 
 def _worst(rows: list[Row], figure: str, bar: float | None) -> str:
@@ -161,7 +192,7 @@ def _worst(rows: list[Row], figure: str, bar: float | None) -> str:
     worst = rows[values.index(max(values) if low_is_good else min(values))]
     text = _interval(worst, figure, 3 if low_is_good else 2)
     if len(set(values)) > 1:
-        attack = [] if worst["attack"] == "none" else _short(worst["attack"]).split(", ")[:3]
+        attack = [] if worst["attack"] == "none" else [*_short(worst["attack"]).split(", ")[:3], worst["attackers"]]
         text += f" ({', '.join([*attack, worst['data'], worst['model']])})"
     if bar is None:
         return f"{text}; no goal"
@@ -179,7 +210,7 @@ def judged(name: str) -> str:
         own = [row for row in rows if (row["data"], row["model"]) == (data, model)]
         quiet = [row for row in own if row["attack"] == "none"]
         attacked = [row for row in own if row["attack"] != "none"]
-        columns = list(dict.fromkeys((row["partition"], row["attackers"]) for row in attacked))
+        columns = sorted({(row["partition"], row["attackers"]) for row in attacked}, key=_iid_first)
         cells = {(row["attack"], row["partition"], row["attackers"]): row for row in attacked}
         body = []
         for attack in dict.fromkeys(row["attack"] for row in attacked):
@@ -200,6 +231,10 @@ def judged(name: str) -> str:
     return "\n".join(parts)
 
 
+def _iid_first(column: tuple[str, str]) -> tuple[bool, str]:
+    return column[0] != "iid", column[1]
+
+
 def _short(attack: str) -> str:
     """Without how hard the attacker searched, which is the same everywhere."""
     return ", ".join(part for part in attack.split(", ") if part not in ("steps 5", "images 64"))
@@ -212,10 +247,11 @@ def _interval(row: Row, figure: str, digits: int) -> str:
 
 
 TABLES = {
+    **make_reproduction.TABLES,
     "goals": goals,
     "judged": judged,
-    "acting": acting,
     "outcome": outcome,
+    "losses": losses,
     "attacks": attacks,
     "quiet": quiet,
     "ablation": ablation,
