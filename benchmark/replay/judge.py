@@ -2,6 +2,8 @@
 
     python -m benchmark.replay.judge results/replay/*.npz --out docs/results/robust.csv
     python -m benchmark.replay.judge results/replay/*.npz --ablate
+    python -m benchmark.replay.judge results/replay/*.npz --federations judged.csv    # a line for each federation
+    python -m benchmark.replay.judge results/more/*.npz judged.csv                    # which counts among others later
 
 The probe is the profile's: its first images in the replay's largest view, and in the smallest one for directions. What
 is printed is a mean over federations with its 95 % interval over seeds, of means over rounds: AUROC of the scores,
@@ -34,7 +36,9 @@ from fedml_gradcam_ae.suspicion import ratios_of
 from fedml_gradcam_ae.updates import squared_distances
 
 FIGURES = ("AUROC", "recall", "FPR", "recall per vote", "FPR per vote")
+CASE = ("data", "model", "partition", "attack", "attackers", "variant")
 Flags = list[bool]
+Row = dict[str, Any]
 
 
 class PlainDeviation(Evidence):
@@ -148,44 +152,74 @@ def _maps(arrays: Arrays, view: str, rows: np.ndarray[Any, Any], images: int) ->
     return Maps(maps[torch.from_numpy(rows.astype(int))], maps[0])
 
 
-def table(files: Sequence[Path], variants: Mapping[str, Variant]) -> list[dict[str, Any]]:
-    """One row per setting, attack, share of attackers and variant; what stands in two files counts once."""
-    found: dict[tuple[Any, ...], dict[int, dict[str, float]]] = {}
+def by_federation(files: Sequence[Path], variants: Mapping[str, Variant]) -> list[Row]:
+    """One row per federation, attack, share of attackers and variant; what stands in two files counts once.
+
+    Args:
+        files: replay sets, and `.csv` files that hold such rows.
+        variants: what to judge the replay sets by.
+    """
+    found: dict[tuple[Any, ...], Row] = {}
     for path in files:
-        replay = load(path)
-        data, model = replay.about["data"], replay.about["model"]["name"]
-        for case, attack in enumerate(replay.about["cases"]):
-            for name, variant in variants.items():
-                key = (data["name"], model, data["partition"], attack["name"], attack["attackers"], name)
-                seeds = found.setdefault(key, {})
-                if replay.about["seed"] not in seeds:
-                    seeds[replay.about["seed"]] = figures(list(judged(replay, case, variant)))
+        for row in _read(path) if path.suffix == ".csv" else _judge(load(path), variants):
+            found.setdefault(tuple(row[column] for column in (*CASE, "seed")), row)
         print(f"{path.name} judged", file=sys.stderr, flush=True)
-    return [_row(key, list(federations.values())) for key, federations in found.items()]
+    return list(found.values())
 
 
-def _row(key: tuple[Any, ...], federations: Sequence[Mapping[str, float]]) -> dict[str, Any]:
-    row = dict(zip(("data", "model", "partition", "attack", "attackers", "variant"), key, strict=True))
-    row["federations"] = len(federations)
-    for figure in FIGURES:
-        values = [federation[figure] for federation in federations if figure in federation]
-        if values:
-            low, high = interval(values)
-            row |= {figure: fmean(values), f"{figure}, low": low, f"{figure}, high": high}
-    return row
+def _judge(replay: Replay, variants: Mapping[str, Variant]) -> Iterator[Row]:
+    data = replay.about["data"]
+    for case, attack in enumerate(replay.about["cases"]):
+        for name, variant in variants.items():
+            yield {
+                "data": data["name"],
+                "model": replay.about["model"]["name"],
+                "partition": data["partition"],
+                "attack": attack["name"],
+                "attackers": attack["attackers"],
+                "variant": name,
+                "seed": replay.about["seed"],
+                **figures(list(judged(replay, case, variant))),
+            }
+
+
+def _read(path: Path) -> Iterator[Row]:
+    with path.open(encoding="utf-8", newline="") as file:
+        for row in csv.DictReader(file):
+            numbers = {figure: float(row[figure]) for figure in ("attackers", *FIGURES) if row.get(figure)}
+            yield {**{column: row[column] for column in CASE}, "seed": int(row["seed"]), **numbers}
+
+
+def summary(federations: Sequence[Row]) -> list[Row]:
+    """One row per setting, attack, share of attackers and variant: means over federations and their intervals."""
+    groups: dict[tuple[Any, ...], list[Row]] = {}
+    for federation in federations:
+        groups.setdefault(tuple(federation[column] for column in CASE), []).append(federation)
+    rows = []
+    for key, same in groups.items():
+        row: Row = {**dict(zip(CASE, key, strict=True)), "federations": len(same)}
+        for figure in FIGURES:
+            values = [federation[figure] for federation in same if figure in federation]
+            if values:
+                low, high = interval(values)
+                row |= {figure: fmean(values), f"{figure}, low": low, f"{figure}, high": high}
+        rows.append(row)
+    return rows
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Print the table; write it where asked to."""
     parser = argparse.ArgumentParser(prog="python -m benchmark.replay.judge", description=__doc__.split("\n")[0])
-    parser.add_argument("files", type=Path, nargs="+", help="of python -m benchmark.replay")
+    parser.add_argument("files", type=Path, nargs="+", help="of python -m benchmark.replay, or of --federations")
     parser.add_argument("--ablate", action="store_true", help="also with each ingredient taken out")
-    parser.add_argument("--out", type=Path, help="a CSV file")
+    parser.add_argument("--out", type=Path, help="a CSV file of means and intervals")
+    parser.add_argument("--federations", type=Path, help="a CSV file of each federation's figures")
     options = parser.parse_args(arguments)
     if missing := [str(path) for path in options.files if not path.is_file()]:
         print(f"error: no such file: {', '.join(missing)}", file=sys.stderr)
         return 2
-    rows = table(options.files, VARIANTS if options.ablate else {"robust": VARIANTS["robust"]})
+    federations = by_federation(options.files, VARIANTS if options.ablate else {"robust": VARIANTS["robust"]})
+    rows = summary(federations)
     settings = Counter((row["data"], row["model"], row["partition"]) for row in rows)
     for setting in settings:
         print(f"\n{', '.join(setting)}")
@@ -195,13 +229,20 @@ def main(arguments: list[str] | None = None) -> int:
                 cells = "".join(f"{_cell(row, figure):>18}" for figure in FIGURES)
                 print(f"{row['attack']:44}{row['attackers']:>6}  {row['variant']:34}{cells}")
     if options.out is not None:
-        options.out.parent.mkdir(parents=True, exist_ok=True)
-        columns = list(dict.fromkeys(column for row in rows for column in row))
-        with options.out.open("w", encoding="utf-8", newline="") as file:
-            writer = csv.DictWriter(file, columns, lineterminator="\n")
-            writer.writeheader()
-            writer.writerows({c: round(v, 4) if isinstance(v, float) else v for c, v in row.items()} for row in rows)
+        _write(options.out, [{c: round(v, 4) if isinstance(v, float) else v for c, v in row.items()} for row in rows])
+    if options.federations is not None:
+        _write(options.federations, federations)
     return 0
+
+
+def _write(path: Path, rows: Sequence[Row]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(
+            file, list(dict.fromkeys(column for row in rows for column in row)), lineterminator="\n"
+        )
+        writer.writeheader()
+        writer.writerows(rows)
 
 
 def _cell(row: Mapping[str, Any], figure: str) -> str:

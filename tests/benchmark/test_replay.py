@@ -127,8 +127,18 @@ def test_from_a_configuration_to_a_judged_table(tmp_path, capsys) -> None:
     assert replay.about["seed"] == 3
     assert replay.about["cases"][1] == {"name": "alie", "attackers": 0.34}
     assert replay.rounds[0]["malicious"].sum(axis=1).tolist() == [0, 2]
-    assert judge.main([str(path)]) == 0
+    means, again = tmp_path / "means.csv", tmp_path / "again.csv"
+    assert judge.main([str(path), "--federations", str(tmp_path / "judged.csv"), "--out", str(means)]) == 0
     assert "alie" in capsys.readouterr().out
+
+    judged = tmp_path / "judged.csv"
+    assert judge.main([str(judged), "--out", str(again)]) == 0
+    assert again.read_text() == means.read_text()
+    lines = judged.read_text()
+    judged.write_text(lines + "".join(line.replace(",3,", ",4,") for line in lines.splitlines(keepends=True)[1:]))
+    assert judge.main([str(path), str(judged), "--out", str(again)]) == 0  # seed 3 is in both, and counts once
+    with again.open(newline="") as file:
+        assert {row["federations"] for row in csv.DictReader(file)} == {"2"}
 
 
 @pytest.mark.parametrize("view", ["64", "x:layer4", "64:", "64:layer3,"])
