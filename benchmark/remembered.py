@@ -21,6 +21,8 @@ from fedml.simulation.sp.fedavg.client import Client
 from torch import Tensor
 from torch.utils.data import DataLoader, TensorDataset
 
+from benchmark.whole_file import write_whole
+
 if TYPE_CHECKING:
     from benchmark.config import Run
 
@@ -53,10 +55,12 @@ class Memory:
 
     def save(self, name: str, content: Mapping[str, Any]) -> None:
         """Under its name when it is whole."""
-        partial = self.folder / f"{name}.{os.getpid()}.partial"
-        torch.save(content, partial)
-        _stamp(partial)
-        os.replace(partial, self.folder / name)
+
+        def write(path: Path) -> None:
+            torch.save(content, path)
+            _stamp(path)
+
+        write_whole(self.folder / name, write)
         self._shrink()
 
     def _shrink(self) -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -19,6 +18,7 @@ from torch import Tensor, nn
 
 from benchmark import data, models
 from benchmark.config import Run, WarmStart
+from benchmark.whole_file import write_whole
 from fedml_gradcam_ae import __version__
 from fedml_gradcam_ae.images import preserved_random_state
 from fedml_gradcam_ae.settings import SettingsError
@@ -61,8 +61,8 @@ def warm_start(run: Run, network: nn.Module, out: Path, say: Callable[[str], Non
     if not weights.exists():  # written last: if it is there, both are whole
         found = _train(run.model_copy(update={"seed": seed}), run.warm_start, network, images, say)
         weights.parent.mkdir(parents=True, exist_ok=True)
-        _replace(facts, lambda path: path.write_text(json.dumps({**depends_on, **found}, indent=1) + "\n"))
-        _replace(weights, lambda path: torch.save(network.state_dict(), path))
+        write_whole(facts, lambda path: path.write_text(json.dumps({**depends_on, **found}, indent=1) + "\n"))
+        write_whole(weights, lambda path: torch.save(network.state_dict(), path))
     network.load_state_dict(torch.load(weights, weights_only=True))
     accuracy = json.loads(facts.read_text(encoding="utf-8"))["accuracy"]
     return {"weights": f"{weights.parent.name}/{weights.name}", "accuracy": accuracy}
@@ -131,10 +131,3 @@ def accuracy(network: nn.Module, images: Tensor, labels: Tensor) -> float:
             for batch, truth in zip(torch.split(images, TEST_BATCH), torch.split(labels, TEST_BATCH), strict=True)
         )
     return right / len(labels)
-
-
-def _replace(path: Path, write: Callable[[Path], Any]) -> None:
-    """A file appears under its name only when it is whole; two processes may write it at once."""
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
-    write(partial)
-    os.replace(partial, path)

@@ -15,7 +15,7 @@ TRAINING = {"learning_rate": 0.003, "batch_size": 16}
 HARMFUL = {
     "constrained perturbation": {"type": "constrained_perturbation", "images": 64},
     "constrained perturbation in a small ball": {"type": "constrained_perturbation", "radius": 0.3, "images": 64},
-    # Against the robust profile's maps it stays harmless (docs/attacks.md).
+    # Against the robust profile's maps it stays harmless in this federation (docs/attacks.md).
     "adaptive": {
         "type": "adaptive_heatmap",
         "profile": "paper",

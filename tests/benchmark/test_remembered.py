@@ -29,7 +29,7 @@ CONFIG = {
 
 
 def results(folder, *more):
-    """Each run's accuracies and upload verdicts, and how many trainings it took over."""
+    """Each run's accuracies, and how many trainings it took over."""
     path = folder.with_suffix(".yaml")
     path.write_text(yaml.safe_dump(CONFIG))
     assert command.main(["run", str(path), "--out", str(folder), "--jobs", "1", *more]) == 0
