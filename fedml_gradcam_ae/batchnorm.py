@@ -1,0 +1,112 @@
+"""BatchNorm's running statistics: those that a model stores, and those that it would have on given images."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from fedml_gradcam_ae.evaluating import evaluating
+
+FAR = 20.0  # standard deviations: what lies further out counts as that far
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """The means that a round's uploads normalize by, in standard deviations of the global model's.
+
+    Attributes:
+        stored: (clients, channels), those that the uploads hold.
+        measured: (clients, channels), those of the uploads on the same few images.
+        layers: (channels,), the number of the BatchNorm layer that each channel belongs to.
+    """
+
+    stored: Tensor
+    measured: Tensor
+    layers: Tensor
+
+    def only(self, clients: Tensor) -> Statistics:
+        """Those of some clients, (clients,), bool."""
+        return Statistics(self.stored[clients], self.measured[clients], self.layers)
+
+
+def normalizing_layers(network: nn.Module) -> dict[str, _BatchNorm]:
+    """The BatchNorm layers that keep running statistics, by dotted name."""
+    layers = {name: module for name, module in network.named_modules() if isinstance(module, _BatchNorm)}
+    return {name: layer for name, layer in layers.items() if layer.running_mean is not None}
+
+
+def estimated_statistics(
+    network: nn.Module, model: Mapping[str, Tensor], batches: Iterable[Tensor]
+) -> dict[str, Tensor]:
+    """The running means and variances that a model's weights have on these images, mean over batches.
+
+    What the model stores is not looked at: every layer normalizes each batch by the batch's own statistics.
+
+    Args:
+        network: the architecture; its own weights and statistics neither matter nor change.
+        model: a state dict that fits it.
+        batches: (images, channels, height, width) each, at least one, of at least two images.
+
+    Returns:
+        `LAYER.running_mean` and `LAYER.running_var`, (channels,) each, by their names in the state dict.
+    """
+    layers = normalizing_layers(network)
+    tensors = {name: tensor.detach() for name, tensor in model.items()}
+    statistics = [f"{name}.{kind}" for name in layers for kind in ("running_mean", "running_var")]
+    counts = [f"{name}.num_batches_tracked" for name in layers]
+    tensors |= {name: torch.zeros_like(tensors[name]) for name in (*statistics, *counts)}
+    with evaluating(network), _averaging(layers.values()), torch.no_grad():
+        for images in batches:
+            functional_call(network, tensors, (images,))  # fills in the statistics
+    return {name: tensors[name] for name in statistics}
+
+
+def statistics_of(
+    network: nn.Module, global_model: Mapping[str, Tensor], uploads: Sequence[Mapping[str, Tensor]], images: Tensor
+) -> Statistics | None:
+    """What `suspicion.tracking` compares; None where the network has no BatchNorm, or where there is one image.
+
+    Args:
+        network: the architecture.
+        global_model: the state dict that the clients started from.
+        uploads: state dicts that fit the network.
+        images: (images, channels, height, width), on the network's device.
+    """
+    layers = normalizing_layers(network)
+    if not layers or len(images) < 2:
+        return None
+    means = [f"{name}.running_mean" for name in layers]
+    device = images.device
+    scale = torch.cat(
+        [(global_model[f"{name}.running_var"].to(device) + layer.eps).sqrt() for name, layer in layers.items()]
+    )
+
+    def row(statistics: Mapping[str, Tensor]) -> Tensor:
+        return (torch.cat([statistics[name].to(device) for name in means]) / scale).nan_to_num(FAR).clamp(-FAR, FAR)
+
+    measured = []
+    for upload in uploads:
+        here = {name: tensor.to(device) for name, tensor in upload.items()}
+        measured.append(row(estimated_statistics(network, here, [images])))
+    sizes = torch.tensor([global_model[name].numel() for name in means], device=device)
+    numbers = torch.arange(len(means), device=device).repeat_interleave(sizes)
+    return Statistics(torch.stack([row(upload) for upload in uploads]), torch.stack(measured), numbers)
+
+
+@contextmanager
+def _averaging(layers: Iterable[_BatchNorm]) -> Iterator[None]:
+    """Let BatchNorm normalize by each batch's statistics, and keep their mean over batches."""
+    before = [(layer, layer.training, layer.momentum) for layer in layers]
+    try:
+        for layer, _, _ in before:
+            layer.training, layer.momentum = True, None
+        yield
+    finally:
+        for layer, training, momentum in before:
+            layer.training, layer.momentum = training, momentum
