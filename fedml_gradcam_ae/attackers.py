@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
+from torch import Tensor
 
-from fedml_gradcam_ae.federation import ClientId
+from fedml_gradcam_ae.batchnorm import estimated_statistics
+from fedml_gradcam_ae.colluders import own_images
+from fedml_gradcam_ae.federation import ClientId, Round
 from fedml_gradcam_ae.images import seeded_generator
 from fedml_gradcam_ae.settings import AttackSettings, SettingsError
+
+IMAGES = 200  # of an attacker's own, that BatchNorm's statistics are refreshed on
+Upload = Mapping[str, Tensor]
 
 
 def check_attackers(settings: AttackSettings, clients: Sequence[ClientId]) -> None:
@@ -61,6 +68,30 @@ def attackers_in_round(
     else:
         chosen = _draw(settings, clients, 0)
     return [position for position, client in enumerate(present) if client in chosen]
+
+
+def poisoned_uploads(attack: Any, settings: AttackSettings, round: Round, positions: Sequence[int]) -> list[Upload]:
+    """One upload of the attack for each of the attackers, with statistics as the settings want them.
+
+    Args:
+        attack: an instance of ours.
+        settings: its settings.
+        round: the round, its uploads all honest.
+        positions: of the attackers, at least one.
+    """
+    uploads: list[Upload] = attack.poison(round, positions)
+    if settings.refresh_statistics:
+        for number, position in enumerate(positions):
+            generator = seeded_generator(settings.seed, 5, round.number, position)
+            images, _ = own_images(round, [position], IMAGES, generator)
+            if len(images) < 2:
+                continue  # nothing to take a variance of
+            like = next(round.network.parameters())
+            here = {name: tensor.to(like.device) for name, tensor in uploads[number].items()}
+            refreshed = estimated_statistics(round.network, here, [images.to(like)])
+            on = {name: tensor.to(uploads[number][name]) for name, tensor in refreshed.items()}
+            uploads[number] = {**uploads[number], **on}
+    return uploads
 
 
 def _draw(settings: AttackSettings, pool: Sequence[ClientId], number: int) -> set[ClientId]:

@@ -36,7 +36,7 @@ class ColludingSettings(AttackSettings):
         default=0.0,
         ge=0,
         description="how much of what its own honest update differs from the overheard mean each attacker adds to its "
-        "copy; 1: attackers differ as honest clients do",
+        "copy, BatchNorm's statistics included (1 at most); 1: attackers differ as honest clients do",
     )
 
 
@@ -160,14 +160,16 @@ class Colluders:
         Args:
             updates: u, (d,), one per attacker.
             buffers: one state dict per attacker that its other tensors (BatchNorm's statistics) are taken from; None:
-                they are those of the overheard mean.
+                they are those of the overheard mean, and of `own_deviation`.
         """
         round, names = self.round, self.round.parameters
         trained = set(names)
         rest = [name for name in round.global_model if name not in trained]
         if buffers is None:
             heard = self.updates.uploads
-            buffers = [weighted_mean(heard, [1 / len(heard)] * len(heard), rest)] * len(self.attackers)
+            mean = weighted_mean(heard, [1 / len(heard)] * len(heard), rest)
+            own = [round.uploads[attacker] for attacker in self.attackers]
+            buffers = [deviating(mean, upload, self.settings.own_deviation) for upload in own]
         uploads = []
         for update, others in zip(updates, buffers, strict=True):
             moved = unflatten(update, round.global_model, names)
@@ -206,6 +208,12 @@ def own_images(round: Round, attackers: Sequence[int], count: int, generator: to
     share = math.ceil(count / len(own))
     drawn = [draw_images(data, share, generator) for data in own]
     return torch.cat([images for images, _ in drawn]), torch.cat([labels for _, labels in drawn])
+
+
+def deviating(mean: Mapping[str, Tensor], own: Mapping[str, Tensor], share: float) -> Mapping[str, Tensor]:
+    """The mean's tensors, moved by this share, at most 1 (variances stay positive), to an attacker's own."""
+    share = min(share, 1.0)
+    return weighted_mean([mean, own], [1 - share, share], list(mean)) if share else mean
 
 
 def jitter_noise(settings: AttackSettings, number: int, attacker: int, size: int, length: float) -> Tensor:

@@ -86,6 +86,11 @@ class AttackSettings(Parameters):
     claimed_samples: float | None = Field(
         default=None, gt=0, description="the number of samples that each attacker claims; null: its true number"
     )
+    refresh_statistics: bool = Field(
+        default=False,
+        description="whether BatchNorm's running statistics are those of the poisoned weights on the attacker's own "
+        "images, instead of those that the attack leaves there",
+    )
     seed: int = Field(default=0, ge=0, description="draws the attackers and everything random in the attack")
 
 

@@ -1,7 +1,11 @@
 import pytest
+import torch
 
-from fedml_gradcam_ae.attackers import attackers_in_round, check_attackers
+from fedml_gradcam_ae.attackers import attackers_in_round, check_attackers, poisoned_uploads
+from fedml_gradcam_ae.attacks.sign_flip import SignFlip
+from fedml_gradcam_ae.batchnorm import estimated_statistics
 from fedml_gradcam_ae.settings import AttackSettings, SettingsError
+from tiny import digits
 
 CLIENTS = range(20)
 
@@ -82,3 +86,27 @@ def test_the_same_clients_attack_again_after_a_pause() -> None:
 def test_what_the_clients_cannot_provide_is_refused(params, message) -> None:
     with pytest.raises(SettingsError, match=message):
         check_attackers(AttackSettings(**params), CLIENTS)
+
+
+@pytest.mark.parametrize("refresh", [False, True])
+def test_statistics_are_refreshed_on_the_attackers_own_images_if_asked_for(make_round, refresh) -> None:
+    images, labels = digits()
+    own = {101: [(images[:30], labels[:30])], 104: [(images[30:90], labels[30:90])]}
+    round = make_round(local_data=own)
+    settings = SignFlip.Settings(refresh_statistics=refresh)
+    plain = SignFlip(settings).poison(round, [1, 4])
+    found = poisoned_uploads(SignFlip(settings), settings, round, [1, 4])
+    for client, before, after in zip((101, 104), plain, found, strict=True):
+        weights = [name for name in before if "running" not in name]
+        assert all(torch.equal(before[name], after[name]) for name in weights)
+        expected = estimated_statistics(round.network, before, [own[client][0][0]]) if refresh else before
+        assert torch.allclose(after["1.running_mean"], expected["1.running_mean"], atol=1e-6)
+        assert torch.allclose(after["1.running_var"], expected["1.running_var"], rtol=1e-5)
+
+
+def test_a_single_image_refreshes_nothing(make_round) -> None:
+    images, labels = digits()
+    round = make_round(local_data={101: [(images[:1], labels[:1])]})
+    settings = SignFlip.Settings(refresh_statistics=True)
+    (upload,) = poisoned_uploads(SignFlip(settings), settings, round, [1])
+    assert torch.equal(upload["1.running_var"], round.uploads[1]["1.running_var"])

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from fedml_gradcam_ae.auto_ascent import project, steepest
-from fedml_gradcam_ae.colluders import ColludingSettings, jitter_noise, overhear, own_images
+from fedml_gradcam_ae.colluders import ColludingSettings, deviating, jitter_noise, overhear, own_images
 from fedml_gradcam_ae.federation import Round
 from fedml_gradcam_ae.images import seeded_generator
 from fedml_gradcam_ae.registry import register_attack
@@ -34,7 +34,8 @@ class ConstrainedPerturbation:
     """
 
     class Settings(ColludingSettings):
-        """Distances are over the trainable parameters; BatchNorm's statistics are the overheard mean's."""
+        """Distances are over the trainable parameters; BatchNorm's statistics are the overheard mean's, and what
+        `own_deviation` adds to them."""
 
         radius: float = Field(
             default=1.0,
@@ -89,7 +90,8 @@ class ConstrainedPerturbation:
             if settings.own_deviation:
                 added += settings.own_deviation * (flatten(round.uploads[position], names).double() - center)
             copy = self._with(added, poisoned, center, radius) if length or settings.own_deviation else poisoned
-            uploads.append({**mean, **unflatten(copy, mean, names)})
+            rest = deviating(mean, round.uploads[position], settings.own_deviation)
+            uploads.append({**rest, **unflatten(copy, mean, names)})
         return [{name: upload[name].to(like, copy=True) for name, like in mean.items()} for upload in uploads]
 
     def objective(

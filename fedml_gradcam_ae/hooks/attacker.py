@@ -12,7 +12,7 @@ from fedml.core.security.attack.attack_base import BaseAttackMethod
 from fedml.core.security.fedml_attacker import FedMLAttacker
 from torch import nn
 
-from fedml_gradcam_ae.attackers import attackers_in_round
+from fedml_gradcam_ae.attackers import attackers_in_round, poisoned_uploads
 from fedml_gradcam_ae.federation import ClientId
 from fedml_gradcam_ae.hooks import configuration
 from fedml_gradcam_ae.hooks.federation import Uploads, current, identity
@@ -41,7 +41,7 @@ class PluginAttack(BaseAttackMethod):  # type: ignore[misc]  # fedml has no type
             samples = [self.settings.claimed_samples if i in positions else n for i, n in enumerate(round.samples)]
             round = replace(round, samples=samples)
             federation.samples.update(zip(present, samples, strict=True))
-        poisoned = dict(zip(positions, self.attack.poison(round, positions), strict=True))
+        poisoned = dict(zip(positions, poisoned_uploads(self.attack, self.settings, round, positions), strict=True))
         return [
             (round.samples[i], OrderedDict(poisoned[i]) if i in poisoned else upload)
             for i, upload in enumerate(round.uploads)
