@@ -1,11 +1,13 @@
-"""Three kinds of evidence against each client, from one round's heat maps and the rounds before.
+"""Three kinds of evidence against each client, from one round's uploads and the rounds before.
 
 Source: this project's own; docs/robust.md. Each kind is in units of its own threshold, so that 1 is where suspicion
 begins, and a client's score is the largest of them:
 
 * `copies`: its maps resemble another client's more than those of models that were trained apart do;
 * `errors`: an autoencoder that has seen neither them nor their near relations reconstructs its maps badly;
-* `disagreement`: over the last rounds, its maps changed in another direction than everybody's.
+* `statistics`: the means that its BatchNorm layers hold did not move with its weights; needs no heat map;
+* `disagreement`, for a network without BatchNorm: over the last rounds, its maps changed in another direction than
+  everybody's.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ import torch
 from torch import Tensor
 
 from fedml_gradcam_ae.autoencoder import held_out_reconstructions
+from fedml_gradcam_ae.batchnorm import Statistics
 from fedml_gradcam_ae.federation import ClientId
 from fedml_gradcam_ae.images import seeded_generator
 from fedml_gradcam_ae.suspicion import (
@@ -26,7 +29,9 @@ from fedml_gradcam_ae.suspicion import (
     distance_ratios,
     groups,
     in_units_of_mad,
+    median,
     median_and_spread,
+    tracking,
     z_score_exceeded_by,
 )
 
@@ -34,6 +39,9 @@ FEWEST = 4  # clients: the median and the spread of fewer say nothing
 NEAR = 1 / 3  # clients nearer than this share of the usual distance are held out together
 FAR = 20.0  # times the spread: what lies further out counts as that far
 STRONGEST = 6.0  # the z-score beyond which one round says no more about a direction
+TELLING = 1.0  # spreads that the clients' agreement must be above 0 for a round to add to what is held against them
+ENOUGH = 0.5  # of the usual number of samples: whose statistics show how well one's can follow the weights
+TRACKED = 0.5  # statistics that follow the weights at least this share as well as usual are nobody's fault
 TINY = 1e-12
 
 
@@ -62,12 +70,26 @@ class Maps:
     """Heat maps of all classes, signed: of the uploads, and of the global model on the same images.
 
     Attributes:
-        uploads: (clients, images, classes, height, width), finite.
+        uploads: (clients, images, classes, height, width).
         reference: (images, classes, height, width).
     """
 
     uploads: Tensor
     reference: Tensor
+
+    @property
+    def finite(self) -> Tensor:
+        """(clients,), bool."""
+        return torch.isfinite(self.uploads).flatten(1).all(dim=1)
+
+    @property
+    def comparable(self) -> bool:
+        """Whether the global model's own maps are finite."""
+        return bool(torch.isfinite(self.reference).all())
+
+    def only(self, clients: Tensor) -> Maps:
+        """Those of some clients, (clients,), bool."""
+        return Maps(self.uploads[clients], self.reference)
 
     def changes(self) -> Tensor:
         """See `suspicion.differences`."""
@@ -99,18 +121,27 @@ class Evidence:
         # By round: how much the clients agreed, and each client's z-score.
         self._past: dict[int, tuple[float, dict[ClientId, float]]] = {}
 
-    def judge(self, number: int, clients: Sequence[ClientId], large: Maps, native: Maps) -> Findings:
+    def judge(
+        self,
+        number: int,
+        clients: Sequence[ClientId],
+        large: Maps,
+        native: Maps | Statistics,
+        samples: Sequence[float] | None = None,
+    ) -> Findings:
         """Score a round.
 
         Args:
             number: the round, from 1.
             clients: their ids.
-            large: maps with several positions, for copies and errors.
-            native: maps of images of the size that the network is trained on, for directions.
+            large: finite maps with several positions, for copies and errors.
+            native: what images of the size that the network is trained on show: statistics if it has any, else maps.
+            samples: how many each claims; None: all as many.
         """
         changes = large.changes()
         nobody = changes.new_zeros(len(changes))
-        parts = {"copies": nobody, "errors": nobody, "disagreement": nobody}
+        third = "statistics" if isinstance(native, Statistics) else "disagreement"
+        parts = {"copies": nobody, "errors": nobody, third: nobody}
         deviations = reconstructions = torch.zeros_like(changes)
         ratios = distance_ratios(changes.flatten(1)) if len(clients) > 1 else changes.new_zeros(1, 1)
         nearest = ratios.min(dim=1).values
@@ -121,7 +152,10 @@ class Evidence:
                 deviations = in_units_of_mad(changes.flatten(2), trusted, FAR)
                 reconstructions = self._reconstruct(deviations, trusted, ratios < NEAR, number)
                 parts["errors"] = self._errors(deviations - reconstructions, trusted)
-                parts["disagreement"] = self._disagreement(number, clients, native, trusted)
+                if isinstance(native, Statistics):
+                    parts[third] = self._statistics(native, samples, trusted)
+                else:
+                    parts[third] = self._disagreement(number, clients, native, trusted)
         scores = torch.stack(list(parts.values())).max(dim=0).values
         return Findings(scores, parts, deviations.view_as(changes), reconstructions.view_as(changes))
 
@@ -182,7 +216,29 @@ class Evidence:
         added = torch.tensor(sums, dtype=agree.dtype, device=agree.device)
         center, spread = median_and_spread(added, trusted)
         spread = spread.clamp(min=1)
-        return (added - center) / spread / z_score_exceeded_by(self.rules.false_alarm, int(trusted.sum()))
+        found = (added - center) / spread / z_score_exceeded_by(self.rules.false_alarm, int(trusted.sum()))
+        # What earlier rounds held against a client is not held against it again by one that has nothing to add: the
+        # vote would take one observation for several.
+        return found if weight >= TELLING else found.clamp(max=1)
+
+    def _statistics(self, found: Statistics, samples: Sequence[float] | None, trusted: Tensor) -> Tensor:
+        """Minus the robust z-score of `tracking`, in units of its threshold, for those who track half as well as usual.
+
+        A client with few samples has trained for few batches, and statistics follow the weights from the second on: it
+        is compared with the others, but no other with it, and its score is as much smaller as it has fewer.
+        """
+        tracked = tracking(found.measured, found.stored, found.layers, trusted)
+        share = torch.ones_like(tracked)
+        if samples is not None:
+            claimed = torch.tensor(samples, dtype=tracked.dtype, device=tracked.device)
+            share = (claimed / median(claimed).clamp(min=TINY)).clamp(max=1)
+        peers = trusted & (share >= ENOUGH)
+        peers = peers if int(peers.sum()) >= FEWEST else trusted
+        center, spread = median_and_spread(tracked, peers)
+        if center <= 0:
+            return torch.zeros_like(tracked)  # nobody's statistics tell anything
+        scores = (center - tracked) / spread / z_score_exceeded_by(self.rules.false_alarm, int(peers.sum()))
+        return torch.minimum(scores, (center - tracked) / center / (1 - TRACKED)) * share
 
 
 def copy_scores(nearest: Tensor, copy_ratio: float) -> Tensor:

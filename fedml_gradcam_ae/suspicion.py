@@ -97,6 +97,28 @@ def agreement(changes: Tensor, trusted: Tensor) -> Tensor:
     return cosines
 
 
+def tracking(measured: Tensor, stored: Tensor, layers: Tensor, trusted: Tensor) -> Tensor:
+    """How well the statistics that each model stores follow its weights, (clients,): a mean over layers of cosines.
+
+    BatchNorm's running means are where training has taken them: they moved with the weights. On the same images, other
+    weights have other means; the cosine is between what distinguishes a client's stored means from the trusted clients'
+    median and what distinguishes its measured ones. Weights that were not trained together with these statistics, but
+    turned around or put together afterward, have a cosine of 0 or below.
+
+    Args:
+        measured: (clients, channels), the means of each model's weights on the same images.
+        stored: (clients, channels), the running means that it holds.
+        layers: (channels,), the number of each channel's layer, from 0.
+        trusted: (clients,), bool, at least one.
+    """
+    moved = [values.double() - median(values[trusted].double()) for values in (measured, stored)]
+    cosines = []
+    for layer in range(int(layers.max()) + 1):
+        of_weights, of_statistics = (values[:, layers == layer] for values in moved)
+        cosines.append(torch.nn.functional.cosine_similarity(of_weights, of_statistics, dim=1, eps=TINY))
+    return torch.stack(cosines).mean(dim=0)
+
+
 def median_and_spread(values: Tensor, trusted: Tensor) -> tuple[Tensor, Tensor]:
     """The trusted clients' median and 1.4826 times their median absolute deviation (a normal distribution's standard
     deviation), never 0.

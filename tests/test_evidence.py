@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from fedml_gradcam_ae.batchnorm import Statistics
 from fedml_gradcam_ae.evidence import Evidence, Maps, Rules, folds
 
 RULES = {
@@ -28,10 +29,11 @@ def honest(seed: int, common: float = 1.0) -> torch.Tensor:
     return common * noise(*SHAPE, seed=seed + 1000) + noise(CLIENTS, *SHAPE, seed=seed)
 
 
-def judge(changes: torch.Tensor, number: int = 1, evidence: Evidence | None = None):
+def judge(changes: torch.Tensor, number: int = 1, evidence: Evidence | None = None, native=None, samples=None):
     reference = noise(*SHAPE, seed=5)
     maps = Maps(reference + changes, reference)
-    return (evidence or Evidence(Rules(**RULES))).judge(number, list(range(len(changes))), maps, maps)
+    evidence = evidence or Evidence(Rules(**RULES))
+    return evidence.judge(number, list(range(len(changes))), maps, native or maps, samples)
 
 
 def suspects(findings, part: str) -> list[int]:
@@ -73,14 +75,45 @@ def test_going_against_everybody_adds_up_over_rounds() -> None:
     assert found[3][7] == found[3].max() > found[0][7]
 
 
-def test_rounds_in_which_nobody_agrees_change_next_to_nothing() -> None:
+def test_a_round_in_which_nobody_agrees_suspects_nobody_of_what_an_earlier_one_showed() -> None:
     evidence = Evidence(Rules(**RULES))
     changes = honest(30, common=1.0)
     changes[7] -= 2 * noise(*SHAPE, seed=1030)
     before = judge(changes, 1, evidence).parts["disagreement"]
     after = judge(honest(31, common=0.0), 2, evidence).parts["disagreement"]
     assert before[7] > 1
-    assert after[7] == pytest.approx(float(before[7]), rel=0.1)
+    assert after[7] == after.max() == 1
+    again = honest(32, common=1.0)
+    again[7] -= 2 * noise(*SHAPE, seed=1032)
+    assert judge(again, 3, evidence).parts["disagreement"][7] > 1
+
+
+def statistics(flipped=(), crafted=(), strength: float = 1.0) -> Statistics:
+    """Means that moved with the weights, and noise; of `flipped` against them, of `crafted` with other weights."""
+    weights = noise(CLIENTS, 300, seed=40)
+    stored = strength * weights + 0.7 * noise(CLIENTS, 300, seed=41)
+    weights[list(flipped)] *= -1
+    weights[list(crafted)] = noise(len(crafted), 300, seed=42)
+    return Statistics(stored, weights, torch.arange(300) // 100)
+
+
+@pytest.mark.parametrize("attackers", [2, 8])
+@pytest.mark.parametrize("how", ["flipped", "crafted"])
+def test_statistics_that_do_not_follow_the_weights_are_found(attackers, how) -> None:
+    found = statistics(**{how: range(attackers)})
+    assert suspects(judge(honest(7), native=found), "statistics") == list(range(attackers))
+
+
+def test_whoever_had_few_samples_cannot_have_moved_its_statistics() -> None:
+    found = statistics(crafted=[0, 1])
+    samples = [100.0] * CLIENTS
+    samples[1] = 20.0
+    assert suspects(judge(honest(7), native=found, samples=samples), "statistics") == [0]
+
+
+def test_where_nobodys_statistics_follow_nobody_is_suspected() -> None:
+    assert suspects(judge(honest(7), native=statistics(strength=0.0, flipped=[0])), "statistics") == []
+    assert suspects(judge(honest(7), native=statistics(strength=-1.0, flipped=[0])), "statistics") == []
 
 
 @pytest.mark.parametrize("common", [0.0, 0.3, 2.0])

@@ -18,6 +18,7 @@ from fedml_gradcam_ae.suspicion import (
     in_units_of_mad,
     median,
     median_and_spread,
+    tracking,
     z_score_exceeded_by,
 )
 
@@ -49,6 +50,18 @@ def test_distance_ratios(clients) -> None:
 def test_distance_ratios_do_not_depend_on_the_scale_or_on_a_common_shift() -> None:
     changes = random(6, 9)
     assert torch.allclose(distance_ratios(changes), distance_ratios(1e4 * changes + random(1, 9, seed=3)))
+
+
+def test_tracking_is_a_mean_of_cosines_over_layers() -> None:
+    layers, trusted = torch.tensor([0, 0, 0, 1, 1, 1, 1]), torch.tensor([True, True, False, True, True])
+    measured, stored = random(5, 7, seed=1), random(5, 7, seed=2)
+    moved = [values.numpy() - np.median(values.numpy()[trusted.numpy()], axis=0) for values in (measured, stored)]
+    cosines = [cosine_similarity(moved[0][:, of], moved[1][:, of]).diagonal() for of in (slice(0, 3), slice(3, 7))]
+    assert np.allclose(tracking(measured, stored, layers, trusted), np.mean(cosines, axis=0))
+
+
+def test_statistics_that_nobody_moved_follow_nothing() -> None:
+    assert tracking(random(5, 4), torch.ones(5, 4), torch.zeros(4).long(), torch.ones(5).bool()).tolist() == [0] * 5
 
 
 def test_where_all_upload_the_same_there_is_nothing_to_compare_with() -> None:

@@ -29,6 +29,7 @@ from torch import Tensor
 from benchmark.metrics import of_one_decision, of_one_ranking
 from benchmark.replay.file import Arrays, Replay, load
 from benchmark.statistics import interval
+from fedml_gradcam_ae.batchnorm import Statistics
 from fedml_gradcam_ae.defenses.gradcam_ae import GradCAMAE
 from fedml_gradcam_ae.detection import flag, voted_out
 from fedml_gradcam_ae.evidence import FEWEST, Evidence, Maps, Rules, copy_scores
@@ -64,12 +65,14 @@ class Variant:
         rules: keys of `Rules` that differ.
         parts: the kinds of evidence that count.
         of_updates: look for copies among the updates themselves, and at no heat map.
+        directions: look at no statistics, as if the network had no BatchNorm.
     """
 
     judge: Callable[[Rules], Evidence] = Evidence
     rules: Mapping[str, Any] | None = None
-    parts: Sequence[str] = ("copies", "errors", "disagreement")
+    parts: Sequence[str] = ("copies", "errors", "statistics", "disagreement")
     of_updates: bool = False
+    directions: bool = False
 
 
 # A copy ratio of next to nothing finds no copies and trusts everybody.
@@ -78,10 +81,12 @@ VARIANTS = {
     "copies alone": Variant(parts=["copies"]),
     "copies alone, of updates": Variant(of_updates=True),
     "errors alone": Variant(parts=["errors"]),
-    "disagreement alone": Variant(parts=["disagreement"]),
+    "statistics alone": Variant(parts=["statistics"]),
+    "directions alone": Variant(parts=["disagreement"], directions=True),
     "without copies": Variant(rules={"copy_ratio": 1e-12}),
-    "without errors": Variant(parts=["copies", "disagreement"]),
-    "without disagreement": Variant(parts=["copies", "errors"]),
+    "without errors": Variant(parts=["copies", "statistics"]),
+    "without statistics": Variant(parts=["copies", "errors"]),
+    "directions instead of statistics": Variant(directions=True),
     "errors, copies not taken out": Variant(rules={"copy_ratio": 1e-12}, parts=["errors"]),
     "errors, relations learned from": Variant(EachAlone, {"copy_ratio": 1e-12}, ["errors"]),
     "deviation instead of errors": Variant(PlainDeviation, parts=["errors"]),
@@ -100,18 +105,16 @@ def judged(replay: Replay, case: int, variant: Variant) -> Iterator[tuple[list[f
             yield _copies_of_updates(arrays["grams"][case], settings.copy_ratio), arrays["malicious"][case].tolist()
             continue
         large = _maps(arrays, views[-1], rows, settings.probe_images)
-        native = _maps(arrays, views[0], rows, settings.direction_images)
-        usable = torch.isfinite(large.uploads).flatten(1).all(1) & torch.isfinite(native.uploads).flatten(1).all(1)
+        native = _native(arrays, views[0], rows, settings.native_images, variant.directions)
+        usable = large.finite & native.finite if isinstance(native, Maps) else large.finite
         scores = torch.full((len(rows),), torch.inf)
         if bool(usable.any()):
             clients = usable.nonzero()[:, 0].tolist()
             found = evidence.judge(
-                number,
-                clients,
-                Maps(large.uploads[usable], large.reference),
-                Maps(native.uploads[usable], native.reference),
+                number, clients, large.only(usable), native.only(usable), arrays["samples"][clients].tolist()
             )
-            scores[usable] = torch.stack([found.parts[part] for part in variant.parts]).max(0).values.float()
+            parts = [found.parts[part] for part in variant.parts if part in found.parts]
+            scores[usable] = torch.stack(parts).max(0).values.float()
         yield scores.tolist(), arrays["malicious"][case].tolist()
 
 
@@ -150,6 +153,14 @@ def _copies_of_updates(gram: np.ndarray[Any, Any], copy_ratio: float) -> list[fl
 def _maps(arrays: Arrays, view: str, rows: np.ndarray[Any, Any], images: int) -> Maps:
     maps = torch.from_numpy(arrays[view][:, :images])
     return Maps(maps[torch.from_numpy(rows.astype(int))], maps[0])
+
+
+def _native(arrays: Arrays, view: str, rows: np.ndarray[Any, Any], images: int, directions: bool) -> Maps | Statistics:
+    """What small images show: statistics where the network has any and directions are not asked for."""
+    if directions or "stored" not in arrays:
+        return _maps(arrays, view, rows, images)
+    stored, measured = (torch.from_numpy(arrays[name])[rows.astype(int)] for name in ("stored", "measured"))
+    return Statistics(stored, measured, torch.from_numpy(arrays["layers"]))
 
 
 def by_federation(files: Sequence[Path], variants: Mapping[str, Variant]) -> list[Row]:

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from benchmark.replay.views import View, look
-from fedml_gradcam_ae.attackers import attackers_in_round
+from fedml_gradcam_ae.attackers import attackers_in_round, poisoned_uploads
+from fedml_gradcam_ae.batchnorm import statistics_of
 from fedml_gradcam_ae.federation import ClientId, Round, Verdict
 from fedml_gradcam_ae.heatmaps import find_target_layer, resize
 from fedml_gradcam_ae.images import draw_images, preserved_random_state, seeded_generator
@@ -62,7 +63,10 @@ class Recorder:
       (R, images, classes, height, width);
     * `cases`: (cases, clients), the row that each client uploads in each case;
     * `malicious`: (cases, clients);
-    * `grams`: (cases, clients, clients), inner products of the updates, if asked for.
+    * `samples`: (clients,), those that each claims;
+    * `grams`: (cases, clients, clients), inner products of the updates, if asked for;
+    * `stored`, `measured`: (R, channels), `layers`: (channels,), of a network with BatchNorm, see `Statistics`; of the
+      images of the smallest view.
     """
 
     def __init__(
@@ -99,7 +103,9 @@ class Recorder:
             resized = resize(probe, view.size)
             layers = [find_target_layer(round.network, resized, name) for name in view.layers]
             views.append((View(view.size, tuple(layers)), resized))
+        smallest = min((resized for _, resized in views), key=lambda images: images.shape[-1])
         found: dict[str, list[Tensor]] = {}
+        numbers: dict[str, np.ndarray[Any, Any]] = {}
         rows = 0
 
         def add(upload: Upload) -> int:
@@ -109,6 +115,11 @@ class Recorder:
                 kept = {"logits": seen.logits, "classes": seen.classes, **seen.maps}
                 for name, values in kept.items():
                     found.setdefault(f"{view.size}/{name}", []).append(values)
+            statistics = statistics_of(round.network, round.global_model, [upload], smallest)
+            if statistics is not None:
+                numbers["layers"] = statistics.layers.numpy()
+                found.setdefault("stored", []).append(statistics.stored[0])
+                found.setdefault("measured", []).append(statistics.measured[0])
             rows += 1
             return rows - 1
 
@@ -126,8 +137,9 @@ class Recorder:
         # Attacks by the same clients one after the other: what those overhear together is computed once for all.
         for number in sorted(range(len(self.cases)), key=lambda number: attackers[number]):
             positions, uploads = attackers[number], list(round.uploads)
-            if positions:
-                poisoned = self.cases[number].attack.poison(round, positions)
+            settings = self.cases[number].settings
+            if settings is not None and positions:
+                poisoned = poisoned_uploads(self.cases[number].attack, settings, round, positions)
                 first = poisoned[0]
                 for position, upload in zip(positions, poisoned, strict=True):
                     same = upload is not first and all(torch.equal(upload[n], first[n]) for n in first)
@@ -136,7 +148,8 @@ class Recorder:
             if self.grams:
                 grams[number] = Updates(uploads, round.global_model, round.parameters).gram
         arrays = {name: torch.stack(values).numpy() for name, values in found.items()}
-        arrays |= {"labels": labels_of_probe.numpy(), "cases": table, "malicious": truth}
+        arrays |= {**numbers, "labels": labels_of_probe.numpy(), "cases": table, "malicious": truth}
+        arrays["samples"] = np.array(round.samples, dtype=np.float64)
         if grams:
             arrays["grams"] = torch.stack([grams[number] for number in range(len(self.cases))]).numpy()
         return arrays

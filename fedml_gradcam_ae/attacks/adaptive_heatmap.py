@@ -73,7 +73,7 @@ class AdaptiveHeatmap(ConstrainedPerturbation):
         data = round.test_data
         if settings.probe == "own":
             generator = seeded_generator(settings.seed, 4, round.number)
-            of_both_sizes = (settings.probe_images, settings.direction_images)
+            of_both_sizes = (settings.probe_images, settings.native_images)
             images = max(of_both_sizes) if settings.profile == "robust" else settings.probe_images
             data = [own_images(round, attackers, images, generator)]
         distances = self._from_robust if settings.profile == "robust" else self._from_paper

@@ -56,7 +56,7 @@ class GradCAMAE:
             gt=0,
             le=0.5,
             description="robust: the share of honest clients that may be flagged in a round by errors, and by "
-            "direction, if these were normally distributed",
+            "statistics or direction, if these were normally distributed",
         )
         copy_ratio: float = Field(
             default=0.2,
@@ -64,7 +64,11 @@ class GradCAMAE:
             lt=1,
             description="robust: clients are copies if their maps differ by less than this share of what is usual",
         )
-        memory: int = Field(default=6, ge=1, description="robust: how many rounds the direction of change is added up")
+        memory: int = Field(
+            default=6,
+            ge=1,
+            description="robust, without BatchNorm: how many rounds the direction of change is added up",
+        )
         folds: int = Field(default=5, ge=2, description="robust: how many autoencoders share the clients")
         vote_every: int = Field(default=3, ge=1, description="xi: every so many rounds the vote decides (rounds)")
         vote_threshold: int = Field(default=2, ge=1, description="epsilon: flags that a vote needs (rounds)")

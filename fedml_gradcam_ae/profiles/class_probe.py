@@ -59,10 +59,10 @@ class ClassProbe:
         """
         images, labels = self._draw(network, test_data, number)
         count = self.settings.probe_images
-        return ProbeImages(resize(images[:count], self.size), images[: self.settings.direction_images], labels[:count])
+        return ProbeImages(resize(images[:count], self.size), images[: self.settings.native_images], labels[:count])
 
     def _draw(self, network: nn.Module, test_data: Iterable[Any], number: int) -> tuple[Tensor, Tensor]:
-        count = max(self.settings.probe_images, self.settings.direction_images)
+        count = max(self.settings.probe_images, self.settings.native_images)
         return draw_probe(network, test_data, count, self.settings.seed, number)
 
     def _size(self, network: nn.Module, image: Tensor, layer: str) -> int:

@@ -1,4 +1,4 @@
-"""The `robust` profile: signed heat maps of all classes, judged as docs/robust.md explains."""
+"""The `robust` profile: heat maps of all classes and BatchNorm's statistics, judged as docs/robust.md explains."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from fedml_gradcam_ae.batchnorm import statistics_of
 from fedml_gradcam_ae.evidence import Evidence, Maps, Rules
 from fedml_gradcam_ae.federation import ClientId, Round
 from fedml_gradcam_ae.heatmaps import class_maps
@@ -23,11 +24,12 @@ WHY = {
     "copies": "its heat maps are nearly another client's",
     "errors": "an autoencoder trained on other clients' heat maps does not know its own",
     "disagreement": "its heat maps changed against everybody's direction",
+    "statistics": "the means that its BatchNorm layers hold did not move with its weights",
 }
 
 
 class RobustProfile:
-    """Remembers in which direction each client's heat maps changed."""
+    """Remembers in which direction each client's heat maps changed, if the network has no BatchNorm."""
 
     def __init__(self, settings: GradCAMAE.Settings) -> None:
         self.probe = ClassProbe(settings)
@@ -43,26 +45,23 @@ class RobustProfile:
         start = perf_counter()
         if self._layer is None:
             self.prepare(round.network, round.test_data)
-        assert self._layer is not None
         probe = self.probe.draw(round.network, round.test_data, round.number)
-        models = [round.global_model, *round.uploads]
-        large = class_maps(round.network, models, probe.large, self._layer)
-        native = class_maps(round.network, models, probe.native, self._layer)
+        large = self._maps(round, probe.large)
+        statistics = statistics_of(round.network, round.global_model, round.uploads, probe.native)
+        native = self._maps(round, probe.native) if statistics is None else statistics
         mapped = perf_counter()
 
-        usable = torch.isfinite(large).flatten(1).all(dim=1) & torch.isfinite(native).flatten(1).all(dim=1)
-        judged = usable[1:]
+        judged, broken = large.finite, not large.comparable
+        if isinstance(native, Maps):
+            judged, broken = judged & native.finite, broken or not native.comparable
         clients = [client for client, good in zip(round.client_ids, judged.tolist(), strict=True) if good]
-        shown = torch.full((len(judged), *large.shape[1:2], *large.shape[3:]), math.nan, device=large.device)
+        maps = large.uploads
+        shown = torch.full((len(judged), *maps.shape[1:2], *maps.shape[3:]), math.nan, device=maps.device)
         reconstructions = torch.full_like(shown, math.nan)
         scores, why = torch.full((len(judged),), math.inf), [""] * len(judged)
-        if bool(usable[0]) and clients:
-            found = self.evidence.judge(
-                round.number,
-                clients,
-                Maps(large[1:][judged], large[0]),
-                Maps(native[1:][judged], native[0]),
-            )
+        if clients and not broken:
+            samples = [count for count, good in zip(round.samples, judged.tolist(), strict=True) if good]
+            found = self.evidence.judge(round.number, clients, large.only(judged), native.only(judged), samples)
             scores[judged.cpu()] = found.scores.float().cpu()
             shown[judged] = _of_class(found.deviations, probe.labels).to(shown)
             reconstructions[judged] = _of_class(found.reconstructions, probe.labels).to(shown)
@@ -72,6 +71,11 @@ class RobustProfile:
             scores[judged.cpu()] = 0.0
         seconds = {"heat_maps": mapped - start, "evidence": perf_counter() - mapped}
         return Scored(scores.tolist(), 1.0, shown, reconstructions, seconds, why)
+
+    def _maps(self, round: Round, images: Tensor) -> Maps:
+        assert self._layer is not None
+        maps = class_maps(round.network, [round.global_model, *round.uploads], images, self._layer)
+        return Maps(maps[1:], maps[0])
 
     def state(self) -> dict[str, Any]:
         """See `Evidence.state`."""

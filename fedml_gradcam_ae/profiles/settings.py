@@ -13,7 +13,7 @@ DEFAULT: Literal["robust", "paper"] = "robust"
 PAPER = {"probe_images": 1, "probe_size": 224, "hidden_size": 128, "epochs": 200, "learning_rate": 0.001}
 OWN = {
     "paper": {"target_class", "map_scaling", "map_size", "output_activation", "reconstruction_error", "alpha"},
-    "robust": {"false_alarm", "copy_ratio", "direction_images", "memory", "folds"},
+    "robust": {"false_alarm", "copy_ratio", "native_images", "memory", "folds"},
 }
 
 
@@ -31,8 +31,11 @@ class ProfileSettings(ProbeSettings):
         description="pixels that a probe image is resized to; `native` leaves it as it is; `auto` (robust) doubles "
         "it until its heat map has 2 x 2 positions",
     )
-    direction_images: int = Field(
-        default=8, ge=1, description="robust: test images, in their own size, for the direction of change"
+    native_images: int = Field(
+        default=8,
+        ge=1,
+        description="robust: test images, in their own size, that BatchNorm's statistics are measured on, or, without "
+        "BatchNorm, the direction of change",
     )
 
     @model_validator(mode="before")

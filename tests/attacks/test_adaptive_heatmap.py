@@ -239,7 +239,7 @@ def test_a_known_probe_is_the_one_that_the_defense_draws(make_round, monkeypatch
 
 def test_a_known_robust_probe_is_the_one_that_the_defense_draws(make_round, monkeypatch) -> None:
     seen = watch(monkeypatch, differentiable_class_maps)
-    params = {"probe_images": 3, "direction_images": 5, "probe_size": 16}
+    params = {"probe_images": 3, "native_images": 5, "probe_size": 16}
     for number in (1, 2):
         round = with_local_data(make_round, number=number)
         seen.clear()
@@ -279,8 +279,8 @@ def test_maps_that_are_too_small_are_refused(make_round) -> None:
 
 
 def test_keys_of_the_other_profile_are_refused() -> None:
-    with pytest.raises(ValueError, match=r"map_size: of profile 'paper' only, .* has direction_images instead"):
+    with pytest.raises(ValueError, match=r"map_size: of profile 'paper' only, .* has native_images instead"):
         AdaptiveHeatmap.Settings(map_size="native")
-    with pytest.raises(ValueError, match="direction_images: of profile 'robust' only"):
-        AdaptiveHeatmap.Settings(profile="paper", direction_images=4)
+    with pytest.raises(ValueError, match="native_images: of profile 'robust' only"):
+        AdaptiveHeatmap.Settings(profile="paper", native_images=4)
     assert AdaptiveHeatmap.Settings(profile="paper").probe_size == 224

@@ -13,6 +13,7 @@ from benchmark.replay.recorder import REFERENCES, Recorder, Reference, Staged
 from benchmark.replay.views import View
 from fedml_gradcam_ae.attacks.alie import ALittleIsEnough
 from fedml_gradcam_ae.attacks.sign_flip import SignFlip
+from fedml_gradcam_ae.batchnorm import statistics_of
 from fedml_gradcam_ae.heatmaps import class_maps, grad_cam, resize
 from fedml_gradcam_ae.images import draw_images, seeded_generator
 
@@ -52,6 +53,17 @@ def test_maps_and_logits_of_every_upload_are_those_of_the_packages_own_functions
         assert np.allclose(np.maximum(arrays[f"8/{layer}"][rows], 0), positive.numpy(), atol=1e-6)
     round.network.load_state_dict(round.uploads[3])
     assert np.allclose(arrays["8/logits"][FIRST + 3], round.network(images).detach().numpy(), atol=1e-6)
+
+
+def test_statistics_are_of_the_smallest_view_and_of_every_upload(recorded) -> None:
+    round, (arrays,) = recorded
+    images, _ = draw_images(round.test_data, 12, seeded_generator(0, 7, 1))
+    small = resize(images[:4], 4)
+    expected = statistics_of(round.network, round.global_model, round.uploads, small)
+    assert np.allclose(arrays["stored"][FIRST : FIRST + 8], expected.stored)
+    assert np.allclose(arrays["measured"][FIRST : FIRST + 8], expected.measured, atol=1e-5)
+    assert arrays["layers"].tolist() == [0] * 4
+    assert arrays["samples"].tolist() == round.samples
 
 
 def test_a_case_replaces_the_attackers_uploads_and_stores_copies_once(recorded) -> None:

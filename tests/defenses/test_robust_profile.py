@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import nn
 
+from fedml_gradcam_ae.batchnorm import statistics_of
 from fedml_gradcam_ae.defenses.gradcam_ae import GradCAMAE
 from fedml_gradcam_ae.evidence import Evidence, Maps, Rules
 from fedml_gradcam_ae.heatmaps import class_maps
@@ -17,6 +18,12 @@ from tiny import state_of, tiny_cnn
 
 def defense(**params) -> GradCAMAE:
     return GradCAMAE(GradCAMAE.Settings(**{"profile": "robust", "epochs": 20, **params}))
+
+
+def without_batchnorm() -> nn.Module:
+    network = tiny_cnn()
+    network[1] = nn.GroupNorm(2, 4)
+    return network
 
 
 def copied(round, attackers, noise=0.0):
@@ -40,16 +47,20 @@ def test_the_profiles_defaults() -> None:
         assert GradCAMAE.Settings(profile=profile, epochs=7).epochs == 7
 
 
-def test_a_verdict_is_evidence_from_maps_of_the_rounds_images(make_round) -> None:
-    round = make_round(clients=8, number=4)
+@pytest.mark.parametrize("network", [tiny_cnn, without_batchnorm])
+def test_a_verdict_is_evidence_from_what_the_rounds_images_show(make_round, network) -> None:
+    round = make_round(clients=8, number=4, network=network())
     verdict = defense(probe_size=16).judge(round)
 
     images, labels = draw_images(round.test_data, 8, seeded_generator(0, 0, 4))
     large = torch.nn.functional.interpolate(images[:4], size=(16, 16), mode="bilinear", align_corners=False)
     models = [round.global_model, *round.uploads]
-    maps, native = class_maps(round.network, models, large, "2"), class_maps(round.network, models, images, "2")
+    maps, small = class_maps(round.network, models, large, "2"), class_maps(round.network, models, images, "2")
+    statistics = statistics_of(round.network, round.global_model, round.uploads, images)
+    assert (statistics is None) == (network is without_batchnorm)
+    native = Maps(small[1:], small[0]) if statistics is None else statistics
     rules = Rules(0.0005, 0.2, 6, 5, 32, 20, 0.01, 1e-5, 0)
-    found = Evidence(rules).judge(4, round.client_ids, Maps(maps[1:], maps[0]), Maps(native[1:], native[0]))
+    found = Evidence(rules).judge(4, round.client_ids, Maps(maps[1:], maps[0]), native, round.samples)
     assert verdict.scores == pytest.approx(found.scores.tolist(), rel=1e-5)
     assert verdict.threshold == 1
     assert verdict.flagged == [score > 1 for score in found.scores.tolist()]
@@ -92,10 +103,10 @@ def test_state_survives_a_restart(make_round) -> None:
     through, before, after = defense(), defense(), defense()
     for judge in (through, before):
         for number in (1, 2):
-            judge.judge(make_round(clients=8, number=number))
+            judge.judge(make_round(clients=8, network=without_batchnorm(), number=number))
     after.restore(before.state())
-    expected = through.judge(make_round(clients=8, number=3))
-    assert after.judge(make_round(clients=8, number=3)).scores == expected.scores
+    expected = through.judge(make_round(clients=8, network=without_batchnorm(), number=3))
+    assert after.judge(make_round(clients=8, network=without_batchnorm(), number=3)).scores == expected.scores
     assert after.state() == through.state()
     assert list(after.state()["past"]) == [1, 2, 3]
 
