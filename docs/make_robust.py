@@ -1,7 +1,7 @@
 """The tables of docs/robust.md and the README's of the same, from docs/results/robust, and the page's picture.
 
     python docs/make_robust.py                             write the tables anew
-    PYTHONPATH=. python docs/make_robust.py REPLAY.npz     draw the picture as well, of a replay set's first round
+    PYTHONPATH=. python docs/make_robust.py --maps REPLAY.npz --statistics REPLAY.npz ...     draw the pictures as well
 
 The files there are what `python -m benchmark.replay.judge ... --out FILE` wrote; judge.csv holds those of several such
 commands, one below the other. Where defenses acted, the tables are from folders that make_reproduction.py took over.
@@ -9,8 +9,8 @@ commands, one below the other. Where defenses acted, the tables are from folders
 
 from __future__ import annotations
 
+import argparse
 import re
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,10 +19,14 @@ from typing import TYPE_CHECKING
 
 import make_reproduction
 import numpy as np
+import torch
 from make_reproduction import NONE, Row, markdown, read
 from matplotlib.figure import Figure
 
 from fedml_gradcam_ae import pictures
+from fedml_gradcam_ae.evidence import ENOUGH
+from fedml_gradcam_ae.pictures import ATTACKER as RED
+from fedml_gradcam_ae.suspicion import tracking
 
 if TYPE_CHECKING:
     from benchmark.replay.file import Replay
@@ -299,10 +303,47 @@ def picture(replay: Replay, attack: str = "alie, jitter 0.3", view: str = "64/la
     return figure
 
 
-if __name__ == "__main__":
-    for argument in sys.argv[1:]:
-        from benchmark.replay.file import load
+def tracked(replays: Sequence[Replay], attacks: Sequence[str], share: float = 0.2) -> Figure:
+    """How well each client's statistics follow its weights, in all rounds of some federations under some attacks."""
+    figure = Figure(figsize=(8, 1.2 + 1.6 * len(replays)), dpi=110)
+    figure.set_layout_engine("constrained")
+    for axes, replay in zip(figure.subplots(len(replays), sharex=True, squeeze=False)[:, 0], replays, strict=True):
+        named = [(case["name"], case["attackers"]) for case in replay.about["cases"]]
+        for line, attack in enumerate(reversed(attacks)):
+            for arrays in replay.rounds:
+                case = named.index((attack, share))
+                rows, bad = arrays["cases"][case].astype(int), arrays["malicious"][case]
+                few = ~bad & (arrays["samples"] < ENOUGH * np.median(arrays["samples"]))
+                stored, measured = (torch.from_numpy(arrays[name][rows]) for name in ("stored", "measured"))
+                everybody = torch.ones(len(rows), dtype=torch.bool)
+                found = tracking(measured, stored, torch.from_numpy(arrays["layers"]), everybody).numpy()
+                for of, color, filled in ((~bad & ~few, "#555555", True), (few, "#555555", False), (bad, RED, True)):
+                    axes.scatter(
+                        found[of], [line] * of.sum(), s=16, facecolors=color if filled else "none", edgecolors=color
+                    )
+        axes.axvline(0, color="#999999", linewidth=0.5)
+        axes.set_yticks(range(len(attacks)), list(reversed(attacks)), fontsize=8)
+        axes.set_title(f"{replay.about['model']['name']}, {replay.about['data']['partition']}", fontsize=9)
+    axes.set_xlabel(
+        "how well stored means follow the weights (t); hollow: fewer than half the usual samples", fontsize=9
+    )
+    figure.suptitle("Red: attackers, 4 of 20 clients; grey: honest clients", fontsize=10)
+    return figure
 
-        pictures.save(picture(load(Path(argument))), HERE / "figures" / "robust-maps.png")
+
+HIDING = ("sign_flip", "alie, jitter 1.0", "alie, own_deviation 1.0", "sign_flip, refresh_statistics True")
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--maps", type=Path, help="a replay set, for the picture of heat maps in its first round")
+    parser.add_argument("--statistics", type=Path, nargs="+", default=[], help="replay sets of disguises.yaml")
+    options = parser.parse_args()
+    if options.maps or options.statistics:
+        from benchmark.replay.file import load
+    if options.maps:
+        pictures.save(picture(load(options.maps)), HERE / "figures" / "robust-maps.png")
+    if options.statistics:
+        drawn = tracked([load(path) for path in options.statistics], HIDING)
+        pictures.save(drawn, HERE / "figures" / "robust-statistics.png")
     for written in PAGES:
         written.write_text(page(written.read_text(encoding="utf-8")), encoding="utf-8")

@@ -42,6 +42,8 @@ STRONGEST = 6.0  # the z-score beyond which one round says no more about a direc
 TELLING = 1.0  # spreads that the clients' agreement must be above 0 for a round to add to what is held against them
 ENOUGH = 0.5  # of the usual number of samples: whose statistics show how well one's can follow the weights
 TRACKED = 0.5  # statistics that follow the weights at least this share as well as usual are nobody's fault
+REVERSED = 0.5  # statistics that went against the weights, at least this share as far as is usual with them
+CLEAR = 3.0  # spreads below the others' median that such statistics must be as well
 TINY = 1e-12
 
 
@@ -222,10 +224,12 @@ class Evidence:
         return found if weight >= TELLING else found.clamp(max=1)
 
     def _statistics(self, found: Statistics, samples: Sequence[float] | None, trusted: Tensor) -> Tensor:
-        """Minus the robust z-score of `tracking`, in units of its threshold, for those who track half as well as usual.
+        """Whose statistics follow the weights less than half as well as usual, or went against them.
 
-        A client with few samples has trained for few batches, and statistics follow the weights from the second on: it
-        is compared with the others, but no other with it, and its score is as much smaller as it has fewer.
+        The former by the robust z-score of `tracking`, in units of its threshold. A client with few samples has trained
+        for few batches, and statistics follow the weights from the second on: it is compared with the others, but no
+        other with it, and its score is as much smaller as it has fewer. What went against the weights, half as far as
+        is usual with them, was not trained, whatever the data: a much lower z-score will do.
         """
         tracked = tracking(found.measured, found.stored, found.layers, trusted)
         share = torch.ones_like(tracked)
@@ -237,8 +241,11 @@ class Evidence:
         center, spread = median_and_spread(tracked, peers)
         if center <= 0:
             return torch.zeros_like(tracked)  # nobody's statistics tell anything
-        scores = (center - tracked) / spread / z_score_exceeded_by(self.rules.false_alarm, int(peers.sum()))
-        return torch.minimum(scores, (center - tracked) / center / (1 - TRACKED)) * share
+        spreads, follows = (center - tracked) / spread, tracked / center
+        beyond = spreads / z_score_exceeded_by(self.rules.false_alarm, int(peers.sum()))
+        behind = torch.minimum(beyond, (1 - follows) / (1 - TRACKED)) * share
+        against = torch.minimum(spreads / CLEAR, -follows / REVERSED)
+        return torch.maximum(behind, against)
 
 
 def copy_scores(nearest: Tensor, copy_ratio: float) -> Tensor:

@@ -100,6 +100,18 @@ def test_statistics_are_the_overheard_mean_and_counters_stay_whole(make_round) -
         assert torch.equal(upload["0.weight"], round.global_model["0.weight"])
 
 
+@pytest.mark.parametrize(("share", "expected"), [(0.5, [1.25, 3.75]), (1.0, [0.0, 5.0]), (3.0, [0.0, 5.0])])
+def test_an_own_deviation_is_one_of_statistics_too_but_goes_no_further_than_ones_own(
+    make_round, share, expected
+) -> None:
+    uploads = [dict(upload) for upload in make_round().uploads]
+    for i, upload in enumerate(uploads):
+        upload["1.running_mean"] = torch.full((4,), float(i))
+    round = make_round(uploads=uploads)
+    found = collude(round, [0, 5], own_deviation=share).upload(torch.zeros(round.updates.size))
+    assert [upload["1.running_mean"].tolist() for upload in found] == [[value] * 4 for value in expected]
+
+
 def test_own_images_come_from_the_attackers_in_equal_shares(make_round) -> None:
     images, _ = digits()
     local = {100 + i: [(images[40 * i : 40 * i + 40], torch.full((40,), i))] for i in range(6)}

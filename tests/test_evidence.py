@@ -111,6 +111,14 @@ def test_whoever_had_few_samples_cannot_have_moved_its_statistics() -> None:
     assert suspects(judge(honest(7), native=found, samples=samples), "statistics") == [0]
 
 
+def test_what_went_against_the_weights_is_found_among_few_and_with_few_samples() -> None:
+    found = statistics(flipped=[0, 1])
+    samples = [20.0 if client == 1 else 100.0 for client in range(CLIENTS)]
+    assert suspects(judge(honest(7), native=found, samples=samples), "statistics") == [0, 1]
+    some = torch.arange(CLIENTS) < 7  # where the threshold for errors is 13 spreads
+    assert suspects(judge(honest(7)[some], native=statistics(flipped=[0]).only(some)), "statistics") == [0]
+
+
 def test_where_nobodys_statistics_follow_nobody_is_suspected() -> None:
     assert suspects(judge(honest(7), native=statistics(strength=0.0, flipped=[0])), "statistics") == []
     assert suspects(judge(honest(7), native=statistics(strength=-1.0, flipped=[0])), "statistics") == []

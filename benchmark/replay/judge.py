@@ -182,6 +182,8 @@ def _judge(replay: Replay, variants: Mapping[str, Variant]) -> Iterator[Row]:
     data = replay.about["data"]
     for case, attack in enumerate(replay.about["cases"]):
         for name, variant in variants.items():
+            if variant.of_updates and "grams" not in replay.rounds[0]:
+                continue
             yield {
                 "data": data["name"],
                 "model": replay.about["model"]["name"],

@@ -130,6 +130,8 @@ def test_batchnorm_statistics_are_the_overheard_mean(make_round) -> None:
     benign, samples = [0, 2, 3, 5], [10, 12, 13, 15]
     expected = sum(i * n for i, n in zip(benign, samples, strict=True)) / sum(samples)
     assert poison(round)[0]["1.running_mean"].tolist() == pytest.approx([expected] * 4)
+    own = poison(round, own_deviation=1.0)[0]["1.running_mean"]
+    assert own.tolist() == round.uploads[1]["1.running_mean"].tolist()
 
 
 def test_fewer_overheard_clients_give_another_upload(make_round) -> None:
