@@ -178,8 +178,11 @@ def goals(name: str) -> str:
     body = []
     for goal in GOALS:
         of_goal = [r for r in rows if r["attack"].split(",")[0] in goal.attacks and r["attackers"] in goal.shares]
+        if not of_goal:
+            continue  # nothing was judged with so many attackers
         line = [", ".join(f"`{kind}`" for kind in goal.attacks if kind != "none") or "nobody attacks"]
-        line += [", ".join(share for share in goal.shares if float(share)) or NONE, goal.figure]
+        judged_at = [share for share in goal.shares if any(row["attackers"] == share for row in of_goal)]
+        line += [", ".join(share for share in judged_at if float(share)) or NONE, goal.figure]
         for partition, bar in goal.bars.items():
             line.append(_worst([row for row in of_goal if row["partition"] == partition], goal.figure, bar))
         seeds = sorted({int(row["federations"]) for row in of_goal})
