@@ -55,7 +55,7 @@ def unpack(commit: str, folder: Path) -> Path:
     if archive.returncode:
         raise CannotCompareError(f"{commit!r} is no commit of this repository: {archive.stderr.decode().strip()}")
     with tarfile.open(fileobj=BytesIO(archive.stdout)) as files:
-        files.extractall(folder, filter="data")
+        files.extractall(folder)
     for name in TIMED_BY:
         source, target = ROOT / name, folder / name
         target.parent.mkdir(exist_ok=True)
