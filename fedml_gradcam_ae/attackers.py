@@ -87,8 +87,7 @@ def poisoned_uploads(attack: Any, settings: AttackSettings, round: Round, positi
             if len(images) < 2:
                 continue  # nothing to take a variance of
             like = next(round.network.parameters())
-            here = {name: tensor.to(like.device) for name, tensor in uploads[number].items()}
-            refreshed = estimated_statistics(round.network, here, [images.to(like)])
+            refreshed = estimated_statistics(round.network, uploads[number], [images.to(like)])
             on = {name: tensor.to(uploads[number][name]) for name, tensor in refreshed.items()}
             uploads[number] = {**uploads[number], **on}
     return uploads

@@ -49,15 +49,16 @@ def estimated_statistics(
     What the model stores is not looked at: every layer normalizes each batch by the batch's own statistics.
 
     Args:
-        network: the architecture; its own weights and statistics neither matter nor change.
-        model: a state dict that fits it.
+        network: the architecture, on the device to compute on; its weights and statistics neither matter nor change.
+        model: a state dict that fits it, on any device.
         batches: (images, channels, height, width) each, at least one, of at least two images.
 
     Returns:
         `LAYER.running_mean` and `LAYER.running_var`, (channels,) each, by their names in the state dict.
     """
     layers = normalizing_layers(network)
-    tensors = {name: tensor.detach() for name, tensor in model.items()}
+    device = next(network.parameters()).device
+    tensors = {name: tensor.detach().to(device) for name, tensor in model.items()}
     statistics = [f"{name}.{kind}" for name in layers for kind in ("running_mean", "running_var")]
     counts = [f"{name}.num_batches_tracked" for name in layers]
     tensors |= {name: torch.zeros_like(tensors[name]) for name in (*statistics, *counts)}
@@ -90,10 +91,7 @@ def statistics_of(
     def row(statistics: Mapping[str, Tensor]) -> Tensor:
         return (torch.cat([statistics[name].to(device) for name in means]) / scale).nan_to_num(FAR).clamp(-FAR, FAR)
 
-    measured = []
-    for upload in uploads:
-        here = {name: tensor.to(device) for name, tensor in upload.items()}
-        measured.append(row(estimated_statistics(network, here, [images])))
+    measured = [row(estimated_statistics(network, upload, [images])) for upload in uploads]
     sizes = torch.tensor([global_model[name].numel() for name in means], device=device)
     numbers = torch.arange(len(means), device=device).repeat_interleave(sizes)
     return Statistics(torch.stack([row(upload) for upload in uploads]), torch.stack(measured), numbers)
