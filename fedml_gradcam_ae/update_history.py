@@ -54,11 +54,12 @@ class UpdateHistory:
             moved[pairs - (self._taken - self._seen[client]) : pairs, column] = 1
         coefficients = lbfgs_coefficients(inner_products(basis), pairs, moved).T
         total, start = torch.zeros(len(known), dtype=torch.float64), 0
-        for block in round.updates.blocks():
+        for block in round.updates.blocks(fleeting=True):
             part = slice(start, start := start + block.shape[1])
-            last = torch.stack([self._last[client][part] for client in clients]).double()
-            predicted = last + coefficients @ torch.stack([vector[part] for vector in basis]).double()
-            total += (predicted - block[known].cpu()).square().sum(1)
+            predicted = coefficients @ torch.stack([vector[part] for vector in basis]).double()
+            for row, client in zip(predicted, clients, strict=True):
+                row += self._last[client][part]
+            total += predicted.sub_(block[known].cpu()).square_().sum(1)
         return dict(zip(clients, total.sqrt().nan_to_num(posinf=1e150).tolist(), strict=True))
 
     def record(self, round: Round, weights: list[float]) -> None:
@@ -74,9 +75,9 @@ class UpdateHistory:
                 self._last[client] = torch.empty(len(model))
         shares = torch.tensor(weights, dtype=torch.float64)
         mean, start = torch.empty(len(model)), 0
-        for block in round.updates.blocks():
+        for block in round.updates.blocks(fleeting=True):
             part = slice(start, start := start + block.shape[1])
-            block = block.cpu().clamp(-_LARGEST, _LARGEST)
+            block = block.cpu().clamp_(-_LARGEST, _LARGEST)
             mean[part] = shares @ block
             for client, row in zip(round.client_ids, block, strict=True):
                 self._last[client][part] = row

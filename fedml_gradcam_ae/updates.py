@@ -67,10 +67,15 @@ class Updates:
         """D_ij = ||u_i - u_j||^2, (clients, clients), float64, exactly 0 on the diagonal."""
         return squared_distances(self.gram)
 
-    def blocks(self) -> Iterator[Tensor]:
-        """The updates' columns in order, (clients, columns) at a time, float64."""
+    def blocks(self, fleeting: bool = False) -> Iterator[Tensor]:
+        """The updates' columns in order, (clients, columns) at a time, float64.
+
+        Args:
+            fleeting: each block may overwrite the one before it, and may be overwritten.
+        """
+        room = self._room() if fleeting else None
         for name in self.names:
-            for block, _ in self._updates_of(name):
+            for block, _ in self._updates_of(name, room):
                 yield block
 
     def dot(self, vector: Mapping[str, Tensor]) -> Tensor:
@@ -93,15 +98,17 @@ class Updates:
         Returns:
             (clients, columns), float64.
         """
-        picked, start = [], 0
-        for name in self.names:
-            size = self.center[name].numel()
-            here = columns[(columns >= start) & (columns < start + size)] - start
-            start += size
-            if len(here):
-                values = torch.stack([_pick(upload[name], here) for upload in self.uploads]).double()
-                picked.append(self._mix(values) - _pick(self.center[name], here).double())
-        return torch.cat(picked, dim=1)
+        columns = columns.to(self.center[self.names[0]].device)
+        values = torch.empty(len(self) + 1, len(columns), dtype=torch.float64, device=columns.device)
+        ends = torch.tensor([self.center[name].numel() for name in self.names], device=columns.device).cumsum(0)
+        cuts = torch.searchsorted(columns, ends).tolist()
+        for name, end, first, last in zip(self.names, ends.tolist(), [0, *cuts], cuts, strict=False):
+            if first < last:
+                rows = [*(upload[name] for upload in self.uploads), self.center[name]]
+                here = columns[first:last] - (end - self.center[name].numel())
+                for row, picked in zip(values, _pick(rows, here), strict=True):
+                    row[first:last] = picked
+        return self._mix(values[:-1]) - values[-1]
 
     def columnwise(self, rule: Callable[[Tensor], Tensor]) -> dict[str, Tensor]:
         """The model whose every number is `rule` of the uploads' numbers at its place.
@@ -248,6 +255,19 @@ def _as(values: Tensor, like: Tensor) -> Tensor:
     return values.to(like.dtype) if like.is_floating_point() else values.round().to(like.dtype)
 
 
-def _pick(tensor: Tensor, positions: Tensor) -> Tensor:
-    """Single numbers of a tensor, by their position in row-major order, without flattening it."""
-    return tensor[torch.unravel_index(positions, tensor.shape)] if tensor.dim() else tensor.expand(len(positions))
+def _pick(tensors: Sequence[Tensor], positions: Tensor) -> Iterator[Tensor]:
+    """Single numbers of each of the tensors, by their position in row-major order, flattening none.
+
+    Args:
+        tensors: of one shape, but in memory they may lie differently.
+        positions: (numbers,), at least one.
+    """
+    places: dict[tuple[int, ...], Tensor] = {}
+    for tensor in tensors:
+        steps = tensor.stride()
+        if steps not in places:
+            where = torch.unravel_index(positions, tensor.shape) if steps else ()
+            offsets = (index * step for index, step in zip(where, steps, strict=True))
+            places[steps] = sum(offsets, start=torch.zeros_like(positions))
+        extent = 1 + sum((size - 1) * step for size, step in zip(tensor.shape, steps, strict=True))
+        yield tensor.as_strided((extent,), (1,)).index_select(0, places[steps])

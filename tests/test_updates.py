@@ -39,6 +39,8 @@ def test_many_blocks_make_the_same_sums(small_blocks) -> None:
     expected = rows_of(round)
     assert sum(1 for _ in round.updates.blocks()) > 50
     assert np.allclose(torch.cat(list(round.updates.blocks()), dim=1).numpy(), expected, atol=1e-15)
+    fleeting = [block.clone() for block in round.updates.blocks(fleeting=True)]
+    assert np.allclose(torch.cat(fleeting, dim=1).numpy(), expected, atol=1e-15)
     assert np.allclose(round.updates.gram.numpy(), expected @ expected.T)
     direction = dict(round.uploads[2])
     assert np.allclose(round.updates.dot(direction).numpy(), expected @ vector_of(direction))
@@ -114,6 +116,15 @@ def test_coordinates_are_sampled_in_the_order_of_flatten(make_round) -> None:
     whole = torch.stack([flatten(upload, round.parameters) for upload in round.uploads]).double()
     whole -= flatten(round.global_model, round.parameters).double()
     assert torch.equal(round.updates.sample(columns), whole[:, columns])
+
+
+def test_coordinates_are_sampled_wherever_they_lie_in_memory() -> None:
+    center = {"one": torch.tensor(2.0), "none": torch.empty(0, 3), "matrix": torch.zeros(3, 4)}
+    laid_out = [torch.randn(3, 4), torch.randn(4, 3).T, torch.randn(9, 8)[2:5, ::2], torch.randn(4).expand(3, 4)]
+    uploads = [{**center, "one": torch.tensor(2.0 + i), "matrix": tensor} for i, tensor in enumerate(laid_out)]
+    sampled = Updates(uploads, center, list(center)).sample(torch.tensor([0, 1, 4, 8, 12]))
+    expected = [[i, *tensor.flatten()[[0, 3, 7, 11]].tolist()] for i, tensor in enumerate(laid_out)]
+    assert sampled.tolist() == expected
 
 
 def test_columnwise_covers_statistics_and_counters() -> None:

@@ -77,14 +77,12 @@ class FoolsGold:
                 self._sums[client] = torch.zeros(updates.size)
         sums = [self._sums[client] for client in round.client_ids]
         gram, start = torch.zeros(len(sums), len(sums), dtype=torch.float64), 0
-        for block in updates.blocks():
-            end = start + block.shape[1]
-            rows = torch.stack([total[start:end] for total in sums]).double()
-            rows = (rows + block.cpu()).clamp(-_LARGEST, _LARGEST)
+        for block in updates.blocks(fleeting=True):
+            rows = block.cpu()
+            part = slice(start, start := start + rows.shape[1])
             for total, row in zip(sums, rows, strict=True):
-                total[start:end] = row
-            gram += rows @ rows.T
-            start = end
+                total[part] = row.add_(total[part]).clamp_(-_LARGEST, _LARGEST)
+            gram.addmm_(rows, rows.T)
         return gram
 
 

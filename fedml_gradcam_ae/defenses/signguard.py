@@ -90,8 +90,8 @@ def sign_shares(values: Tensor) -> Tensor:
     Args:
         values: (clients, columns).
     """
-    signs = values.sign()
-    return torch.stack([(signs == sign).double().mean(1) for sign in (1, 0, -1)], dim=1)
+    counts = torch.stack([found.sum(1) for found in (values > 0, values == 0, values < 0)], dim=1)
+    return counts.double() / values.shape[1]
 
 
 def largest_cluster(points: Tensor) -> tuple[list[float], list[bool]]:
