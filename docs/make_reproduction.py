@@ -18,7 +18,7 @@ import re
 import shutil
 import sys
 import tarfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
 
@@ -44,34 +44,52 @@ def number(row: Row | None) -> str:
     return NONE if row is None or not row["mean"] else f"{float(row['mean']):.2f}"
 
 
+def with_interval(row: Row | None) -> str:
+    """A mean with two digits, and its 95 % interval over seeds where that has other digits."""
+    mean = number(row)
+    ends = [row[f"95 % interval {end}"] for end in ("from", "to")] if row else []
+    low, high = (f"{float(end):.2f}" if end else mean for end in ends or (mean, mean))
+    return mean if low == high else f"{mean} [{low}, {high}]"
+
+
 def markdown(head: list[str], rows: list[list[str]]) -> str:
     """A table."""
     lines = [head, ["---"] * len(head), *rows]
     return "".join(f"| {' | '.join(cells)} |\n" for cells in lines)
 
 
-def matrix(rows: list[Row], across: str, down: str, first: str) -> str:
-    """Means of one metric, a table for each setting."""
-    parts = []
+def matrix(
+    rows: list[Row], across: str, down: str, first: str, cell: Callable[[Row | None], str] = number
+) -> Iterator[str]:
+    """Means of one metric, a table for each setting, and how many seeds they are means over."""
     for setting, found in groupby(rows, key=lambda row: row["setting"]):
         cells = {(row[down], row[across]): row for row in found}
         columns = list(dict.fromkeys(column for _, column in cells))
         names = list(dict.fromkeys(name for name, _ in cells))
-        body = [[f"`{name}`", *(number(cells.get((name, column))) for column in columns)] for name in names]
-        parts.append(f"{setting}:\n\n" * bool(setting) + markdown([first, *columns], body))
-    return "\n".join(parts)
+        body = [[f"`{name}`", *(cell(cells.get((name, column))) for column in columns)] for name in names]
+        seeds = sorted({int(row["seeds"]) for row in cells.values()})
+        over = f"{seeds[0]} to {seeds[-1]} seeds" if len(seeds) > 1 else f"{seeds[0]} seed{'s' * (seeds[0] > 1)}"
+        yield ", ".join(filter(None, [setting, over])) + ":\n\n" + markdown([first, *columns], body)
 
 
 def watched(results: str, metric: str) -> str:
     """One metric of those that watched undefended runs."""
     rows = [row for row in read(results, "summary") if row["role"] == "watched" and row["metric"] == metric]
-    return matrix([row for row in rows if row["defense"] == "undefended"], "attack", "detector", f"{metric} of")
+    undefended = [row for row in rows if row["defense"] == "undefended"]
+    return "\n".join(matrix(undefended, "attack", "detector", f"{metric} of"))
 
 
 def accuracy(results: str) -> str:
-    """Of every defense that acted under every attack, after the last round."""
+    """Of every defense that acted, after the last round; attacks that met the same defenses share a table."""
     rows = [row for row in read(results, "summary") if row["role"] == "run" and row["metric"] == "accuracy"]
-    return matrix(rows, "attack", "defense", "accuracy under")
+    met: dict[str, set[str]] = {}
+    for row in rows:
+        met.setdefault(row["attack"], set()).add(row["defense"])
+    tables = []
+    for defenses in sorted(dict.fromkeys(map(frozenset, met.values())), key=len, reverse=True):
+        together = [row for row in rows if met[row["attack"]] == defenses]
+        tables += matrix(together, "attack", "defense", "accuracy under", with_interval)
+    return "\n".join(tables)
 
 
 def paper(results: str) -> str:
