@@ -108,7 +108,7 @@ def _price(view: View, found: Answer) -> Html:
                 defect(view, candidate.defense),
                 scope="row",
             ),
-            tag("td", number(candidate.worst), tag("small", name(candidate.worst_attack))),
+            tag("td", number(candidate.worst), tag("small", " under ", name(candidate.worst_attack))),
             tag("td", number(candidate.price, signed=True)),
             tag("td", number(candidate.false_alarms)),
             tag("td", seconds(candidate.seconds, interval=False)),
