@@ -80,15 +80,21 @@ def watched(results: str, metric: str) -> str:
 
 
 def accuracy(results: str) -> str:
-    """Of every defense that acted, after the last round; attacks that met the same defenses share a table."""
+    """Of every defense that acted, after the last round; attacks that met less than half of them have a table apart."""
     rows = [row for row in read(results, "summary") if row["role"] == "run" and row["metric"] == "accuracy"]
     met: dict[str, set[str]] = {}
     for row in rows:
         met.setdefault(row["attack"], set()).add(row["defense"])
+    together: list[list[str]] = []
+    for attack in sorted(met, key=lambda attack: len(met[attack]), reverse=True):
+        if together and 2 * len(met[attack]) >= len(met[together[-1][0]]):
+            together[-1].append(attack)
+        else:
+            together.append([attack])
     tables = []
-    for defenses in sorted(dict.fromkeys(map(frozenset, met.values())), key=len, reverse=True):
-        together = [row for row in rows if met[row["attack"]] == defenses]
-        tables += matrix(together, "attack", "defense", "accuracy under", with_interval)
+    for attacks in together:
+        found = [row for row in rows if row["attack"] in attacks]
+        tables += matrix(found, "attack", "defense", "accuracy under", with_interval)
     return "\n".join(tables)
 
 
