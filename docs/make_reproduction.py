@@ -47,8 +47,9 @@ def number(row: Row | None) -> str:
 def with_interval(row: Row | None) -> str:
     """A mean with two digits, and its 95 % interval over seeds where that has other digits."""
     mean = number(row)
-    ends = [row[f"95 % interval {end}"] for end in ("from", "to")] if row else []
-    low, high = (f"{float(end):.2f}" if end else mean for end in ends or (mean, mean))
+    if row is None or not row["95 % interval from"]:
+        return mean
+    low, high = (f"{float(row[f'95 % interval {end}']):.2f}" for end in ("from", "to"))
     return mean if low == high else f"{mean} [{low}, {high}]"
 
 
