@@ -39,18 +39,25 @@ def read(results: str, table: str) -> list[Row]:
         return list(csv.DictReader(file))
 
 
+def rounded(text: str, digits: int = 2) -> str:
+    """A figure of a table, or a dash where there is none."""
+    return f"{float(text):.{digits}f}" if text else NONE
+
+
+def interval(texts: Sequence[str], digits: int = 2) -> str:
+    """A mean, and its 95 % interval over seeds where its ends differ."""
+    mean, low, high = (rounded(text, digits) for text in texts)
+    return mean if low == high else f"{mean} [{low}, {high}]"
+
+
 def number(row: Row | None) -> str:
-    """A mean with two digits."""
-    return NONE if row is None or not row["mean"] else f"{float(row['mean']):.2f}"
+    """A mean."""
+    return NONE if row is None else rounded(row["mean"])
 
 
 def with_interval(row: Row | None) -> str:
-    """A mean with two digits, and its 95 % interval over seeds where that has other digits."""
-    mean = number(row)
-    if row is None or not row["95 % interval from"]:
-        return mean
-    low, high = (f"{float(row[f'95 % interval {end}']):.2f}" for end in ("from", "to"))
-    return mean if low == high else f"{mean} [{low}, {high}]"
+    """A mean with its interval."""
+    return NONE if row is None else interval([row[k] for k in ("mean", "95 % interval from", "95 % interval to")])
 
 
 def markdown(head: list[str], rows: list[list[str]]) -> str:
@@ -109,7 +116,7 @@ def paper(results: str) -> str:
         for claim, same in groupby(lines, key=lambda row: row["claim"]):
             cells = list(same)
             claimed = {row["metric"]: row["paper"] for row in cells}
-            body.append([claim, "paper", *(_claimed(claimed.get(metric)) for metric in metrics)])
+            body.append([claim, "paper", *(rounded(claimed.get(metric, ""), 3) for metric in metrics)])
             for (setting, how), ours in groupby(cells, key=lambda row: (row["setting"], row["how"])):
                 by_metric = {row["metric"]: row for row in ours}
                 open_ = "iid" not in claim and "dirichlet" not in claim and how != "not run"
@@ -117,10 +124,6 @@ def paper(results: str) -> str:
                 body.append(["", title, *(number(by_metric.get(metric)) for metric in metrics)])
         parts.append(f"**{place}**\n\n" + markdown(["", "", *metrics], body))
     return "\n".join(parts)
-
-
-def _claimed(cell: str | None) -> str:
-    return NONE if not cell else f"{float(cell):.3f}"
 
 
 def held_out(results: str) -> str:

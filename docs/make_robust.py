@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 import make_reproduction
 import numpy as np
 import torch
-from make_reproduction import NONE, Row, markdown, read
+from make_reproduction import NONE, Row, interval, markdown, read, rounded
 from matplotlib.figure import Figure
 
 from fedml_gradcam_ae import pictures
@@ -60,7 +60,7 @@ def quiet(name: str) -> str:
     body = []
     for variant in dict.fromkeys(row["variant"] for row in rows):
         found = {row["partition"]: row for row in rows if row["variant"] == variant}
-        body.append([variant, *(_digits(found[p][f], 3) for p in partitions for f in ("FPR", "FPR per vote"))])
+        body.append([variant, *(rounded(found[p][f], 3) for p in partitions for f in ("FPR", "FPR per vote"))])
     return markdown(head, body)
 
 
@@ -93,7 +93,7 @@ def outcome(results: str) -> str:
             run[0],
             f"`{run[1]}`",
             run[2],
-            *(_digits(cells.get((*run, figure), ""), 3) for figure in ("accuracy", "recall", "FPR")),
+            *(rounded(cells.get((*run, figure), ""), 3) for figure in ("accuracy", "recall", "FPR")),
         ]
         for run in runs
     ]
@@ -249,8 +249,7 @@ def _short(attack: str) -> str:
 
 def _interval(row: Row, figure: str, digits: int) -> str:
     """A mean, and its 95 % interval where the seeds differ."""
-    mean, low, high = (_digits(row[column], digits) for column in (figure, f"{figure}, low", f"{figure}, high"))
-    return mean if low == high else f"{mean} [{low}, {high}]"
+    return interval([row[column] for column in (figure, f"{figure}, low", f"{figure}, high")], digits)
 
 
 TABLES = {
@@ -266,11 +265,7 @@ TABLES = {
 
 
 def _three(row: Row | None) -> str:
-    return NONE if row is None else " / ".join(_digits(row[f], 2) for f in ("AUROC", "recall", "recall per vote"))
-
-
-def _digits(text: str, digits: int) -> str:
-    return f"{float(text):.{digits}f}" if text else NONE
+    return NONE if row is None else " / ".join(rounded(row[f], 2) for f in ("AUROC", "recall", "recall per vote"))
 
 
 def page(text: str) -> str:
