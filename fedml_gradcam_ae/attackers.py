@@ -8,13 +8,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fedml_gradcam_ae.batchnorm import estimated_statistics
+from fedml_gradcam_ae.batchnorm import moved_statistics
 from fedml_gradcam_ae.colluders import own_images
 from fedml_gradcam_ae.federation import ClientId, Round
 from fedml_gradcam_ae.images import seeded_generator
 from fedml_gradcam_ae.settings import AttackSettings, SettingsError
 
-IMAGES = 200  # of an attacker's own, that BatchNorm's statistics are refreshed on
+IMAGES = 200  # of an attacker's own, that show what its weights change in BatchNorm's statistics
 Upload = Mapping[str, Tensor]
 
 
@@ -86,10 +86,9 @@ def poisoned_uploads(attack: Any, settings: AttackSettings, round: Round, positi
             images, _ = own_images(round, [position], IMAGES, generator)
             if len(images) < 2:
                 continue  # nothing to take a variance of
-            like = next(round.network.parameters())
-            refreshed = estimated_statistics(round.network, uploads[number], [images.to(like)])
-            on = {name: tensor.to(uploads[number][name]) for name, tensor in refreshed.items()}
-            uploads[number] = {**uploads[number], **on}
+            like, honest, poisoned = next(round.network.parameters()), round.uploads[position], uploads[number]
+            moved = moved_statistics(round.network, round.global_model, honest, poisoned, images.to(like))
+            uploads[number] = {**poisoned, **{name: tensor.to(poisoned[name]) for name, tensor in moved.items()}}
     return uploads
 
 

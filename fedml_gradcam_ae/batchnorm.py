@@ -68,6 +68,47 @@ def estimated_statistics(
     return {name: tensors[name] for name in statistics}
 
 
+def moved_statistics(
+    network: nn.Module,
+    start: Mapping[str, Tensor],
+    trained: Mapping[str, Tensor],
+    other: Mapping[str, Tensor],
+    images: Tensor,
+) -> dict[str, Tensor]:
+    """The running means and variances that a training would have left that had ended with other weights.
+
+    What the weights change in the statistics of some images is added to those that the training left, in part: for each
+    batch BatchNorm saw the weights of that moment, taken here to be on a straight way, and it followed by its momentum.
+
+    Args:
+        network: the architecture, on the device to compute on.
+        start: the state dict that the training began with.
+        trained: the state dict that it ended with.
+        other: a state dict with the other weights.
+        images: (images, channels, height, width), of the trained client, at least two.
+
+    Returns:
+        `LAYER.running_mean` and `LAYER.running_var`, (channels,) each, by their names in the state dict.
+    """
+    before, after = (estimated_statistics(network, model, [images]) for model in (trained, other))
+    moved = {}
+    for layer, module in normalizing_layers(network).items():
+        counted = f"{layer}.num_batches_tracked"
+        share = _share_of_the_end(int(start[counted]), int(trained[counted]), module.momentum)
+        for name in (f"{layer}.running_mean", f"{layer}.running_var"):
+            moved[name] = trained[name].to(after[name]) + share * (after[name] - before[name])
+        moved[f"{layer}.running_var"].clamp_(min=0)
+    return moved
+
+
+def _share_of_the_end(before: int, after: int, momentum: float | None) -> float:
+    """How much of a change that grows evenly from batch to batch is in running statistics after the last one."""
+    batches = after - before
+    if momentum is None:  # the mean over all batches
+        return sum(batch / batches for batch in range(batches)) / max(after, 1)
+    return sum(momentum * (1 - momentum) ** (batches - 1 - batch) * batch / batches for batch in range(batches))
+
+
 def statistics_of(
     network: nn.Module, global_model: Mapping[str, Tensor], uploads: Sequence[Mapping[str, Tensor]], images: Tensor
 ) -> Statistics | None:

@@ -88,8 +88,8 @@ class AttackSettings(Parameters):
     )
     refresh_statistics: bool = Field(
         default=False,
-        description="whether BatchNorm's running statistics are those of the poisoned weights on the attacker's own "
-        "images, instead of those that the attack leaves there",
+        description="whether each attacker gives BatchNorm's running statistics what its poisoned weights, on its own "
+        "images, change in those of its honest training; otherwise they are what the attack leaves there",
     )
     seed: int = Field(default=0, ge=0, description="draws the attackers and everything random in the attack")
 

@@ -3,7 +3,7 @@ import torch
 
 from fedml_gradcam_ae.attackers import attackers_in_round, check_attackers, poisoned_uploads
 from fedml_gradcam_ae.attacks.sign_flip import SignFlip
-from fedml_gradcam_ae.batchnorm import estimated_statistics
+from fedml_gradcam_ae.batchnorm import moved_statistics
 from fedml_gradcam_ae.settings import AttackSettings, SettingsError
 from tiny import digits
 
@@ -89,19 +89,25 @@ def test_what_the_clients_cannot_provide_is_refused(params, message) -> None:
 
 
 @pytest.mark.parametrize("refresh", [False, True])
-def test_statistics_are_refreshed_on_the_attackers_own_images_if_asked_for(make_round, refresh) -> None:
+def test_statistics_move_with_the_poisoned_weights_on_the_attackers_own_images_if_asked_for(
+    make_round, refresh
+) -> None:
     images, labels = digits()
     own = {101: [(images[:30], labels[:30])], 104: [(images[30:90], labels[30:90])]}
     round = make_round(local_data=own)
+    for upload in round.uploads:
+        upload["1.num_batches_tracked"] = round.global_model["1.num_batches_tracked"] + 2
     settings = SignFlip.Settings(refresh_statistics=refresh)
     plain = SignFlip(settings).poison(round, [1, 4])
     found = poisoned_uploads(SignFlip(settings), settings, round, [1, 4])
-    for client, before, after in zip((101, 104), plain, found, strict=True):
+    for position, before, after in zip((1, 4), plain, found, strict=True):
         weights = [name for name in before if "running" not in name]
         assert all(torch.equal(before[name], after[name]) for name in weights)
-        expected = estimated_statistics(round.network, before, [own[client][0][0]]) if refresh else before
+        honest, pictures = round.uploads[position], own[100 + position][0][0]
+        expected = moved_statistics(round.network, round.global_model, honest, before, pictures) if refresh else honest
         assert torch.allclose(after["1.running_mean"], expected["1.running_mean"], atol=1e-6)
         assert torch.allclose(after["1.running_var"], expected["1.running_var"], rtol=1e-5)
+        assert torch.equal(after["1.running_mean"], honest["1.running_mean"]) != refresh
 
 
 def test_a_single_image_refreshes_nothing(make_round) -> None:

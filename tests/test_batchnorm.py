@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from fedml_gradcam_ae.batchnorm import estimated_statistics, normalizing_layers, statistics_of
+from fedml_gradcam_ae.batchnorm import estimated_statistics, moved_statistics, normalizing_layers, statistics_of
 from fedml_gradcam_ae.images import seeded_generator
 from fedml_gradcam_ae.suspicion import tracking
 from fedml_gradcam_ae.training import train_locally
@@ -68,6 +68,50 @@ def test_neither_the_network_nor_the_model_changes() -> None:
     assert all(torch.equal(kept[name], tensor) for name, tensor in model.items())
     assert not any(module.training for module in judge.modules())
     assert [layer.momentum for layer in normalizing_layers(judge).values()] == [0.1, 0.3]
+
+
+def counted(start: dict[str, torch.Tensor], end: dict[str, torch.Tensor], images: torch.Tensor, momentum: float | None):
+    """The state dict that torch leaves after three batches of the same images, on a straight way to other weights."""
+    model = network()
+    model.load_state_dict(start)
+    for module in model:
+        if isinstance(module, (nn.BatchNorm1d, nn.BatchNorm2d)):
+            module.train()
+            module.momentum = momentum
+    with torch.no_grad():
+        for way in (0, 1 / 3, 2 / 3):
+            for name, weight in model.named_parameters():
+                weight.copy_(torch.lerp(start[name], end[name], way))
+            model(images)
+    return {**state_of(model), **{name: end[name] for name, _ in model.named_parameters()}}
+
+
+@pytest.mark.parametrize("momentum", [0.1, 0.5, None])
+def test_moved_statistics_are_those_that_torch_counts_on_the_way_to_the_other_weights(momentum) -> None:
+    judge, images = network(), digits()[0][:30]
+    for layer in normalizing_layers(judge).values():
+        layer.momentum = momentum
+    weights = dict(network().named_parameters())
+    start = counted(state_of(network()), state_of(network()), digits()[0][30:60], momentum)
+    end, other = (
+        {**start, **{name: start[name] + 0.003 * torch.randn_like(weight) for name, weight in weights.items()}}
+        for _ in range(2)
+    )
+    trained = counted(start, end, images, momentum)
+    found = moved_statistics(judge, start, trained, other, images)
+    expected = counted(start, other, images, momentum)
+    assert set(found) == {f"{layer}.running_{kind}" for layer in (1, 6) for kind in ("mean", "var")}
+    assert torch.allclose(found["1.running_mean"], expected["1.running_mean"], atol=1e-6)  # linear in the weights
+    for name, values in found.items():
+        error, change = ((expected[name] - since).norm() for since in (values, trained[name]))
+        assert error < 0.05 * change  # to first order
+
+
+def test_moved_variances_stay_variances() -> None:
+    start, images = state_of(network()), digits()[0][:30]
+    trained = {**start, "1.running_var": torch.zeros(4), "1.num_batches_tracked": torch.tensor(20)}
+    still = {**start, "0.weight": torch.zeros_like(start["0.weight"])}
+    assert (moved_statistics(network(), start, trained, still, images)["1.running_var"] == 0).all()
 
 
 def test_units_layers_and_numbers_that_are_none() -> None:
