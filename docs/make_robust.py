@@ -238,6 +238,38 @@ def judged(name: str) -> str:
     return "\n".join(parts)
 
 
+MEANS = "copies among means as well"
+
+
+def means(name: str) -> str:
+    """AUROC and recall of the vote without and with copies among means: the attacks under which anything differs."""
+    rows = [row for row in read("robust", name) if row["variant"] in ("robust", MEANS)]
+    cells = {(row["model"], row["partition"], row["attackers"], row["attack"], row["variant"]): row for row in rows}
+    parts = []
+    for model in dict.fromkeys(row["model"] for row in rows):
+        own = [row for row in rows if row["model"] == model]
+        columns = sorted(
+            {(row["partition"], row["attackers"]) for row in own if row["attack"] != "none"}, key=_iid_first
+        )
+        body = []
+        for attack in dict.fromkeys(row["attack"] for row in own if row["attack"] != "none"):
+            before, after = (
+                [_rank_and_vote(cells[model, *column, attack, variant]) for column in columns]
+                for variant in ("robust", MEANS)
+            )
+            if before != after:
+                body += [[f"`{_short(attack)}`", *before], ["with `mean_ratio: 0.4`", *after]]
+        quiet = [row for row in own if (row["attack"], row["variant"]) == ("none", MEANS)]
+        alarms = "; ".join(f"{row['partition']} {rounded(row['FPR'], 3)} per round" for row in quiet)
+        head = ["AUROC / recall of the vote", *(f"{partition}, {share}" for partition, share in columns)]
+        parts.append(f"**{model}**. FPR while nobody attacks, with it: {alarms}.\n\n{markdown(head, body)}")
+    return "\n".join(parts)
+
+
+def _rank_and_vote(row: Row) -> str:
+    return " / ".join(rounded(row[figure]) for figure in ("AUROC", "recall per vote"))
+
+
 def _iid_first(column: tuple[str, str]) -> tuple[bool, str]:
     return column[0] != "iid", column[1]
 
@@ -256,6 +288,7 @@ TABLES = {
     **make_reproduction.TABLES,
     "goals": goals,
     "judged": judged,
+    "means": means,
     "outcome": outcome,
     "losses": losses,
     "attacks": attacks,

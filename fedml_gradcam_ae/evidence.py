@@ -1,9 +1,10 @@
-"""Three kinds of evidence against each client, from one round's uploads and the rounds before.
+"""Kinds of evidence against each client, from one round's uploads and the rounds before.
 
 Source: this project's own; docs/robust.md. Each kind is in units of its own threshold, so that 1 is where suspicion
 begins, and a client's score is the largest of them:
 
 * `copies`: its maps resemble another client's more than those of models that were trained apart do;
+* `means`, if asked for: the same of the means that its layers produce;
 * `errors`: an autoencoder that has seen neither them nor their near relations reconstructs its maps badly;
 * `statistics`: the means that its BatchNorm layers hold did not move with its weights; needs no heat map;
 * `disagreement`, for a network without BatchNorm: over the last rounds, its maps changed in another direction than
@@ -29,6 +30,7 @@ from fedml_gradcam_ae.suspicion import (
     distance_ratios,
     groups,
     in_units_of_mad,
+    layer_deviations,
     median,
     median_and_spread,
     tracking,
@@ -53,6 +55,7 @@ class Rules:
 
     false_alarm: float
     copy_ratio: float
+    mean_ratio: float
     memory: int
     folds: int
     hidden_size: int
@@ -150,6 +153,10 @@ class Evidence:
         if int(torch.isfinite(nearest).sum()) >= FEWEST:  # infinite where most clients uploaded the same
             parts["copies"] = copy_scores(nearest, self.rules.copy_ratio)
             trusted = nearest >= self.rules.copy_ratio
+            if isinstance(native, Statistics) and self.rules.mean_ratio:
+                by_means = distance_ratios(layer_deviations(native.measured, native.layers)).min(dim=1).values
+                parts["means"] = copy_scores(by_means, self.rules.mean_ratio)
+                trusted = trusted & (by_means >= self.rules.mean_ratio)
             if int(trusted.sum()) >= FEWEST:  # else a crowd of copies has nobody beside it to be compared with
                 deviations = in_units_of_mad(changes.flatten(2), trusted, FAR)
                 reconstructions = self._reconstruct(deviations, trusted, ratios < NEAR, number)

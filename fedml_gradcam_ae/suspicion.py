@@ -119,6 +119,19 @@ def tracking(measured: Tensor, stored: Tensor, layers: Tensor, trusted: Tensor) 
     return torch.stack(cosines).mean(dim=0)
 
 
+def layer_deviations(measured: Tensor, layers: Tensor) -> Tensor:
+    """What distinguishes each model's means from the median, (clients, channels), float64; usually of length 1 a layer.
+
+    Args:
+        measured: (clients, channels), the means of each model's weights on the same images.
+        layers: (channels,), the number of each channel's layer, from 0.
+    """
+    moved = measured.double() - median(measured.double())
+    for layer in range(int(layers.max()) + 1):
+        moved[:, layers == layer] /= median(moved[:, layers == layer].norm(dim=1)).clamp(min=TINY)
+    return moved
+
+
 def median_and_spread(values: Tensor, trusted: Tensor) -> tuple[Tensor, Tensor]:
     """The trusted clients' median and 1.4826 times their median absolute deviation (a normal distribution's standard
     deviation), never 0.

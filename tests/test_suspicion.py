@@ -16,6 +16,7 @@ from fedml_gradcam_ae.suspicion import (
     distance_ratios,
     groups,
     in_units_of_mad,
+    layer_deviations,
     median,
     median_and_spread,
     tracking,
@@ -58,6 +59,15 @@ def test_tracking_is_a_mean_of_cosines_over_layers() -> None:
     moved = [values.numpy() - np.median(values.numpy()[trusted.numpy()], axis=0) for values in (measured, stored)]
     cosines = [cosine_similarity(moved[0][:, of], moved[1][:, of]).diagonal() for of in (slice(0, 3), slice(3, 7))]
     assert np.allclose(tracking(measured, stored, layers, trusted), np.mean(cosines, axis=0))
+
+
+def test_layer_deviations_are_in_units_of_the_usual_one_in_each_layer() -> None:
+    measured, layers = np.random.default_rng(4).normal(size=(7, 10)) * ([1] * 4 + [50] * 6), np.array([0] * 4 + [1] * 6)
+    found = layer_deviations(torch.from_numpy(measured), torch.from_numpy(layers)).numpy()
+    for layer in (0, 1):
+        moved = (measured - np.median(measured, axis=0))[:, layers == layer]
+        assert found[:, layers == layer] == pytest.approx(moved / np.median(np.linalg.norm(moved, axis=1)))
+    assert not layer_deviations(torch.ones(5, 3), torch.zeros(3)).any()
 
 
 def test_statistics_that_nobody_moved_follow_nothing() -> None:

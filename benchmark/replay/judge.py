@@ -70,7 +70,7 @@ class Variant:
 
     judge: Callable[[Rules], Evidence] = Evidence
     rules: Mapping[str, Any] | None = None
-    parts: Sequence[str] = ("copies", "errors", "statistics", "disagreement")
+    parts: Sequence[str] = ("copies", "means", "errors", "statistics", "disagreement")
     of_updates: bool = False
     directions: bool = False
 
@@ -78,6 +78,7 @@ class Variant:
 # A copy ratio of next to nothing finds no copies and trusts everybody.
 VARIANTS = {
     "robust": Variant(),
+    "copies among means as well": Variant(rules={"mean_ratio": 0.4}),
     "copies alone": Variant(parts=["copies"]),
     "copies alone, of updates": Variant(of_updates=True),
     "errors alone": Variant(parts=["errors"]),

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 WHY = {
     "copies": "its heat maps are nearly another client's",
+    "means": "the means that its layers produce are nearly another client's",
     "errors": "an autoencoder trained on other clients' heat maps does not know its own",
     "disagreement": "its heat maps changed against everybody's direction",
     "statistics": "the means that its BatchNorm layers hold did not move with its weights",
@@ -41,7 +42,7 @@ class RobustProfile:
         self._layer = self.probe.prepare(network, test_data)
 
     def score(self, round: Round) -> Scored:
-        """Evidence of all three kinds for a round with at least one upload."""
+        """Evidence of all kinds for a round with at least one upload."""
         start = perf_counter()
         if self._layer is None:
             self.prepare(round.network, round.test_data)

@@ -13,7 +13,7 @@ DEFAULT: Literal["robust", "paper"] = "robust"
 PAPER = {"probe_images": 1, "probe_size": 224, "hidden_size": 128, "epochs": 200, "learning_rate": 0.001}
 OWN = {
     "paper": {"target_class", "map_scaling", "map_size", "output_activation", "reconstruction_error", "alpha"},
-    "robust": {"false_alarm", "copy_ratio", "native_images", "memory", "folds"},
+    "robust": {"false_alarm", "copy_ratio", "mean_ratio", "native_images", "memory", "folds"},
 }
 
 
