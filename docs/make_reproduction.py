@@ -107,10 +107,13 @@ def accuracy(results: str) -> str:
 
 
 def paper(results: str) -> str:
-    """The paper's cells and ours, a table for each of its tables and figures."""
+    """The paper's cells and ours on the same data and network: a table for each of its tables and figures."""
     parts = []
-    for place, found in groupby(read(results, "paper"), key=lambda row: row["place"]):
+    same_question = filter(_asks_the_same, read(results, "paper"))
+    for place, found in groupby(same_question, key=lambda row: row["place"]):
         lines = list(found)
+        if all(row["how"] == "not run" for row in lines):
+            continue
         metrics = list(dict.fromkeys(row["metric"] for row in lines))
         body = []
         for claim, same in groupby(lines, key=lambda row: row["claim"]):
@@ -124,6 +127,12 @@ def paper(results: str) -> str:
                 body.append(["", title, *(number(by_metric.get(metric)) for metric in metrics)])
         parts.append(f"**{place}**\n\n" + markdown(["", "", *metrics], body))
     return "\n".join(parts)
+
+
+def _asks_the_same(row: Row) -> bool:
+    """Whether ours was run on the network and the data that the paper names."""
+    named = {row["paper's model"], row["paper's data"]} - {""}
+    return not row["ours on"] or named <= set(row["ours on"].split(", "))
 
 
 def held_out(results: str) -> str:
