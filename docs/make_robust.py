@@ -222,13 +222,7 @@ def judged(name: str) -> str:
         body = []
         for attack in dict.fromkeys(row["attack"] for row in attacked):
             found = [cells.get((attack, *column)) for column in columns]
-            line = [
-                NONE
-                if row is None
-                else " / ".join(_interval(row, figure, 2) for figure in ("AUROC", "recall per vote"))
-                for row in found
-            ]
-            body.append([f"`{_short(attack)}`", *line])
+            body.append([f"`{_short(attack)}`", *map(_rank_and_vote, found)])
         alarms = "; ".join(
             f"{row['partition']} {_interval(row, 'FPR', 3)} per round, {_interval(row, 'FPR per vote', 3)} per vote"
             for row in quiet
@@ -266,8 +260,8 @@ def means(name: str) -> str:
     return "\n".join(parts)
 
 
-def _rank_and_vote(row: Row) -> str:
-    return " / ".join(rounded(row[figure]) for figure in ("AUROC", "recall per vote"))
+def _rank_and_vote(row: Row | None) -> str:
+    return NONE if row is None else " / ".join(_interval(row, figure, 2) for figure in ("AUROC", "recall per vote"))
 
 
 def _iid_first(column: tuple[str, str]) -> tuple[bool, str]:

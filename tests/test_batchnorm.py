@@ -74,10 +74,9 @@ def counted(start: dict[str, torch.Tensor], end: dict[str, torch.Tensor], images
     """The state dict that torch leaves after three batches of the same images, on a straight way to other weights."""
     model = network()
     model.load_state_dict(start)
-    for module in model:
-        if isinstance(module, (nn.BatchNorm1d, nn.BatchNorm2d)):
-            module.train()
-            module.momentum = momentum
+    for layer in normalizing_layers(model).values():
+        layer.train()
+        layer.momentum = momentum
     with torch.no_grad():
         for way in (0, 1 / 3, 2 / 3):
             for name, weight in model.named_parameters():
