@@ -31,6 +31,7 @@ def _parser() -> argparse.ArgumentParser:
     run = commands.add_parser("run", help="run a configuration's simulations that are not finished, then report")
     run.add_argument("config", type=Path, help="a benchmark configuration, for example configs/quickstart.yaml")
     run.add_argument("--out", type=Path, required=True, help="folder for the results")
+    run.add_argument("--device", choices=("cpu", "cuda"), help="instead of the configuration's; cuda is the first GPU")
     run.add_argument("--jobs", type=_positive, help="runs at a time; default: one for each thread of the processor's")
     run.add_argument(
         "--remember",
@@ -54,7 +55,7 @@ def _parser() -> argparse.ArgumentParser:
 def _run(options: argparse.Namespace) -> int:
     from benchmark.config import read_config
 
-    config = read_config(options.config)
+    config = read_config(options.config, options.device)
     # Importing FedML takes seconds: only after the configuration is known to be right.
     fedml_gradcam_ae.register()
     from benchmark.lock import locked

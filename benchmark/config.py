@@ -18,6 +18,8 @@ from fedml_gradcam_ae.hooks import builtin
 from fedml_gradcam_ae.settings import Parameters, SettingsError, explain, read_settings, unknown
 from fedml_gradcam_ae.yaml_file import read_mapping
 
+Device = Literal["cpu", "cuda"]
+
 
 class Training(Parameters):
     """The federation itself, in FedML's terms."""
@@ -104,6 +106,7 @@ class Config(Matrix):
     also: list[Matrix] = Field(default=[], description="further attacks x defenses, with watchers of their own")
     vote_every: int = Field(default=3, ge=1, description="detection is measured in every so-manieth round")
     threads: int = Field(default=1, ge=1, description="of PyTorch in each run; sums depend on it in the last digits")
+    device: Device = Field(default="cpu", description="cuda: FedML, heat maps and defenses compute on the first GPU")
     seeds: list[int] = Field(min_length=1)
     paper: list[str] = Field(default=[], description="tables and figures of the paper that the report compares with")
 
@@ -129,6 +132,7 @@ class Config(Matrix):
                 watch=matrix.watch,
                 vote_every=self.vote_every,
                 threads=self.threads,
+                device=self.device,
                 seed=seed,
             )
             for seed, data, model, federation, warm_start in settings
@@ -153,6 +157,8 @@ class Run(Parameters):
     watch: list[dict[str, Any]]
     vote_every: int
     threads: int
+    # Left out where it is the default, so that the names of runs stay what they were without it.
+    device: Device = Field(default="cpu", exclude_if=lambda device: device == "cpu")
     seed: int
 
     @property
@@ -196,8 +202,8 @@ def variants(section: Any) -> list[Any]:
     return [{**section, **dict(zip(lists, chosen, strict=True))} for chosen in product(*lists.values())]
 
 
-def read_config(path: Path) -> Config:
-    """Read a benchmark configuration.
+def read_config(path: Path, device: Device | None = None) -> Config:
+    """Read a benchmark configuration; `device` instead of its own, unless None.
 
     Raises:
         SettingsError: if the file cannot be read, is no YAML, or asks for something that does not exist.
@@ -214,6 +220,8 @@ def read_config(path: Path) -> Config:
             read_settings(Matrix, matrix, f"{path}: also[{number}]", "a benchmark configuration")
             for number, matrix in enumerate(content["also"])
         ]
+    if device is not None:
+        content["device"] = device
     try:
         return Config(**content)
     except ValidationError as error:

@@ -16,17 +16,20 @@ from benchmark import data
 from benchmark import pictures as own_pictures
 from benchmark.config import Config, Run
 from benchmark.remembered import FOLDER as TRAINED
-from benchmark.runs import create, describe, fedml_args, simulate, watchers, write_json
+from benchmark.runs import create, describe, fedml_args, set_up_torch, simulate, watchers, write_json
 from benchmark.tables import FOLDER as TABLES
 from benchmark.warm_start import FOLDER as WARM_STARTS
 from benchmark.warm_start import warm_start
 from benchmark.workers import Workers
 from fedml_gradcam_ae import pictures
 from fedml_gradcam_ae.hooks import configuration
+from fedml_gradcam_ae.settings import SettingsError
 
 
 def check_all(config: Config, out: Path) -> None:
     """Raise SettingsError, before anything is written, for settings that no run could take and for missing data."""
+    if config.device == "cuda" and not torch.cuda.is_available():
+        raise SettingsError("device: cuda needs a GPU that PyTorch can use, and there is none: leave it out.")
     fedml_gradcam_ae.register()
     runs = config.runs()
     for run in runs:
@@ -125,7 +128,7 @@ def _prepare(runs: list[Run], missing: list[Run], out: Path) -> None:
     for run in {(run.data, run.model, run.warm_start, run.seed): run for run in missing}.values():
         network = create(run)
         data.record(run.data, out)
-        torch.set_num_threads(run.threads)
+        set_up_torch(run)
         warm_start(run, network, out, print)  # here and once, for all the runs that start from it
     # Counted over all runs, so that a picture is called the same whichever runs are missing.
     partitions = {_partition(run): run for run in runs}

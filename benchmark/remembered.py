@@ -11,7 +11,7 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -105,9 +105,9 @@ def remembering(run: Run, versions: Mapping[str, str], memory: Memory) -> Iterat
         found = memory.load(name)
         if found is None:
             weights = stock(self, start)
-            memory.save(name, {"weights": dict(weights), "random_state": torch.get_rng_state()})
+            memory.save(name, {"weights": dict(weights), "random_states": _random_states()})
             return weights
-        torch.set_rng_state(found["random_state"])
+        _set_random_states(found["random_states"])
         self.model_trainer.set_model_params(found["weights"])
         return self.model_trainer.get_model_params()
 
@@ -125,7 +125,7 @@ def _name(always: bytes, data: Any, start: Mapping[str, Tensor]) -> str | None:
     batches = f"{data.batch_size} {data.drop_last} {type(data.sampler).__name__}"
     digest = hashlib.sha256(always + batches.encode())
     tensors: dict[Any, Tensor] = {
-        "random state": torch.get_rng_state(),
+        **{f"random state {number}": state for number, state in enumerate(_random_states())},
         **dict(enumerate(data.dataset.tensors)),
         **start,
     }
@@ -133,3 +133,15 @@ def _name(always: bytes, data: Any, start: Mapping[str, Tensor]) -> str | None:
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
         digest.update(tensor.detach().contiguous().reshape(-1).numpy().data)
     return digest.hexdigest()
+
+
+def _random_states() -> list[Tensor]:
+    """PyTorch's, of the processor and of the GPU if one is in use: dropout draws from that of its device."""
+    in_use = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
+    return [torch.get_rng_state(), *([torch.cuda.get_rng_state()] if in_use else [])]
+
+
+def _set_random_states(states: Sequence[Tensor]) -> None:
+    torch.set_rng_state(states[0])
+    for state in states[1:]:
+        torch.cuda.set_rng_state(state)

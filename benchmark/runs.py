@@ -60,7 +60,7 @@ def simulate(run: Run, out: Path, say: Say, step: Callable[[], object], remember
         leftover.unlink()
     write_json(folder / "config.json", {**describe(run), "versions": versions()})
     fedml_gradcam_ae.register()
-    torch.set_num_threads(run.threads)
+    set_up_torch(run)
     start = time.perf_counter()
     last: list[RoundReport] = []
     _forget_peak()
@@ -105,6 +105,12 @@ def simulate(run: Run, out: Path, say: Say, step: Callable[[], object], remember
     if memory is not None:
         result["remembered_trainings"] = memory.remembered
     write_json(folder / "result.json", result)
+
+
+def set_up_torch(run: Run) -> None:
+    """As many threads as the run asks for, and on a GPU float32 in full, as on the processor."""
+    torch.set_num_threads(run.threads)
+    torch.backends.cudnn.allow_tf32 = False
 
 
 def describe(run: Run) -> dict[str, Any]:
@@ -158,7 +164,7 @@ def fedml_args(run: Run) -> SimpleNamespace:
         "batch_size": federation.batch_size,
         "frequency_of_the_test": 1,
         "enable_wandb": False,
-        "using_gpu": False,
+        "using_gpu": run.device == "cuda",  # FedML takes the first one
         "rank": 0,
     }
     for side, chosen in (("attack", run.attack), ("defense", run.defense)):

@@ -55,6 +55,7 @@ def warm_start(run: Run, network: nn.Module, out: Path, say: Callable[[str], Non
         "model": run.model.model_dump(),
         "warm_start": run.warm_start.model_dump(exclude={"seed"}),
         "seed": seed,
+        **({} if run.device == "cpu" else {"device": run.device}),
     }
     name = hashlib.sha256(json.dumps(depends_on, sort_keys=True).encode()).hexdigest()[:12]
     weights, facts = (out / FOLDER / f"{name}.{ending}" for ending in ("pt", "json"))
@@ -84,12 +85,12 @@ def _train(
             first = models.create(run, classes=len(images.classes), channels=images.train.shape[1])
             network.load_state_dict(first.state_dict())
         torch.manual_seed(run.seed)
-        train(network, inputs, labels, settings, say)
+        train(network.to(run.device), inputs, labels, settings, say)
     seconds = time.perf_counter() - start
     return {
         "images": len(apart),
         "seconds": round(seconds, 2),
-        "accuracy": accuracy(network, images.normalized(images.test), images.test_labels),
+        "accuracy": accuracy(network.cpu(), images.normalized(images.test), images.test_labels),
     }
 
 
@@ -105,6 +106,8 @@ def train(
         settings: epochs, optimizer, learning rate and batch size.
         say: told the epoch.
     """
+    device = next(network.parameters()).device
+    images, labels = images.to(device), labels.to(device)
     optimizer: torch.optim.Optimizer
     if settings.optimizer == "adam":
         optimizer = torch.optim.Adam(network.parameters(), lr=settings.learning_rate)

@@ -62,8 +62,10 @@ def estimated_statistics(
     statistics = [f"{name}.{kind}" for name in layers for kind in ("running_mean", "running_var")]
     counts = [f"{name}.num_batches_tracked" for name in layers]
     tensors |= {name: torch.zeros_like(tensors[name]) for name in (*statistics, *counts)}
-    with evaluating(network), _averaging(layers.values()), torch.no_grad():
-        for images in batches:
+    with evaluating(network), _training(layers.values()), torch.no_grad():
+        for number, images in enumerate(batches, 1):
+            for layer in layers.values():
+                layer.momentum = 1 / number  # None means the same, but has every layer read its count from the GPU
             functional_call(network, tensors, (images,))  # fills in the statistics
     return {name: tensors[name] for name in statistics}
 
@@ -139,12 +141,12 @@ def statistics_of(
 
 
 @contextmanager
-def _averaging(layers: Iterable[_BatchNorm]) -> Iterator[None]:
-    """Let BatchNorm normalize by each batch's statistics, and keep their mean over batches."""
+def _training(layers: Iterable[_BatchNorm]) -> Iterator[None]:
+    """Let BatchNorm normalize by each batch's statistics, and give it back its momentum."""
     before = [(layer, layer.training, layer.momentum) for layer in layers]
     try:
         for layer, _, _ in before:
-            layer.training, layer.momentum = True, None
+            layer.training = True
         yield
     finally:
         for layer, training, momentum in before:

@@ -12,6 +12,7 @@ from benchmark import __main__ as command
 from benchmark import data
 from benchmark.config import read_config
 from benchmark.models import small_cnn
+from benchmark.runs import fedml_args
 from fedml_gradcam_ae.settings import SettingsError
 
 TINY = {
@@ -302,3 +303,20 @@ def test_what_a_simulation_could_not_take_is_refused_before_the_first_one(
     assert command.main(["run", str(write({**TINY, **changes})), "--out", str(tmp_path / "out")]) == 2
     assert message in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+def test_the_device_is_part_of_a_runs_name_only_where_it_is_not_the_processor(write) -> None:
+    plain, named = (read_config(write({**TINY, **more})).runs() for more in ({}, {"device": "cpu"}))
+    assert [run.folder for run in plain] == [run.folder for run in named]
+    asked = read_config(write(TINY), "cuda").runs()
+    assert {run.device for run in asked} == {"cuda"}
+    assert not {run.folder for run in plain} & {run.folder for run in asked}
+    assert [fedml_args(run[0]).using_gpu for run in (plain, asked)] == [False, True]
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_gpu_that_is_not_there_is_named_before_anything_is_written(write, tmp_path, capsys) -> None:
+    out = tmp_path / "out"
+    assert command.main(["run", str(write(TINY)), "--device", "cuda", "--out", str(out)]) == 2
+    assert "needs a GPU that PyTorch can use" in capsys.readouterr().err
+    assert not out.exists()

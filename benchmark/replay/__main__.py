@@ -12,9 +12,9 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
-from benchmark.config import Run, read_config
+from benchmark.config import Device, Run, read_config
 from benchmark.replay.views import View
 from fedml_gradcam_ae.settings import AttackSettings, SettingsError
 
@@ -32,10 +32,11 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--attackers", nargs="+", type=float, default=SHARES, help="shares of the clients")
     parser.add_argument("--no-grams", action="store_true", help="no inner products, which `judge --ablate` needs")
     parser.add_argument("--data", nargs="+", help="only the federations on these data sets")
+    parser.add_argument("--device", choices=get_args(Device), help="instead of the configuration's")
     options = parser.parse_args(arguments)
     try:
         views = [View.parse(text) for text in options.views]
-        runs = read_config(options.config).runs()
+        runs = read_config(options.config, options.device).runs()
     except (SettingsError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -85,8 +85,13 @@ class Recorder:
 
     def judge(self, round: Round) -> Verdict:
         """Keep the round, as it is and under each attack."""
+        device = next(round.network.parameters()).device
+        here = [{name: tensor.to(device) for name, tensor in model.items()} for model in round.uploads]
+        start = {name: tensor.to(device) for name, tensor in round.global_model.items()}
         with preserved_random_state():
-            self.rounds.append(self._record(replace(round, local_data=self.local_data)))
+            self.rounds.append(
+                self._record(replace(round, uploads=here, global_model=start, local_data=self.local_data))
+            )
         share = 1 / len(round.uploads)
         return Verdict(weights=[share] * len(round.uploads))
 
@@ -96,7 +101,7 @@ class Recorder:
         images, labels = draw_images(round.test_data, count, generator)
         like = next(round.network.parameters())
         probe, labels_of_probe = images[: self.images].to(like), labels[: self.images].to(like.device)
-        own = images[self.images :], labels[self.images :]
+        own = images[self.images :].to(like), labels[self.images :].to(like.device)
 
         views = []
         for view in self.views:
@@ -117,7 +122,7 @@ class Recorder:
                     found.setdefault(f"{view.size}/{name}", []).append(values)
             statistics = statistics_of(round.network, round.global_model, [upload], smallest)
             if statistics is not None:
-                numbers["layers"] = statistics.layers.numpy()
+                numbers["layers"] = statistics.layers.cpu().numpy()
                 found.setdefault("stored", []).append(statistics.stored[0])
                 found.setdefault("measured", []).append(statistics.measured[0])
             rows += 1
@@ -142,16 +147,16 @@ class Recorder:
                 poisoned = poisoned_uploads(self.cases[number].attack, settings, round, positions)
                 first = poisoned[0]
                 for position, upload in zip(positions, poisoned, strict=True):
-                    same = upload is not first and all(torch.equal(upload[n], first[n]) for n in first)
+                    same = upload is not first and _equal(upload, first)
                     table[number, position] = table[number, positions[0]] if same else add(upload)
                     truth[number, position], uploads[position] = True, upload
             if self.grams:
                 grams[number] = Updates(uploads, round.global_model, round.parameters).gram
-        arrays = {name: torch.stack(values).numpy() for name, values in found.items()}
-        arrays |= {**numbers, "labels": labels_of_probe.numpy(), "cases": table, "malicious": truth}
+        arrays = {name: torch.stack(values).cpu().numpy() for name, values in found.items()}
+        arrays |= {**numbers, "labels": labels_of_probe.cpu().numpy(), "cases": table, "malicious": truth}
         arrays["samples"] = np.array(round.samples, dtype=np.float64)
         if grams:
-            arrays["grams"] = torch.stack([grams[number] for number in range(len(self.cases))]).numpy()
+            arrays["grams"] = torch.stack([grams[number] for number in range(len(self.cases))]).cpu().numpy()
         return arrays
 
     def _references(self, round: Round, images: Tensor, labels: Tensor) -> list[Upload]:
@@ -180,3 +185,8 @@ class Recorder:
             scores = torch.func.functional_call(round.network, tensors, (images,))
             (gradient,) = torch.autograd.grad(torch.nn.functional.cross_entropy(scores, labels), flat)
         return gradient
+
+
+def _equal(one: Upload, other: Upload) -> bool:
+    """Asked once, not tensor by tensor: a GPU would have to finish its work for each answer."""
+    return bool(torch.stack([(one[name] == other[name]).all() for name in one]).all())
