@@ -217,7 +217,7 @@ def judged(name: str) -> str:
         own = [row for row in rows if (row["data"], row["model"]) == (data, model)]
         quiet = [row for row in own if row["attack"] == "none"]
         attacked = [row for row in own if row["attack"] != "none"]
-        columns = sorted({(row["partition"], row["attackers"]) for row in attacked}, key=_iid_first)
+        columns = _columns(attacked)
         cells = {(row["attack"], row["partition"], row["attackers"]): row for row in attacked}
         body = []
         for attack in dict.fromkeys(row["attack"] for row in attacked):
@@ -242,11 +242,10 @@ def means(name: str) -> str:
     parts = []
     for model in dict.fromkeys(row["model"] for row in rows):
         own = [row for row in rows if row["model"] == model]
-        columns = sorted(
-            {(row["partition"], row["attackers"]) for row in own if row["attack"] != "none"}, key=_iid_first
-        )
+        attacked = [row for row in own if row["attack"] != "none"]
+        columns = _columns(attacked)
         body = []
-        for attack in dict.fromkeys(row["attack"] for row in own if row["attack"] != "none"):
+        for attack in dict.fromkeys(row["attack"] for row in attacked):
             before, after = (
                 [_rank_and_vote(cells[model, *column, attack, variant]) for column in columns]
                 for variant in ("robust", MEANS)
@@ -264,8 +263,10 @@ def _rank_and_vote(row: Row | None) -> str:
     return NONE if row is None else " / ".join(_interval(row, figure, 2) for figure in ("AUROC", "recall per vote"))
 
 
-def _iid_first(column: tuple[str, str]) -> tuple[bool, str]:
-    return column[0] != "iid", column[1]
+def _columns(attacked: Sequence[Row]) -> list[tuple[str, str]]:
+    """Each partition and share of attackers, equal data first."""
+    columns = {(row["partition"], row["attackers"]) for row in attacked}
+    return sorted(columns, key=lambda column: (column[0] != "iid", column[1]))
 
 
 def _short(attack: str) -> str:

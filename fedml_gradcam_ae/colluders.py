@@ -64,7 +64,7 @@ class Overheard:
     def moments(self) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation, (d,) each, float64."""
         means, deviations = [], []
-        for block in self.updates.blocks():
+        for block in self.updates.blocks(fleeting=True):
             centered, mean = _center(block)
             means.append(mean)
             deviations.append(centered.square().mean(dim=0).sqrt())
@@ -75,7 +75,7 @@ class Overheard:
         """(J, J), float64, of the deviations from the mean."""
         device = self.updates.center[self.updates.names[0]].device
         total = torch.zeros(len(self.updates), len(self.updates), dtype=torch.float64, device=device)
-        for block in self.updates.blocks():
+        for block in self.updates.blocks(fleeting=True):
             centered, _ = _center(block)
             total += centered @ centered.T
         return total
@@ -228,4 +228,4 @@ def _center(block: Tensor) -> tuple[Tensor, Tensor]:
     first = block[0]
     shifted = block - first
     offset = shifted.mean(dim=0)
-    return shifted - offset, first + offset
+    return shifted.sub_(offset), first + offset

@@ -125,7 +125,7 @@ def largest_step_alone(gram: Tensor, slopes: Tensor, square: float, attackers: i
 def beyond_the_extreme(colluders: Colluders, attackers: int, generator: torch.Generator) -> Iterator[Tensor]:
     """Full knowledge: updates (d,) beyond the smallest benign one where the mean rises, the largest where it falls."""
     signs, extremes = [], []
-    for block in colluders.updates.blocks():
+    for block in colluders.updates.blocks(fleeting=True):
         rises = block.mean(dim=0) > 0
         signs.append(torch.where(rises, 1.0, -1.0))
         extremes.append(torch.where(rises, block.amin(dim=0), block.amax(dim=0)))
