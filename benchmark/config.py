@@ -8,6 +8,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from benchmark.data.settings import WHERE_DATA_LIE, Data
@@ -226,3 +227,9 @@ def read_config(path: Path, device: Device | None = None) -> Config:
         return Config(**content)
     except ValidationError as error:
         raise SettingsError(explain(error, str(path), "a benchmark configuration", Config.model_fields)) from None
+
+
+def check_device(config: Config) -> None:
+    """Raise SettingsError for a GPU that is not there, where FedML would compute on the processor without a word."""
+    if config.device == "cuda" and not torch.cuda.is_available():
+        raise SettingsError("device: cuda needs a GPU that PyTorch can use, and there is none: leave it out.")

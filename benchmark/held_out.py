@@ -27,7 +27,7 @@ from sklearn.metrics import roc_auc_score
 from torch import Tensor
 
 import fedml_gradcam_ae
-from benchmark.config import Run, read_config
+from benchmark.config import Run, check_device, read_config
 from fedml_gradcam_ae.autoencoder import fit_autoencoder
 from fedml_gradcam_ae.defenses.gradcam_ae import GradCAMAE
 from fedml_gradcam_ae.detection import reconstruction_error
@@ -98,7 +98,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, required=True, help="folder for the results")
     options = parser.parse_args(arguments)
     try:
-        runs = [run for run in read_config(options.config).runs() if run.attack["type"] != "none"]
+        config = read_config(options.config)
+        check_device(config)
+        runs = [run for run in config.runs() if run.attack["type"] != "none"]
         if strangers := {run.defense["type"] for run in runs} - {"gradcam_ae"}:
             raise SettingsError(f"defenses: expected gradcam_ae alone, found {', '.join(sorted(strangers))}.")
     except SettingsError as error:

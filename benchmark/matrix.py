@@ -8,13 +8,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import torch
 from tqdm import tqdm
 
 import fedml_gradcam_ae
 from benchmark import data
 from benchmark import pictures as own_pictures
-from benchmark.config import Config, Run
+from benchmark.config import Config, Run, check_device
 from benchmark.remembered import FOLDER as TRAINED
 from benchmark.runs import create, describe, fedml_args, set_up_torch, simulate, watchers, write_json
 from benchmark.tables import FOLDER as TABLES
@@ -28,8 +27,7 @@ from fedml_gradcam_ae.settings import SettingsError
 
 def check_all(config: Config, out: Path) -> None:
     """Raise SettingsError, before anything is written, for settings that no run could take and for missing data."""
-    if config.device == "cuda" and not torch.cuda.is_available():
-        raise SettingsError("device: cuda needs a GPU that PyTorch can use, and there is none: leave it out.")
+    check_device(config)
     fedml_gradcam_ae.register()
     runs = config.runs()
     for run in runs:

@@ -9,9 +9,10 @@ import torch
 import yaml
 
 from benchmark import __main__ as command
-from benchmark import data
+from benchmark import data, held_out
 from benchmark.config import read_config
 from benchmark.models import small_cnn
+from benchmark.replay import __main__ as replay
 from benchmark.runs import fedml_args
 from fedml_gradcam_ae.settings import SettingsError
 
@@ -317,6 +318,14 @@ def test_the_device_is_part_of_a_runs_name_only_where_it_is_not_the_processor(wr
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_a_gpu_that_is_not_there_is_named_before_anything_is_written(write, tmp_path, capsys) -> None:
     out = tmp_path / "out"
-    assert command.main(["run", str(write(TINY)), "--device", "cuda", "--out", str(out)]) == 2
-    assert "needs a GPU that PyTorch can use" in capsys.readouterr().err
-    assert not out.exists()
+
+    def check(main, *arguments):
+        assert main([*arguments, "--out", str(out)]) == 2
+        assert "needs a GPU that PyTorch can use" in capsys.readouterr().err
+        assert not out.exists()
+
+    check(command.main, "run", str(write(TINY)), "--device", "cuda")
+    config = str(write({**TINY, "device": "cuda"}))
+    check(command.main, "run", config)
+    check(replay.main, config, "--views", "8:10")
+    check(held_out.main, config)

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, get_args
 
-from benchmark.config import Device, Run, read_config
+from benchmark.config import Device, Run, check_device, read_config
 from benchmark.replay.views import View
 from fedml_gradcam_ae.settings import AttackSettings, SettingsError
 
@@ -36,10 +36,12 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     try:
         views = [View.parse(text) for text in options.views]
-        runs = read_config(options.config, options.device).runs()
+        config = read_config(options.config, options.device)
+        check_device(config)
     except (SettingsError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    runs = config.runs()
     if options.data:
         runs = [run for run in runs if run.data.name in options.data]
     for quiet in (run for run in runs if run.attack["type"] == "none"):
