@@ -22,7 +22,6 @@ from benchmark.warm_start import warm_start
 from benchmark.workers import Workers
 from fedml_gradcam_ae import pictures
 from fedml_gradcam_ae.hooks import configuration
-from fedml_gradcam_ae.settings import SettingsError
 
 
 def check_all(config: Config, out: Path) -> None:
