@@ -4,7 +4,7 @@ Source: this project's own; docs/robust.md. Each kind is in units of its own thr
 begins, and a client's score is the largest of them:
 
 * `copies`: its maps resemble another client's more than those of models that were trained apart do;
-* `means`, if asked for: the same of the means that its layers produce;
+* `means`, for a network with BatchNorm: the same of the means that its layers produce;
 * `errors`: an autoencoder that has seen neither them nor their near relations reconstructs its maps badly;
 * `statistics`: the means that its BatchNorm layers hold did not move with its weights; needs no heat map;
 * `disagreement`, for a network without BatchNorm: over the last rounds, its maps changed in another direction than
@@ -46,6 +46,7 @@ ENOUGH = 0.5  # of the usual number of samples: whose statistics show how well o
 TRACKED = 0.5  # statistics that follow the weights at least this share as well as usual are nobody's fault
 REVERSED = 0.5  # statistics that went against the weights, at least this share as far as is usual with them
 CLEAR = 3.0  # spreads below the others' median that such statistics must be as well
+CHANNELS = 64  # with BatchNorm: the means of fewer leave honest clients near one another by chance
 TINY = 1e-12
 
 
@@ -153,7 +154,7 @@ class Evidence:
         if int(torch.isfinite(nearest).sum()) >= FEWEST:  # infinite where most clients uploaded the same
             parts["copies"] = copy_scores(nearest, self.rules.copy_ratio)
             trusted = nearest >= self.rules.copy_ratio
-            if isinstance(native, Statistics) and self.rules.mean_ratio:
+            if isinstance(native, Statistics) and self.rules.mean_ratio and len(native.layers) >= CHANNELS:
                 by_means = distance_ratios(layer_deviations(native.measured, native.layers)).min(dim=1).values
                 parts["means"] = copy_scores(by_means, self.rules.mean_ratio)
                 trusted = trusted & (by_means >= self.rules.mean_ratio)

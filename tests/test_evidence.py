@@ -9,7 +9,7 @@ from fedml_gradcam_ae.evidence import Evidence, Maps, Rules, folds
 RULES = {
     "false_alarm": 0.001,
     "copy_ratio": 0.1,
-    "mean_ratio": 0.0,
+    "mean_ratio": 0.4,
     "memory": 6,
     "folds": 5,
     "hidden_size": 4,
@@ -106,18 +106,22 @@ def test_statistics_that_do_not_follow_the_weights_are_found(attackers, how) -> 
 
 
 @pytest.mark.parametrize("attackers", [2, 8])
-def test_who_agrees_in_means_only_is_found_if_asked_for_and_not_compared_with(attackers) -> None:
+def test_who_agrees_in_means_only_is_found_and_not_compared_with(attackers) -> None:
     """Each adds to what was agreed on what an honest client would differ by, which hides it in heat maps."""
     agreed = statistics()
     agreed.measured[:attackers] += 4 * noise(300, seed=43)
-    asked = Evidence(Rules(**{**RULES, "mean_ratio": 0.4}))
-    found = judge(honest(8), evidence=asked, native=agreed)
+    found = judge(honest(8), native=agreed)
     assert suspects(found, "means") == list(range(attackers))
     assert (found.scores[:attackers] > 1).all()
-    assert suspects(judge(honest(8), evidence=asked, native=statistics()), "means") == []
-    unasked = judge(honest(8), native=agreed)
-    assert "means" not in unasked.parts
-    assert suspects(unasked, "copies") == []
+    assert suspects(found, "copies") == []
+    assert suspects(judge(honest(8), native=statistics()), "means") == []
+
+
+@pytest.mark.parametrize(("mean_ratio", "channels"), [(0.0, 300), (0.4, 63)])
+def test_means_are_not_compared_if_not_asked_for_or_of_a_narrow_network(mean_ratio, channels) -> None:
+    native = Statistics(*(values[..., :channels] for values in vars(statistics()).values()))
+    evidence = Evidence(Rules(**{**RULES, "mean_ratio": mean_ratio}))
+    assert "means" not in judge(honest(8), evidence=evidence, native=native).parts
 
 
 def test_whoever_had_few_samples_cannot_have_moved_its_statistics() -> None:

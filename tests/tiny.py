@@ -11,16 +11,16 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 
-def tiny_cnn() -> nn.Module:
+def tiny_cnn(channels: int = 4) -> nn.Module:
     """For 8 x 8 digits; its last maps are 8 x 8."""
     torch.manual_seed(0)
     return nn.Sequential(
-        nn.Conv2d(1, 4, 3, padding=1),
-        nn.BatchNorm2d(4),
+        nn.Conv2d(1, channels, 3, padding=1),
+        nn.BatchNorm2d(channels),
         nn.ReLU(),
         nn.AdaptiveAvgPool2d(2),
         nn.Flatten(),
-        nn.Linear(16, 10),
+        nn.Linear(4 * channels, 10),
     )
 
 

@@ -65,11 +65,11 @@ class GradCAMAE:
             description="robust: clients are copies if their maps differ by less than this share of what is usual",
         )
         mean_ratio: float = Field(
-            default=0.0,
+            default=0.4,
             ge=0,
             lt=1,
-            description="robust, with BatchNorm: clients are copies as well if the means that their layers produce "
-            "differ by less than this share of what is usual (0.4 has been tried); 0: means are not compared",
+            description="robust, with BatchNorm of 64 channels or more: clients are copies as well if the means that "
+            "their layers produce differ by less than this share of what is usual; 0: means are not compared",
         )
         memory: int = Field(
             default=6,

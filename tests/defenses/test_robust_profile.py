@@ -59,7 +59,7 @@ def test_a_verdict_is_evidence_from_what_the_rounds_images_show(make_round, netw
     statistics = statistics_of(round.network, round.global_model, round.uploads, images)
     assert (statistics is None) == (network is without_batchnorm)
     native = Maps(small[1:], small[0]) if statistics is None else statistics
-    rules = Rules(0.0005, 0.2, 0.0, 6, 5, 32, 20, 0.01, 1e-5, 0)
+    rules = Rules(0.0005, 0.2, 0.4, 6, 5, 32, 20, 0.01, 1e-5, 0)
     found = Evidence(rules).judge(4, round.client_ids, Maps(maps[1:], maps[0]), native, round.samples)
     assert verdict.scores == pytest.approx(found.scores.tolist(), rel=1e-5)
     assert verdict.threshold == 1
@@ -78,8 +78,8 @@ def test_copies_are_left_out_and_told_why(make_round, noise) -> None:
 
 
 def test_copies_among_means_are_told_apart_from_those_among_maps(make_round) -> None:
-    blind = defense(copy_ratio=1e-12, mean_ratio=0.01)  # to copies among maps; of 4 channels, honest means are near
-    verdict = blind.judge(copied(make_round(clients=10), [2, 5, 6]))
+    blind = defense(copy_ratio=1e-12)  # to copies among maps
+    verdict = blind.judge(copied(make_round(clients=10, network=tiny_cnn(channels=64)), [2, 5, 6]))
     assert [i for i, out in enumerate(verdict.excluded) if out] == [2, 5, 6]
     assert verdict.reasons == dict.fromkeys(
         [102, 105, 106], "the means that its layers produce are nearly another client's"
