@@ -38,8 +38,10 @@ from fedml_gradcam_ae.updates import squared_distances
 
 FIGURES = ("AUROC", "recall", "FPR", "recall per vote", "FPR per vote")
 CASE = ("data", "model", "partition", "attack", "attackers", "variant")
+PARTS = ("copies", "means", "errors", "statistics", "disagreement")
 Flags = list[bool]
 Row = dict[str, Any]
+Parts = Mapping[str, Tensor]
 
 
 class PlainDeviation(Evidence):
@@ -70,53 +72,84 @@ class Variant:
 
     judge: Callable[[Rules], Evidence] = Evidence
     rules: Mapping[str, Any] | None = None
-    parts: Sequence[str] = ("copies", "means", "errors", "statistics", "disagreement")
+    parts: Sequence[str] = PARTS
     of_updates: bool = False
     directions: bool = False
 
 
 # A copy ratio of next to nothing finds no copies and trusts everybody.
+EVERYBODY = {"copy_ratio": 1e-12, "mean_ratio": 0.0}
 VARIANTS = {
     "robust": Variant(),
-    "copies among means as well": Variant(rules={"mean_ratio": 0.4}),
     "copies alone": Variant(parts=["copies"]),
     "copies alone, of updates": Variant(of_updates=True),
+    "means alone": Variant(parts=["means"]),
     "errors alone": Variant(parts=["errors"]),
     "statistics alone": Variant(parts=["statistics"]),
     "directions alone": Variant(parts=["disagreement"], directions=True),
     "without copies": Variant(rules={"copy_ratio": 1e-12}),
-    "without errors": Variant(parts=["copies", "statistics"]),
-    "without statistics": Variant(parts=["copies", "errors"]),
+    "without means": Variant(rules={"mean_ratio": 0.0}),
+    "without copies and means": Variant(rules=EVERYBODY),
+    "without errors": Variant(parts=["copies", "means", "statistics"]),
+    "without statistics": Variant(parts=["copies", "means", "errors"]),
     "directions instead of statistics": Variant(directions=True),
-    "errors, copies not taken out": Variant(rules={"copy_ratio": 1e-12}, parts=["errors"]),
-    "errors, relations learned from": Variant(EachAlone, {"copy_ratio": 1e-12}, ["errors"]),
+    "errors, copies not taken out": Variant(rules=EVERYBODY, parts=["errors"]),
+    "errors, relations learned from": Variant(EachAlone, EVERYBODY, ["errors"]),
     "deviation instead of errors": Variant(PlainDeviation, parts=["errors"]),
-    "deviation, copies not taken out": Variant(PlainDeviation, {"copy_ratio": 1e-12}, ["errors"]),
+    "deviation, copies not taken out": Variant(PlainDeviation, EVERYBODY, ["errors"]),
 }
 
 
-def judged(replay: Replay, case: int, variant: Variant) -> Iterator[tuple[list[float], Flags]]:
-    """Scores, infinite for unusable maps, and the truth of each round of one case."""
+def judged(
+    replay: Replay, case: int, variants: Mapping[str, Variant]
+) -> Iterator[tuple[str, list[tuple[list[float], Flags]]]]:
+    """By variant: the scores, infinite for unusable maps, and the truth of each round of one case."""
+    known: list[tuple[Variant, list[Parts]]] = []
+    for name, variant in variants.items():
+        if variant.of_updates and "grams" not in replay.rounds[0]:
+            continue
+        look = replace(variant, parts=())  # variants that count other parts of the same evidence share it
+        rounds = next((found for seen, found in known if seen == look), None)
+        if rounds is None:
+            rounds = list(_evidence(replay, case, variant))
+            known.append((look, rounds))
+        truth = [arrays["malicious"][case].tolist() for arrays in replay.rounds]
+        yield name, [(_scores(parts, variant.parts), bad) for parts, bad in zip(rounds, truth, strict=True)]
+
+
+def _evidence(replay: Replay, case: int, variant: Variant) -> Iterator[Parts]:
+    """Each round's evidence of every kind, (clients,)."""
     settings = GradCAMAE.Settings(profile="robust")
     evidence = variant.judge(replace(Rules.of(settings), **(variant.rules or {})))
     for number, arrays in enumerate(replay.rounds, 1):
+        if variant.of_updates:
+            yield {"copies": _copies_of_updates(arrays["grams"][case], settings.copy_ratio)}
+            continue
         views = sorted((name for name in arrays if name.endswith("/classes")), key=lambda name: int(name.split("/")[0]))
         rows = arrays["cases"][case]
-        if variant.of_updates:
-            yield _copies_of_updates(arrays["grams"][case], settings.copy_ratio), arrays["malicious"][case].tolist()
-            continue
         large = _maps(arrays, views[-1], rows, settings.probe_images)
         native = _native(arrays, views[0], rows, settings.native_images, variant.directions)
         usable = large.finite & native.finite if isinstance(native, Maps) else large.finite
-        scores = torch.full((len(rows),), torch.inf)
+        found: Parts = dict.fromkeys(PARTS, torch.zeros(0))
         if bool(usable.any()):
             clients = usable.nonzero()[:, 0].tolist()
-            found = evidence.judge(
-                number, clients, large.only(usable), native.only(usable), arrays["samples"][clients].tolist()
-            )
-            parts = [found.parts[part] for part in variant.parts if part in found.parts]
-            scores[usable] = torch.stack(parts).max(0).values.float()
-        yield scores.tolist(), arrays["malicious"][case].tolist()
+            samples = arrays["samples"][clients].tolist()
+            found = evidence.judge(number, clients, large.only(usable), native.only(usable), samples).parts
+        yield {part: _spread(scores, usable) for part, scores in found.items()}
+
+
+def _scores(parts: Parts, counted: Sequence[str]) -> list[float]:
+    """The largest of the parts that count; 0, if none of them was looked at."""
+    kept = [parts[part] for part in counted if part in parts]
+    scores = torch.stack(kept).max(dim=0).values if kept else torch.zeros_like(parts["copies"])
+    found: list[float] = scores.float().tolist()
+    return found
+
+
+def _spread(scores: Tensor, usable: Tensor) -> Tensor:
+    everybody = torch.full((len(usable),), torch.inf, dtype=scores.dtype)
+    everybody[usable] = scores
+    return everybody
 
 
 def figures(rounds: Sequence[tuple[list[float], Flags]], every: int = 3, needed: int = 2) -> dict[str, float]:
@@ -139,16 +172,14 @@ def figures(rounds: Sequence[tuple[list[float], Flags]], every: int = 3, needed:
     return {name: fmean(values) for name, values in known.items() if values}
 
 
-def _copies_of_updates(gram: np.ndarray[Any, Any], copy_ratio: float) -> list[float]:
+def _copies_of_updates(gram: np.ndarray[Any, Any], copy_ratio: float) -> Tensor:
     """The scores of `Evidence`'s copies with distances between updates; infinite where a length overflows."""
     usable = np.isfinite(gram).all(axis=1) & np.isfinite(gram.diagonal())
-    scores = np.full(len(gram), np.inf)
-    if usable.sum() >= FEWEST:
+    scores = torch.zeros(int(usable.sum()), dtype=torch.float64)
+    if len(scores) >= FEWEST:
         distances = squared_distances(torch.from_numpy(gram[np.ix_(usable, usable)])).sqrt()
-        nearest = ratios_of(distances).min(dim=1).values
-        scores[usable] = copy_scores(nearest, copy_ratio).numpy()
-    found: list[float] = scores.tolist()
-    return found
+        scores = copy_scores(ratios_of(distances).min(dim=1).values, copy_ratio)
+    return _spread(scores, torch.from_numpy(usable))
 
 
 def _maps(arrays: Arrays, view: str, rows: np.ndarray[Any, Any], images: int) -> Maps:
@@ -182,9 +213,7 @@ def by_federation(files: Sequence[Path], variants: Mapping[str, Variant]) -> lis
 def _judge(replay: Replay, variants: Mapping[str, Variant]) -> Iterator[Row]:
     data = replay.about["data"]
     for case, attack in enumerate(replay.about["cases"]):
-        for name, variant in variants.items():
-            if variant.of_updates and "grams" not in replay.rounds[0]:
-                continue
+        for name, rounds in judged(replay, case, variants):
             yield {
                 "data": data["name"],
                 "model": replay.about["model"]["name"],
@@ -193,7 +222,7 @@ def _judge(replay: Replay, variants: Mapping[str, Variant]) -> Iterator[Row]:
                 "attackers": attack["attackers"],
                 "variant": name,
                 "seed": replay.about["seed"],
-                **figures(list(judged(replay, case, variant))),
+                **figures(rounds),
             }
 
 
