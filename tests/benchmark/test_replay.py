@@ -84,7 +84,7 @@ def test_the_file_keeps_everything_and_is_judged_as_the_defense_would(recorded, 
     _, rounds = recorded
     few = {
         name: judge.VARIANTS[name]
-        for name in ("robust", "copies alone", "copies alone, of updates", "deviation instead of errors")
+        for name in ("robust", "copies alone", "copies alone, of updates", "means alone", "deviation instead of errors")
     }
     monkeypatch.setattr(judge, "VARIANTS", few)
     cases = [{"name": name, "attackers": share} for name, share in (("none", 0.0), ("sign_flip", 0.25), ("alie", 0.25))]
@@ -106,6 +106,7 @@ def test_the_file_keeps_everything_and_is_judged_as_the_defense_would(recorded, 
     for variant in ("copies alone", "copies alone, of updates"):
         copies = rows["alie", variant]
         assert [float(copies[name]) for name in ("AUROC", "recall", "recall per vote")] == [1, 1, 1]
+    assert float(rows["alie", "means alone"]["recall"]) == 0  # of 4 channels, means are not looked at
     assert copies["federations"] == "2"
     assert float(copies["recall, low"]) == 1
     assert rows["none", "robust"]["recall"] == ""
