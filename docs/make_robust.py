@@ -149,14 +149,17 @@ class Goal:
         figure: of `benchmark.replay.judge`.
         bars: by partition; FPR is to stay below its bar, everything else above. None: measured only.
         shares: of attackers, as text.
+        disguised: whether those that add their `own_deviation` are meant, or those that do not.
     """
 
     attacks: Sequence[str]
     figure: str
     bars: Mapping[str, float | None]
     shares: Sequence[str]
+    disguised: bool = False
 
 
+PARTITIONS = ("iid", "dirichlet")
 COLLUDING = ("fang", "alie", "min_max", "min_sum", "ipm")
 SMALL, MANY = ("0.1", "0.2"), ("0.3", "0.4")
 GOALS = (
@@ -168,6 +171,7 @@ GOALS = (
     Goal(("sign_flip",), "recall per vote", {"iid": 0.9, "dirichlet": None}, SMALL),
     Goal(("mpaf", *COLLUDING), "recall per vote", {"iid": None, "dirichlet": None}, MANY),
     Goal(("sign_flip",), "recall per vote", {"iid": None, "dirichlet": None}, MANY),
+    Goal(("constrained_perturbation", "alie", "min_max"), "recall per vote", dict.fromkeys(PARTITIONS), SMALL, True),
     Goal(("none",), "FPR per vote", {"iid": 0.01, "dirichlet": 0.01}, ("0.0",)),
 )
 
@@ -177,10 +181,17 @@ def goals(name: str) -> str:
     rows = [row for row in read("robust", name) if row["variant"] == "robust"]
     body = []
     for goal in GOALS:
-        of_goal = [r for r in rows if r["attack"].split(",")[0] in goal.attacks and r["attackers"] in goal.shares]
+        of_goal = [
+            row
+            for row in rows
+            if row["attack"].split(",")[0] in goal.attacks
+            and row["attackers"] in goal.shares
+            and ("own_deviation" in row["attack"]) == goal.disguised
+        ]
         if not of_goal:
             continue  # nothing was judged with so many attackers
         line = [", ".join(f"`{kind}`" for kind in goal.attacks if kind != "none") or "nobody attacks"]
+        line[0] += " with `own_deviation: 1`" * goal.disguised
         judged_at = [share for share in goal.shares if any(row["attackers"] == share for row in of_goal)]
         line += [", ".join(share for share in judged_at if float(share)) or NONE, goal.figure]
         for partition, bar in goal.bars.items():
@@ -232,12 +243,12 @@ def judged(name: str) -> str:
     return "\n".join(parts)
 
 
-MEANS = "copies among means as well"
+BEFORE = "without means"
 
 
 def means(name: str) -> str:
-    """AUROC and recall of the vote without and with copies among means: the attacks under which anything differs."""
-    rows = [row for row in read("robust", name) if row["variant"] in ("robust", MEANS)]
+    """AUROC and recall of the vote with and without copies among means: the attacks under which anything differs."""
+    rows = [row for row in read("robust", name) if row["variant"] in ("robust", BEFORE)]
     cells = {(row["model"], row["partition"], row["attackers"], row["attack"], row["variant"]): row for row in rows}
     parts = []
     for model in dict.fromkeys(row["model"] for row in rows):
@@ -246,16 +257,14 @@ def means(name: str) -> str:
         columns = _columns(attacked)
         body = []
         for attack in dict.fromkeys(row["attack"] for row in attacked):
-            before, after = (
+            with_means, without = (
                 [_rank_and_vote(cells[model, *column, attack, variant]) for column in columns]
-                for variant in ("robust", MEANS)
+                for variant in ("robust", BEFORE)
             )
-            if before != after:
-                body += [[f"`{_short(attack)}`", *before], ["with `mean_ratio: 0.4`", *after]]
-        quiet = [row for row in own if (row["attack"], row["variant"]) == ("none", MEANS)]
-        alarms = "; ".join(f"{row['partition']} {rounded(row['FPR'], 3)} per round" for row in quiet)
+            if with_means != without:
+                body += [[f"`{_short(attack)}`", *with_means], ["without", *without]]
         head = ["AUROC / recall of the vote", *(f"{partition}, {share}" for partition, share in columns)]
-        parts.append(f"**{model}**. FPR while nobody attacks, with it: {alarms}.\n\n{markdown(head, body)}")
+        parts.append(f"**{model}**\n\n{markdown(head, body)}")
     return "\n".join(parts)
 
 
