@@ -3,8 +3,8 @@
     python docs/make_robust.py                             write the tables anew
     PYTHONPATH=. python docs/make_robust.py --maps REPLAY.npz --statistics REPLAY.npz ...     draw the pictures as well
 
-The files there are what `python -m benchmark.replay.judge ... --out FILE` wrote. Where defenses acted, the tables are from
-folders that make_reproduction.py took over.
+The files there are what `python -m benchmark.replay.judge ... --out FILE` wrote. Where defenses acted, the tables are
+from folders that make_reproduction.py took over.
 """
 
 from __future__ import annotations

@@ -97,7 +97,8 @@ def _of_class(maps: Tensor, labels: Tensor) -> Tensor:
 
 
 def _reasons(parts: Mapping[str, Tensor]) -> Sequence[str]:
-    """For each client the strongest kind of evidence above 1, in words."""
+    """For each client the strongest kind of evidence above 1, in words; maps before means, since one can see them."""
     kinds = list(parts)
-    values, which = torch.stack([parts[kind] for kind in kinds]).max(dim=0)
+    shown = [parts[kind].masked_fill(parts["copies"] > 1, 0) if kind == "means" else parts[kind] for kind in kinds]
+    values, which = torch.stack(shown).max(dim=0)
     return [WHY[kinds[k]] if value > 1 else "" for value, k in zip(values.tolist(), which.tolist(), strict=True)]

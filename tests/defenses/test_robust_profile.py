@@ -70,8 +70,9 @@ def test_a_verdict_is_evidence_from_what_the_rounds_images_show(make_round, netw
 
 
 @pytest.mark.parametrize("noise", [0.0, 0.02])
-def test_copies_are_left_out_and_told_why(make_round, noise) -> None:
-    verdict = defense().judge(copied(make_round(clients=10), [2, 5, 6], noise))
+@pytest.mark.parametrize("channels", [4, 64])  # of 64, means are compared as well
+def test_copies_are_left_out_and_told_why(make_round, noise, channels) -> None:
+    verdict = defense().judge(copied(make_round(clients=10, network=tiny_cnn(channels)), [2, 5, 6], noise))
     assert [i for i, out in enumerate(verdict.excluded) if out] == [2, 5, 6]
     assert verdict.reasons == dict.fromkeys([102, 105, 106], "its heat maps are nearly another client's")
     assert sum(verdict.weights) == pytest.approx(1)
