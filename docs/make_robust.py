@@ -172,6 +172,7 @@ GOALS = (
     Goal(("mpaf", *COLLUDING), "recall per vote", {"iid": None, "dirichlet": None}, MANY),
     Goal(("sign_flip",), "recall per vote", {"iid": None, "dirichlet": None}, MANY),
     Goal(("constrained_perturbation", "alie", "min_max"), "recall per vote", dict.fromkeys(PARTITIONS), SMALL, True),
+    Goal(("constrained_perturbation", "alie", "min_max"), "recall per vote", dict.fromkeys(PARTITIONS), MANY, True),
     Goal(("none",), "FPR per vote", {"iid": 0.01, "dirichlet": 0.01}, ("0.0",)),
 )
 
