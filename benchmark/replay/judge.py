@@ -104,6 +104,7 @@ def judged(
     replay: Replay, case: int, variants: Mapping[str, Variant]
 ) -> Iterator[tuple[str, list[tuple[list[float], Flags]]]]:
     """By variant: the scores, infinite for unusable maps, and the truth of each round of one case."""
+    truth = [arrays["malicious"][case].tolist() for arrays in replay.rounds]
     known: list[tuple[Variant, list[Parts]]] = []
     for name, variant in variants.items():
         if variant.of_updates and "grams" not in replay.rounds[0]:
@@ -113,7 +114,6 @@ def judged(
         if rounds is None:
             rounds = list(_evidence(replay, case, variant))
             known.append((look, rounds))
-        truth = [arrays["malicious"][case].tolist() for arrays in replay.rounds]
         yield name, [(_scores(parts, variant.parts), bad) for parts, bad in zip(rounds, truth, strict=True)]
 
 
