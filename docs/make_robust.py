@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
 HERE = Path(__file__).parent
 ACCURACY = "accuracy (fraction)"
+OURS = "gradcam_ae"
 PAGES = (HERE / "robust.md", HERE.parent / "README.md")
 
 
@@ -100,22 +101,53 @@ def outcome(results: str) -> str:
     return markdown(["setting", "attack", "defense", "accuracy", "recall of the votes", "FPR of the votes"], body)
 
 
-def losses(results: str) -> str:
-    """What each attack leaves of the accuracy that the same seed has undefended and without attack."""
+@dataclass(frozen=True)
+class Ended:
+    """How a run with the default profile ended.
+
+    Attributes:
+        partition: of the data.
+        attack: without its attackers.
+        attackers: their number, as text; empty if nobody attacks.
+        seed: of the run.
+        accuracy: after the last round.
+        lost: how much higher the accuracy of the same seed is, undefended and without attack.
+    """
+
+    partition: str
+    attack: str
+    attackers: str
+    seed: str
+    accuracy: float
+    lost: float
+
+
+def _ended(results: str) -> list[Ended]:
+    """The runs whose seed has such an undefended one."""
     runs = [row for row in read(results, "runs") if row["state"] == "finished"]
     clean = {
         (row["setting"], row["seed"]): float(row[ACCURACY])
         for row in runs
         if (row["attack"], row["defense"]) == ("no attack", "undefended")
     }
-    lines: dict[tuple[str, str], dict[str, list[tuple[float, float]]]] = {}
+    found = []
     for row in runs:
-        federation = row["setting"], row["seed"]
-        if row["defense"] == "gradcam_ae" and federation in clean:
-            partition = row["setting"].removeprefix("partition ").split(",")[0]
+        if row["defense"] == OURS and (row["setting"], row["seed"]) in clean:
             accuracy = float(row[ACCURACY])
-            cells = lines.setdefault(_apart(row["attack"]), {})
-            cells.setdefault(partition, []).append((accuracy, clean[federation] - accuracy))
+            lost = clean[row["setting"], row["seed"]] - accuracy
+            found.append(Ended(_partition(row["setting"]), *_apart(row["attack"]), row["seed"], accuracy, lost))
+    return found
+
+
+def _partition(setting: str) -> str:
+    return setting.removeprefix("partition ").split(",")[0]
+
+
+def losses(results: str) -> str:
+    """What each attack leaves of the accuracy that the same seed has undefended and without attack."""
+    lines: dict[tuple[str, str], dict[str, list[Ended]]] = {}
+    for run in _ended(results):
+        lines.setdefault((run.attack, run.attackers), {}).setdefault(run.partition, []).append(run)
     partitions = sorted({partition for cells in lines.values() for partition in cells}, reverse=True)
     head = ["attack", "attackers"]
     head += [f"{partition}, {what}" for partition in partitions for what in ("accuracy", "most lost", "seeds")]
@@ -123,11 +155,56 @@ def losses(results: str) -> str:
     for (attack, attackers), cells in lines.items():
         line = [f"`{attack}`" if attackers else attack, attackers or NONE]
         for partition in partitions:
-            found = cells.get(partition, [])
-            mean, most = (fmean(a for a, _ in found), max(lost for _, lost in found)) if found else (None, None)
-            line += [NONE if mean is None else f"{mean:.3f}", NONE if most is None else f"{most:.3f}", str(len(found))]
+            runs = cells.get(partition, [])
+            mean = f"{fmean(run.accuracy for run in runs):.3f}" if runs else NONE
+            line += [mean, f"{max(run.lost for run in runs):.3f}" if runs else NONE, str(len(runs))]
         body.append(line)
     return markdown(head, body)
+
+
+KEEPS = (((), 0.005), (("2", "4"), 0.02), (("6", "8"), 0.05))  # attackers of 20, and what may be lost to them
+
+
+def keeps(results: str) -> str:
+    """What is lost at most to any attack, by the number of attackers, beside the goal."""
+    runs = _ended(results)
+    body = []
+    for attackers, bar in KEEPS:
+        own = [run for run in runs if (run.attackers in attackers if attackers else not run.attackers)]
+        line = ["any of them" if attackers else "nobody attacks", ", ".join(attackers) or NONE]
+        for partition in ("iid", "dirichlet"):
+            there = [run for run in own if run.partition == partition]
+            line += [_most_lost(there, bar), f"{len(there)}, {len({run.seed for run in there})}"]
+        body.append(line)
+    head = ["attack", "attackers of 20", "most lost, iid", "runs, seeds", "most lost, dirichlet", "runs, seeds"]
+    return markdown(head, body)
+
+
+def _most_lost(runs: Sequence[Ended], bar: float) -> str:
+    if not runs:
+        return NONE
+    worst = max(runs, key=lambda run: run.lost)
+    name = f" ({worst.attack}, {worst.attackers})" if worst.attackers else ""
+    over = sum(run.lost > bar for run in runs)
+    verdict = f"**missed** by {over} of {len(runs)}" if over else "met"
+    return f"{worst.lost:.3f}{name}; \N{LESS-THAN OR EQUAL TO} {bar} {verdict}"
+
+
+def beside(results: str) -> str:
+    """Under each attack the accuracy with the default profile, and with the best and the worst of the others."""
+    rows = [row for row in read(results, "summary") if (row["role"], row["metric"]) == ("run", "accuracy")]
+    body = []
+    for setting, attack in dict.fromkeys((row["setting"], row["attack"]) for row in rows):
+        same = [row for row in rows if (row["setting"], row["attack"]) == (setting, attack)]
+        ended = {row["defense"]: float(row["mean"]) for row in same if row["defense"] != "undefended"}
+        ours = ended.pop(OURS, None)
+        if ours is not None and ended:
+            best, worst = max(ended, key=ended.__getitem__), min(ended, key=ended.__getitem__)
+            name = f"`{attack}`" + f", {setting}" * bool(setting)
+            behind = f"{max(ended[best] - ours, 0.0):.3f}"
+            others = [f"{ended[best]:.3f} ({best})", behind, f"{ended[worst]:.3f} ({worst})", str(len(ended))]
+            body.append([name, f"{ours:.3f}", *others])
+    return markdown(["accuracy under", OURS, "best other", "behind it", "worst other", "others"], body)
 
 
 def _apart(attack: str) -> tuple[str, str]:
@@ -297,6 +374,8 @@ TABLES = {
     "means": means,
     "outcome": outcome,
     "losses": losses,
+    "keeps": keeps,
+    "beside": beside,
     "attacks": attacks,
     "quiet": quiet,
     "ablation": ablation,
