@@ -162,7 +162,7 @@ def losses(results: str) -> str:
     return markdown(head, body)
 
 
-KEEPS = (((), 0.005), (("2", "4"), 0.02), (("6", "8"), 0.05))  # attackers of 20, and what may be lost to them
+KEEPS = ((("",), 0.005), (("2", "4"), 0.02), (("6", "8"), 0.05))  # attackers of 20, and what may be lost to them
 
 
 def keeps(results: str) -> str:
@@ -170,8 +170,8 @@ def keeps(results: str) -> str:
     runs = _ended(results)
     body = []
     for attackers, bar in KEEPS:
-        own = [run for run in runs if (run.attackers in attackers if attackers else not run.attackers)]
-        line = ["any of them" if attackers else "nobody attacks", ", ".join(attackers) or NONE]
+        own = [run for run in runs if run.attackers in attackers]
+        line = ["any of them" if any(attackers) else "nobody attacks", ", ".join(attackers) or NONE]
         for partition in ("iid", "dirichlet"):
             there = [run for run in own if run.partition == partition]
             line += [_most_lost(there, bar), f"{len(there)}, {len({run.seed for run in there})}"]
@@ -185,9 +185,14 @@ def _most_lost(runs: Sequence[Ended], bar: float) -> str:
         return NONE
     worst = max(runs, key=lambda run: run.lost)
     name = f" ({worst.attack}, {worst.attackers})" if worst.attackers else ""
-    over = sum(run.lost > bar for run in runs)
-    verdict = f"**missed** by {over} of {len(runs)}" if over else "met"
-    return f"{worst.lost:.3f}{name}; \N{LESS-THAN OR EQUAL TO} {bar} {verdict}"
+    return f"{worst.lost:.3f}{name}; {_verdict([run.lost for run in runs], bar, low_is_good=True)}"
+
+
+def _verdict(values: Sequence[float], bar: float, *, low_is_good: bool) -> str:
+    """The bar, and how many miss it."""
+    missed = len(values) - sum(value <= bar if low_is_good else value >= bar for value in values)
+    sign = "\N{LESS-THAN OR EQUAL TO}" if low_is_good else "\N{GREATER-THAN OR EQUAL TO}"
+    return f"{sign} {bar} " + (f"**missed** by {missed} of {len(values)}" if missed else "met")
 
 
 def beside(results: str) -> str:
@@ -293,10 +298,7 @@ def _worst(rows: list[Row], figure: str, bar: float | None) -> str:
         text += f" ({', '.join([*attack, worst['data'], worst['model']])})"
     if bar is None:
         return f"{text}; no goal"
-    met = sum(value <= bar if low_is_good else value >= bar for value in values)
-    sign = "\N{LESS-THAN OR EQUAL TO}" if low_is_good else "\N{GREATER-THAN OR EQUAL TO}"
-    verdict = "met" if met == len(values) else f"**missed** by {len(values) - met} of {len(values)}"
-    return f"{text}; {sign} {bar} {verdict}"
+    return f"{text}; {_verdict(values, bar, low_is_good=low_is_good)}"
 
 
 def judged(name: str) -> str:
