@@ -108,15 +108,12 @@ def tracking(measured: Tensor, stored: Tensor, layers: Tensor, trusted: Tensor) 
     Args:
         measured: (clients, channels), the means of each model's weights on the same images.
         stored: (clients, channels), the running means that it holds.
-        layers: (channels,), the number of each channel's layer, from 0.
+        layers: (channels,), int64, the number of each channel's layer, from 0.
         trusted: (clients,), bool, at least one.
     """
-    moved = [values.double() - median(values[trusted].double()) for values in (measured, stored)]
-    cosines = []
-    for layer in range(int(layers.max()) + 1):
-        of_weights, of_statistics = (values[:, layers == layer] for values in moved)
-        cosines.append(torch.nn.functional.cosine_similarity(of_weights, of_statistics, dim=1, eps=TINY))
-    return torch.stack(cosines).mean(dim=0)
+    weights, statistics = (values.double() - median(values[trusted].double()) for values in (measured, stored))
+    lengths = [_layer_sums(moved.square(), layers).sqrt().clamp(min=TINY) for moved in (weights, statistics)]
+    return (_layer_sums(weights * statistics, layers) / lengths[0] / lengths[1]).mean(dim=1)
 
 
 def layer_deviations(measured: Tensor, layers: Tensor) -> Tensor:
@@ -124,12 +121,16 @@ def layer_deviations(measured: Tensor, layers: Tensor) -> Tensor:
 
     Args:
         measured: (clients, channels), the means of each model's weights on the same images.
-        layers: (channels,), the number of each channel's layer, from 0.
+        layers: (channels,), int64, the number of each channel's layer, from 0.
     """
     moved = measured.double() - median(measured.double())
-    for layer in range(int(layers.max()) + 1):
-        moved[:, layers == layer] /= median(moved[:, layers == layer].norm(dim=1)).clamp(min=TINY)
-    return moved
+    usual = median(_layer_sums(moved.square(), layers).sqrt()).clamp(min=TINY)
+    return moved / usual[layers]
+
+
+def _layer_sums(values: Tensor, layers: Tensor) -> Tensor:
+    """The sum over the channels of each layer, (clients, layers): of (clients, channels)."""
+    return values @ torch.nn.functional.one_hot(layers).to(values)
 
 
 def median_and_spread(values: Tensor, trusted: Tensor) -> tuple[Tensor, Tensor]:

@@ -67,7 +67,7 @@ def test_layer_deviations_are_in_units_of_the_usual_one_in_each_layer() -> None:
     for layer in (0, 1):
         moved = (measured - np.median(measured, axis=0))[:, layers == layer]
         assert found[:, layers == layer] == pytest.approx(moved / np.median(np.linalg.norm(moved, axis=1)))
-    assert not layer_deviations(torch.ones(5, 3), torch.zeros(3)).any()
+    assert not layer_deviations(torch.ones(5, 3), torch.zeros(3).long()).any()
 
 
 def test_statistics_that_nobody_moved_follow_nothing() -> None:
