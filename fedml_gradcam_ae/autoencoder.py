@@ -102,14 +102,14 @@ def held_out_reconstructions(
     if bool(held.all(dim=1).any()):
         raise ValueError("A fold that holds every client out leaves an autoencoder nothing to be trained on.")
     start = Autoencoder(maps.shape[-1], hidden, "identity", generator).to(maps)
-    # One autoencoder per fold side by side. Maps are so small that calls are what costs time: gradients written out here
+    # One autoencoder per fold side by side. Maps are so small that calls are what costs time: gradients written out
     # take half of autograd's, which takes half of `torch.func.vmap`'s.
     first = [parameter.detach() for layer in (start.encoder, start.decoder) for parameter in layer.parameters()]
     parameters = torch.cat([parameter.expand(len(held), *parameter.shape).flatten() for parameter in first])
     parameters.grad = torch.empty_like(parameters)
 
     def by_layer(numbers: Tensor) -> list[Tensor]:
-        parts = numbers.split([len(held) * parameter.numel() for parameter in first])
+        parts = torch.split(numbers, [len(held) * parameter.numel() for parameter in first])
         return [part.view(len(held), *parameter.shape) for part, parameter in zip(parts, first, strict=True)]
 
     inward, inward_bias, outward, outward_bias = by_layer(parameters)

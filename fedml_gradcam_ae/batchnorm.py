@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +13,7 @@ from torch.func import functional_call
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from fedml_gradcam_ae.evaluating import evaluating
+from fedml_gradcam_ae.parallel import on_each_upload
 
 FAR = 20.0  # standard deviations: what lies further out counts as that far
 
@@ -134,10 +136,11 @@ def statistics_of(
     def row(statistics: Mapping[str, Tensor]) -> Tensor:
         return (torch.cat([statistics[name].to(device) for name in means]) / scale).nan_to_num(FAR).clamp(-FAR, FAR)
 
-    measured = [row(estimated_statistics(network, upload, [images])) for upload in uploads]
+    found = on_each_upload(network, uploads, partial(estimated_statistics, batches=[images]))
+    stored, measured = (torch.stack([row(values) for values in models]) for models in (uploads, found))
     sizes = torch.tensor([global_model[name].numel() for name in means], device=device)
     numbers = torch.arange(len(means), device=device).repeat_interleave(sizes)
-    return Statistics(torch.stack([row(upload) for upload in uploads]), torch.stack(measured), numbers)
+    return Statistics(stored, measured, numbers)
 
 
 @contextmanager

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 
 from fedml_gradcam_ae.evaluating import evaluating
 from fedml_gradcam_ae.heatmaps.layers import run_to_layers, weigh
+from fedml_gradcam_ae.parallel import on_each_upload
 
 
 def class_maps(network: nn.Module, uploads: Sequence[Mapping[str, Tensor]], images: Tensor, layer: str) -> Tensor:
@@ -28,7 +30,7 @@ def class_maps(network: nn.Module, uploads: Sequence[Mapping[str, Tensor]], imag
         arithmetic overflows.
     """
     with evaluating(network):
-        return torch.stack([_maps_of(network, upload, images, layer) for upload in uploads])
+        return torch.stack(on_each_upload(network, uploads, partial(_maps_of, images=images, layer=layer)))
 
 
 def _maps_of(network: nn.Module, upload: Mapping[str, Tensor], images: Tensor, layer: str) -> Tensor:

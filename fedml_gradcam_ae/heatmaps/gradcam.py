@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 
 import torch
 from captum.attr import LayerGradCam
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from fedml_gradcam_ae.evaluating import evaluating
+from fedml_gradcam_ae.parallel import on_each_upload
 
 
 def grad_cam(
@@ -36,13 +38,14 @@ def grad_cam(
         (clients, images, height, width), on the network's device; an upload that the network cannot
         run, or whose arithmetic overflows, has NaN or infinity in its maps.
     """
-    target = network.get_submodule(layer)
     with evaluating(network):
-        return torch.stack([_maps_of(network, target, upload, images, labels) for upload in uploads])
+        return torch.stack(
+            on_each_upload(network, uploads, partial(_maps_of, layer=layer, images=images, labels=labels))
+        )
 
 
 def _maps_of(
-    network: nn.Module, target: nn.Module, upload: Mapping[str, Tensor], images: Tensor, labels: Tensor | None
+    network: nn.Module, upload: Mapping[str, Tensor], layer: str, images: Tensor, labels: Tensor | None
 ) -> Tensor:
     tensors = {name: tensor.detach().to(images.device) for name, tensor in upload.items()}
 
@@ -52,6 +55,6 @@ def _maps_of(
             return scores.max(dim=1).values
         return scores.gather(1, labels[:, None])[:, 0]
 
-    maps = LayerGradCam(score, target).attribute(images, relu_attributions=True)
+    maps = LayerGradCam(score, network.get_submodule(layer)).attribute(images, relu_attributions=True)
     assert isinstance(maps, Tensor)  # one layer with one output gives one tensor
     return maps.detach()[:, 0]

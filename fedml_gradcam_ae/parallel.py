@@ -1,0 +1,57 @@
+"""The same work on each upload, on a CPU each core with an upload of its own."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from queue import SimpleQueue
+from typing import TypeVar
+
+import torch
+from torch import Tensor, nn
+
+Upload = Mapping[str, Tensor]
+Result = TypeVar("Result")
+
+
+def on_each_upload(
+    network: nn.Module, uploads: Sequence[Upload], work: Callable[[nn.Module, Upload], Result]
+) -> list[Result]:
+    """`[work(network, upload) for upload in uploads]`, as many at a time as PyTorch has threads.
+
+    A few small images leave threads that share one upload waiting for one another. Here each has its own upload and its
+    own copy of the network's modules, whose modes and hooks it may change; their tensors are shared, so `work` must not
+    write to them. How many threads PyTorch has elsewhere stays as it is. On a GPU one upload follows another.
+
+    Args:
+        network: the architecture, on the device to compute on.
+        uploads: state dicts that fit it.
+        work: of the network or a copy of it, and an upload. Its first error is raised.
+    """
+    threads = min(torch.get_num_threads(), len(uploads))
+    shared = {id(tensor): tensor for tensor in (*network.parameters(), *network.buffers())}
+    if threads < 2 or any(tensor.device.type != "cpu" for tensor in shared.values()):
+        return [work(network, upload) for upload in uploads]
+    idle: SimpleQueue[nn.Module] = SimpleQueue()
+    try:
+        for _ in range(threads):
+            idle.put(copy.deepcopy(network, dict(shared)))
+    except (TypeError, RuntimeError):  # a module may hold what has no copy, such as a lock or a tensor with a history
+        return [work(network, upload) for upload in uploads]
+    everywhere, gradients = torch.get_num_threads(), torch.is_grad_enabled()
+
+    def one(upload: Upload) -> Result:
+        own = idle.get()
+        try:
+            with torch.set_grad_enabled(gradients):  # each thread has a mode of its own
+                return work(own, upload)
+        finally:
+            idle.put(own)
+
+    try:
+        with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+            return list(pool.map(one, uploads))
+    finally:
+        # Each thread set its own number, which is also what threads that start later begin with.
+        torch.set_num_threads(everywhere)
