@@ -20,9 +20,10 @@ def on_each_upload(
 ) -> list[Result]:
     """`[work(network, upload) for upload in uploads]`, as many at a time as PyTorch has threads.
 
-    A few small images leave threads that share one upload waiting for one another. Here each has its own upload and its
-    own copy of the network's modules, whose modes and hooks it may change; their tensors are shared, so `work` must not
-    write to them. How many threads PyTorch has elsewhere stays as it is. On a GPU one upload follows another.
+    A few small images leave threads that share one upload waiting for one another. Here each has its own upload, and
+    the network or a copy of its modules to itself: `work` may change modes and hooks for as long as it runs. Tensors
+    are shared, so it must not write to them. How many threads PyTorch has elsewhere stays as it is. On a GPU one upload
+    follows another.
 
     Args:
         network: the architecture, on the device to compute on.
@@ -34,8 +35,9 @@ def on_each_upload(
     if threads < 2 or any(tensor.device.type != "cpu" for tensor in shared.values()):
         return [work(network, upload) for upload in uploads]
     idle: SimpleQueue[nn.Module] = SimpleQueue()
+    idle.put(network)
     try:
-        for _ in range(threads):
+        for _ in range(threads - 1):
             idle.put(copy.deepcopy(network, dict(shared)))
     except (TypeError, RuntimeError):  # a module may hold what has no copy, such as a lock or a tensor with a history
         return [work(network, upload) for upload in uploads]

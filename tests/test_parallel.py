@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from fedml_gradcam_ae.evaluating import evaluating
 from fedml_gradcam_ae.parallel import on_each_upload
 
 
@@ -46,17 +47,17 @@ def test_two_work_at_a_time_on_modules_of_their_own_and_the_same_tensors() -> No
     judge = network().eval()
     together = threading.Barrier(2, timeout=20)  # broken if one waits for the other to be done
 
-    def work(copied: nn.Module, upload: dict[str, torch.Tensor]) -> tuple[int, bool, int, bool, bool]:
-        was = copied.training
-        copied.train()
-        together.wait()
-        same = all(a is b for a, b in zip(tensors_of(copied), tensors_of(judge), strict=True))
-        return id(copied), was, torch.get_num_threads(), torch.is_grad_enabled(), same
+    def work(own: nn.Module, upload: dict[str, torch.Tensor]) -> tuple[int, bool, bool, bool]:
+        with evaluating(own):
+            own.train(bool(upload["train"]))
+            together.wait()
+            kept = own.training == bool(upload["train"])
+        same = all(a is b for a, b in zip(tensors_of(own), tensors_of(judge), strict=True))
+        return torch.get_num_threads(), torch.is_grad_enabled(), kept, same
 
     with torch.no_grad():
-        found = on_each_upload(judge, [{}, {}], work)
-    assert len({of for of, *_ in found}) == 2
-    assert [rest for _, *rest in found] == [[False, 1, False, True]] * 2
+        found = on_each_upload(judge, [{"train": torch.tensor(mode)} for mode in (True, False)], work)
+    assert found == [(1, False, True, True)] * 2
     assert not judge.training
     assert threads_elsewhere() == (2, 2)
 
