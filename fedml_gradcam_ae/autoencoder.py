@@ -104,16 +104,8 @@ def held_out_reconstructions(
     start = Autoencoder(maps.shape[-1], hidden, "identity", generator).to(maps)
     # One autoencoder per fold side by side. Maps are so small that calls are what costs time: gradients written out
     # take half of autograd's, which takes half of `torch.func.vmap`'s.
-    first = [parameter.detach() for layer in (start.encoder, start.decoder) for parameter in layer.parameters()]
-    parameters = torch.cat([parameter.expand(len(held), *parameter.shape).flatten() for parameter in first])
-    parameters.grad = torch.empty_like(parameters)
-
-    def by_layer(numbers: Tensor) -> list[Tensor]:
-        parts = torch.split(numbers, [len(held) * parameter.numel() for parameter in first])
-        return [part.view(len(held), *parameter.shape) for part, parameter in zip(parts, first, strict=True)]
-
-    inward, inward_bias, outward, outward_bias = by_layer(parameters)
-    of_inward, of_inward_bias, of_outward, of_outward_bias = by_layer(parameters.grad)
+    parameters = [_stacked(p, len(held)) for layer in (start.encoder, start.decoder) for p in layer.parameters()]
+    inward, inward_bias, outward, outward_bias = parameters
     flat = maps.flatten(0, 1).expand(len(held), -1, -1)
     weights = (~held).to(maps).repeat_interleave(maps.shape[1], dim=1)
     weights = (weights / weights.sum(dim=1, keepdim=True) / maps.shape[-1])[:, :, None]
@@ -122,16 +114,18 @@ def held_out_reconstructions(
         hidden_layer = torch.baddbmm(inward_bias[:, None], flat, inward.mT).relu_()
         return hidden_layer, torch.baddbmm(outward_bias[:, None], hidden_layer, outward.mT)
 
-    optimizer = torch.optim.Adam([parameters], lr=learning_rate, weight_decay=weight_decay, fused=True)
+    optimizer = torch.optim.Adam(parameters, lr=learning_rate, weight_decay=weight_decay, fused=True)
     for _ in range(epochs):
         hidden_layer, reconstructed = reconstruct()
         slope = (reconstructed - flat).clamp_(-1, 1).mul_(weights)  # of Huber's loss
-        torch.bmm(slope.mT, hidden_layer, out=of_outward)
-        torch.sum(slope, dim=1, out=of_outward_bias)
+        outward.grad, outward_bias.grad = torch.bmm(slope.mT, hidden_layer), slope.sum(dim=1)
         slope = torch.bmm(slope, outward).mul_(hidden_layer > 0)
-        torch.bmm(slope.mT, flat, out=of_inward)
-        torch.sum(slope, dim=1, out=of_inward_bias)
+        inward.grad, inward_bias.grad = torch.bmm(slope.mT, flat), slope.sum(dim=1)
         optimizer.step()
     by_fold = reconstruct()[1].view(len(held), *maps.shape)
     fold = held.to(torch.uint8).argmax(dim=0)
     return by_fold[fold, torch.arange(len(maps), device=maps.device)]
+
+
+def _stacked(parameter: Tensor, copies: int) -> Tensor:
+    return parameter.detach().expand(copies, *parameter.shape).clone()

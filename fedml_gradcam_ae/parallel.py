@@ -30,18 +30,13 @@ def on_each_upload(
         uploads: state dicts that fit it.
         work: of the network or a copy of it, and an upload. Its first error is raised.
     """
-    threads = min(torch.get_num_threads(), len(uploads))
-    shared = {id(tensor): tensor for tensor in (*network.parameters(), *network.buffers())}
-    if threads < 2 or any(tensor.device.type != "cpu" for tensor in shared.values()):
+    everywhere, gradients = torch.get_num_threads(), torch.is_grad_enabled()
+    networks = _alike(network, min(everywhere, len(uploads)))
+    if len(networks) == 1:
         return [work(network, upload) for upload in uploads]
     idle: SimpleQueue[nn.Module] = SimpleQueue()
-    idle.put(network)
-    try:
-        for _ in range(threads - 1):
-            idle.put(copy.deepcopy(network, dict(shared)))
-    except (TypeError, RuntimeError):  # a module may hold what has no copy, such as a lock or a tensor with a history
-        return [work(network, upload) for upload in uploads]
-    everywhere, gradients = torch.get_num_threads(), torch.is_grad_enabled()
+    for each in networks:
+        idle.put(each)
 
     def one(upload: Upload) -> Result:
         own = idle.get()
@@ -52,8 +47,19 @@ def on_each_upload(
             idle.put(own)
 
     try:
-        with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+        with ThreadPoolExecutor(len(networks), initializer=torch.set_num_threads, initargs=(1,)) as pool:
             return list(pool.map(one, uploads))
     finally:
         # Each thread set its own number, which is also what threads that start later begin with.
         torch.set_num_threads(everywhere)
+
+
+def _alike(network: nn.Module, number: int) -> list[nn.Module]:
+    """The network and copies of its modules that share its tensors; on a GPU, or if it has no copy, itself alone."""
+    shared = {id(tensor): tensor for tensor in (*network.parameters(), *network.buffers())}
+    if any(tensor.device.type != "cpu" for tensor in shared.values()):
+        return [network]
+    try:
+        return [network, *(copy.deepcopy(network, dict(shared)) for _ in range(number - 1))]
+    except (TypeError, RuntimeError):  # a module may hold what has no copy, such as a lock or a tensor with a history
+        return [network]

@@ -112,8 +112,10 @@ def tracking(measured: Tensor, stored: Tensor, layers: Tensor, trusted: Tensor) 
         trusted: (clients,), bool, at least one.
     """
     weights, statistics = (values.double() - median(values[trusted].double()) for values in (measured, stored))
-    lengths = [_layer_sums(moved.square(), layers).sqrt().clamp(min=TINY) for moved in (weights, statistics)]
-    return (_layer_sums(weights * statistics, layers) / lengths[0] / lengths[1]).mean(dim=1)
+    products = torch.stack([weights * statistics, weights.square(), statistics.square()])
+    both, of_weights, of_statistics = _layer_sums(products, layers).unbind()
+    cosines = both / of_weights.sqrt().clamp(min=TINY) / of_statistics.sqrt().clamp(min=TINY)
+    return cosines.mean(dim=1)
 
 
 def layer_deviations(measured: Tensor, layers: Tensor) -> Tensor:
@@ -129,7 +131,7 @@ def layer_deviations(measured: Tensor, layers: Tensor) -> Tensor:
 
 
 def _layer_sums(values: Tensor, layers: Tensor) -> Tensor:
-    """The sum over the channels of each layer, (clients, layers): of (clients, channels)."""
+    """The sum over the channels of each layer, (..., layers): of (..., channels)."""
     return values @ torch.nn.functional.one_hot(layers).to(values)
 
 
