@@ -34,6 +34,7 @@ from fedml_gradcam_ae.suspicion import (
     median,
     median_and_spread,
     tracking,
+    tracking_by_chance,
     z_score_exceeded_by,
 )
 
@@ -43,6 +44,8 @@ FAR = 20.0  # times the spread: what lies further out counts as that far
 STRONGEST = 6.0  # the z-score beyond which one round says no more about a direction
 TELLING = 1.0  # spreads that the clients' agreement must be above 0 for a round to add to what is held against them
 ENOUGH = 0.5  # of the usual number of samples: whose statistics show how well one's can follow the weights
+FOLLOWING = 0.1  # usual cosines from which statistics tell anything: 0.04 after a single batch, 0.25 or more later
+CHANCE = 2.0  # standard deviations of what the cosines of so few channels are by chance, which it must exceed as well
 TRACKED = 0.5  # statistics that follow the weights at least this share as well as usual are nobody's fault
 REVERSED = 0.5  # statistics that went against the weights, at least this share as far as is usual with them
 CLEAR = 3.0  # spreads below the others' median that such statistics must be as well
@@ -238,6 +241,9 @@ class Evidence:
         for few batches, and statistics follow the weights from the second on: it is compared with the others, but no
         other with it, and its score is as much smaller as it has fewer. What went against the weights, half as far as
         is usual with them, was not trained, whatever the data: a much lower z-score will do.
+
+        Reversed updates have the cosines of honest ones with the other sign. What is usual is taken of their sizes,
+        which does not depend on how many are reversed: these would widen a spread of the cosines themselves.
         """
         tracked = tracking(found.measured, found.stored, found.layers, trusted)
         share = torch.ones_like(tracked)
@@ -246,8 +252,8 @@ class Evidence:
             share = (claimed / median(claimed).clamp(min=TINY)).clamp(max=1)
         peers = trusted & (share >= ENOUGH)
         peers = peers if int(peers.sum()) >= FEWEST else trusted
-        center, spread = median_and_spread(tracked, peers)
-        if center <= 0:
+        center, spread = median_and_spread(tracked.abs(), peers)
+        if center < max(FOLLOWING, CHANCE * tracking_by_chance(found.layers)) or median(tracked[peers]) <= 0:
             return torch.zeros_like(tracked)  # nobody's statistics tell anything
         spreads, follows = (center - tracked) / spread, tracked / center
         beyond = spreads / z_score_exceeded_by(self.rules.false_alarm, int(peers.sum()))

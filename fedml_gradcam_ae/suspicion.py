@@ -118,6 +118,18 @@ def tracking(measured: Tensor, stored: Tensor, layers: Tensor, trusted: Tensor) 
     return cosines.mean(dim=1)
 
 
+def tracking_by_chance(layers: Tensor) -> float:
+    """The standard deviation of `tracking` where stored and measured means have nothing to do with one another.
+
+    A cosine of two directions among n channels drawn at random has 0 and 1 / sqrt(n).
+
+    Args:
+        layers: (channels,), int64, the number of each channel's layer, from 0.
+    """
+    channels = torch.bincount(layers).double()
+    return float(channels.reciprocal().sum().sqrt() / len(channels))
+
+
 def layer_deviations(measured: Tensor, layers: Tensor) -> Tensor:
     """What distinguishes each model's means from the median, (clients, channels), float64; usually of length 1 a layer.
 

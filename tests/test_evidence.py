@@ -98,6 +98,11 @@ def statistics(flipped=(), crafted=(), strength: float = 1.0) -> Statistics:
     return Statistics(stored, weights, torch.arange(300) // 100)
 
 
+def evidence_of(found: Statistics) -> torch.Tensor:
+    """What statistics alone hold against each client, all trusted."""
+    return Evidence(Rules(**RULES))._statistics(found, None, torch.ones(CLIENTS, dtype=torch.bool))
+
+
 @pytest.mark.parametrize("attackers", [2, 8])
 @pytest.mark.parametrize("how", ["flipped", "crafted"])
 def test_statistics_that_do_not_follow_the_weights_are_found(attackers, how) -> None:
@@ -137,6 +142,26 @@ def test_what_went_against_the_weights_is_found_among_few_and_with_few_samples()
     assert suspects(judge(honest(7), native=found, samples=samples), "statistics") == [0, 1]
     some = torch.arange(CLIENTS) < 7  # where the threshold for errors is 13 spreads
     assert suspects(judge(honest(7)[some], native=statistics(flipped=[0]).only(some)), "statistics") == [0]
+
+
+def test_a_crowd_that_reverses_does_not_widen_what_is_usual_among_unequal_clients() -> None:
+    """How well statistics follow differs as much as with unequal data: cosines of 0.1 to 0.8."""
+    weights = noise(CLIENTS, 300, seed=44)
+    followed = torch.linspace(0.1, 1.2, CLIENTS)[torch.randperm(CLIENTS, generator=torch.manual_seed(45))]
+    stored = followed[:, None] * weights + 0.7 * noise(CLIENTS, 300, seed=46)
+    weights[:8] *= -1
+    found = suspects(judge(honest(7), native=Statistics(stored, weights, torch.arange(300) // 100)), "statistics")
+    assert set(found) <= set(range(8))  # nobody honest
+    assert set(found) >= {client for client in range(8) if followed[client] > 0.6}
+
+
+@pytest.mark.parametrize("channels", [20, 300])
+def test_where_statistics_are_noise_nobody_is_suspected(channels) -> None:
+    """As after a single batch of images; 200 rounds of 20."""
+    for seed in range(200):
+        stored, measured = noise(CLIENTS, channels, seed=1000 + seed), noise(CLIENTS, channels, seed=2000 + seed)
+        found = Statistics(stored, measured, torch.arange(channels) * 3 // channels)
+        assert not (evidence_of(found) >= 1).any()
 
 
 def test_where_nobodys_statistics_follow_nobody_is_suspected() -> None:

@@ -20,6 +20,7 @@ from fedml_gradcam_ae.suspicion import (
     median,
     median_and_spread,
     tracking,
+    tracking_by_chance,
     z_score_exceeded_by,
 )
 
@@ -118,6 +119,12 @@ def test_agreement_is_the_cosine_with_the_other_trusted_clients() -> None:
         others = [i for i in range(6) if i != client and trusted[i]]
         expected = cosine_similarity(changes[client : client + 1], unit[others].sum(0, keepdims=True))[0, 0]
         assert float(agreement(changes, trusted)[client]) == pytest.approx(expected)
+
+
+def test_how_well_statistics_track_by_chance() -> None:
+    layers = torch.tensor([0] * 10 + [1] * 40 + [2] * 100)
+    tracked = tracking(random(5000, 150, seed=1), random(5000, 150, seed=2), layers, torch.ones(5000, dtype=torch.bool))
+    assert float(tracked.std()) == pytest.approx(tracking_by_chance(layers), rel=0.05)
 
 
 @pytest.mark.parametrize("clients", [7, 20])
