@@ -15,6 +15,7 @@ from torch import Tensor
 
 _LARGEST_BLOCK = 65_536  # columns: K rows of them stay in a processor's cache
 _SMALLEST_BLOCK = 4_096
+_NEAREST = torch.finfo(torch.float32).eps ** 2 / 2  # of both squared lengths: a step of float32 in every number
 
 
 class Updates:
@@ -214,9 +215,15 @@ class Updates:
 
 
 def squared_distances(gram: Tensor) -> Tensor:
-    """||x_i - x_j||^2 of the inner products <x_i, x_j>, (vectors, vectors), exactly 0 on the diagonal."""
+    """||x_i - x_j||^2 of the inner products <x_i, x_j>, (vectors, vectors), symmetric, exactly 0 on the diagonal.
+
+    And exactly 0 for equal vectors, whose inner products some processors round differently: what is nearer than one
+    step of float32 in every number counts as equal.
+    """
     squares = gram.diagonal()
-    return (squares[:, None] + squares - 2 * gram).clamp(min=0).fill_diagonal_(0)
+    both = squares[:, None] + squares
+    found = both - (gram + gram.T)
+    return found.masked_fill(found < _NEAREST * both, 0).fill_diagonal_(0)
 
 
 def weighted_mean(

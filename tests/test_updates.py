@@ -11,7 +11,7 @@ from scipy.spatial.distance import cdist
 from torchvision.models import resnet18
 
 from fedml_gradcam_ae import updates as module
-from fedml_gradcam_ae.updates import Updates, flatten, unflatten, weighted_mean
+from fedml_gradcam_ae.updates import Updates, flatten, squared_distances, unflatten, weighted_mean
 from tiny import state_of, tiny_cnn
 from vectors import matrices, round_of, rows_of, vector_of
 
@@ -63,6 +63,26 @@ def test_distances_are_computed_once_a_round(monkeypatch) -> None:
         assert round.updates.squared_distances.shape == (4, 4)
     assert round.updates.gram.shape == (4, 4)
     assert passes == round.parameters
+
+
+def test_equal_updates_have_no_distance_whatever_a_processor_rounds() -> None:
+    rounded = torch.full((3, 3), 0.7, dtype=torch.float64)
+    rounded[2] -= 1e-16  # as some processors round the last rows of a product
+    rounded[0, 1] += 1e-16
+    assert (squared_distances(rounded) == 0).all()
+
+
+def test_updates_two_steps_of_float32_apart_have_a_distance() -> None:
+    rows = torch.ones(2, 50)
+    rows[1] += 2 * torch.finfo(torch.float32).eps
+    gram = rows.double() @ rows.double().T
+    expected = float((rows[0] - rows[1]).double().square().sum())
+    assert float(squared_distances(gram)[0, 1]) == pytest.approx(expected, rel=0.1, abs=0)
+
+
+@pytest.mark.parametrize("gram", [[[np.inf, 0.0], [0.0, 1.0]], [[np.nan, np.nan], [np.nan, 1.0]]])
+def test_what_is_not_finite_is_not_near(gram) -> None:
+    assert squared_distances(torch.tensor(gram, dtype=torch.float64))[0, 1] != 0
 
 
 @settings(max_examples=40, deadline=None)
