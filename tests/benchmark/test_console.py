@@ -1,5 +1,7 @@
 """The table in the terminal: names, numbers, defects, and what is missing."""
 
+import json
+
 import pytest
 
 import made_up
@@ -39,6 +41,17 @@ def test_what_is_missing_is_said(tmp_path) -> None:
     assert "Of 12 runs, 1 failed (see error.txt in their folders) and 2 are missing." in shown(
         tmp_path, failed=[1], missing=[2, 3]
     )
+
+
+def test_no_row_for_what_was_not_to_be_run(tmp_path) -> None:
+    shown(tmp_path)
+    matrix = json.loads((tmp_path / "matrix.json").read_text())
+    kept = [run for run in matrix["runs"] if run["defense"]["type"] == "flame" or run["attack"]["type"] == "none"]
+    (tmp_path / "matrix.json").write_text(json.dumps({**matrix, "runs": kept}))
+    results = load(tmp_path)
+    text = console(results, Observations(results))
+    rows = [row.split()[:2] for row in text.splitlines() if row.startswith(("none", "mpaf"))]
+    assert rows == [["none", "undefended"], ["none", "fedml:rfa"], ["none", "flame"], ["mpaf", "flame"]]
 
 
 def test_a_table_for_each_setting(tmp_path) -> None:
