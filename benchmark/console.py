@@ -20,7 +20,7 @@ def console(results: Results, observations: Observations) -> str:
     tables = []
     for setting in observations.titles.settings:
         heading = f"{setting}\n" if setting else ""
-        tables.append(heading + format_table(HEADINGS, table_rows(results, observations, setting)))
+        tables.append(heading + format_table(HEADINGS, table_rows(observations, setting)))
     note = (
         f"Accuracy is the test accuracy after round {results.rounds}; recall, precision and false-positive rate are of "
         f"the clients\nleft out at the votes (every {results.vote_every} rounds), or accused by a rule that follows a "
@@ -30,14 +30,13 @@ def console(results: Results, observations: Observations) -> str:
     return "\n\n".join([*tables, *paper_tables(results, observations), notes])
 
 
-def table_rows(results: Results, observations: Observations, setting: str) -> list[list[str]]:
+def table_rows(observations: Observations, setting: str) -> list[list[str]]:
     """Of what was to be run, as text, with "-" where nothing was measured or a metric is not defined."""
-    planned = {observations.titles.place(run) for run in results.runs}
     rows = []
     for attack in observations.titles.attacks:
         for defense in observations.titles.defenses:
             place = setting, attack, defense
-            if place not in planned:  # a configuration may run some attacks, or defenses, beside `also`'s alone
+            if place not in observations.titles.places:  # as where `also` has defenses or attacks of its own
                 continue
             cells = [
                 *((observations.of_run(*place, "accuracy"), 3),),

@@ -13,7 +13,12 @@ Entry = Mapping[str, Any]
 
 
 class Titles:
-    """The names of one benchmark's parts, in the order of its configuration."""
+    """The names of one benchmark's parts, in the order of its configuration.
+
+    Attributes:
+        attacks, defenses, settings: all of them.
+        places: which of them were to be run together, see `place`.
+    """
 
     def __init__(self, results: Results) -> None:
         self._attacks = _distinct([run.attack for run in results.runs])
@@ -22,6 +27,7 @@ class Titles:
         self.attacks = [title(entry, self._attacks, NO_ATTACK) for entry in self._attacks]
         self.defenses = [title(entry, self._defenses, UNDEFENDED) for entry in self._defenses]
         self.settings = [_setting(entry, self._settings) for entry in self._settings]
+        self.places = {self.place(run) for run in results.runs}
 
     def attack(self, run: RunResult) -> str:
         """ "no attack" or its type."""

@@ -20,6 +20,10 @@ def shown(out, **changes):
         out,
         **{"attacks": attacks, "defenses": defenses, "seeds": [0, 1], "detectors": detectors, "clients": 20, **changes},
     )
+    return printed(out)
+
+
+def printed(out):
     results = load(out)
     return console(results, Observations(results))
 
@@ -48,9 +52,7 @@ def test_no_row_for_what_was_not_to_be_run(tmp_path) -> None:
     matrix = json.loads((tmp_path / "matrix.json").read_text())
     kept = [run for run in matrix["runs"] if run["defense"]["type"] == "flame" or run["attack"]["type"] == "none"]
     (tmp_path / "matrix.json").write_text(json.dumps({**matrix, "runs": kept}))
-    results = load(tmp_path)
-    text = console(results, Observations(results))
-    rows = [row.split()[:2] for row in text.splitlines() if row.startswith(("none", "mpaf"))]
+    rows = [row.split()[:2] for row in printed(tmp_path).splitlines() if row.startswith(("none", "mpaf"))]
     assert rows == [["none", "undefended"], ["none", "fedml:rfa"], ["none", "flame"], ["mpaf", "flame"]]
 
 
