@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from fedml_gradcam_ae.batchnorm import moved_statistics
 from fedml_gradcam_ae.colluders import own_images
-from fedml_gradcam_ae.federation import ClientId, Round
+from fedml_gradcam_ae.federation import ClientId, Round, Upload
 from fedml_gradcam_ae.images import seeded_generator
 from fedml_gradcam_ae.settings import AttackSettings, SettingsError
 
 IMAGES = 200  # of an attacker's own, that show what its weights change in BatchNorm's statistics
-Upload = Mapping[str, Tensor]
 
 
 def check_attackers(settings: AttackSettings, clients: Sequence[ClientId]) -> None:

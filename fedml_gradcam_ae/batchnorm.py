@@ -13,6 +13,7 @@ from torch.func import functional_call
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from fedml_gradcam_ae.evaluating import evaluating
+from fedml_gradcam_ae.federation import Upload
 from fedml_gradcam_ae.parallel import on_each_upload
 
 FAR = 20.0  # standard deviations: what lies further out counts as that far
@@ -114,7 +115,7 @@ def _share_of_the_end(before: int, after: int, momentum: float | None) -> float:
 
 
 def statistics_of(
-    network: nn.Module, global_model: Mapping[str, Tensor], uploads: Sequence[Mapping[str, Tensor]], images: Tensor
+    network: nn.Module, global_model: Mapping[str, Tensor], uploads: Sequence[Upload], images: Tensor
 ) -> Statistics | None:
     """What `suspicion.tracking` compares; None where the network has no BatchNorm, or where there is one image.
 

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from fedml_gradcam_ae.updates import Updates
 
 ClientId = int | str
+Upload: TypeAlias = "Mapping[str, Tensor]"  # a state dict; quoted, since this module does not wait for torch
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,7 @@ class Round:
 
     number: int
     client_ids: Sequence[ClientId]
-    uploads: Sequence[Mapping[str, Tensor]]
+    uploads: Sequence[Upload]
     samples: Sequence[float]
     global_model: Mapping[str, Tensor]
     network: nn.Module

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from queue import SimpleQueue
 from typing import TypeVar
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-Upload = Mapping[str, Tensor]
+from fedml_gradcam_ae.federation import Upload
+
 Result = TypeVar("Result")
 
 

@@ -13,6 +13,8 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from fedml_gradcam_ae.federation import Upload
+
 _LARGEST_BLOCK = 65_536  # columns: K rows of them stay in a processor's cache
 _SMALLEST_BLOCK = 4_096
 _NEAREST = torch.finfo(torch.float32).eps ** 2 / 2  # of both squared lengths: a step of float32 in every number
@@ -30,7 +32,7 @@ class Updates:
 
     def __init__(
         self,
-        uploads: Sequence[Mapping[str, Tensor]],
+        uploads: Sequence[Upload],
         center: Mapping[str, Tensor],
         names: Sequence[str],
         mixing: Tensor | None = None,
@@ -227,7 +229,7 @@ def squared_distances(gram: Tensor) -> Tensor:
 
 
 def weighted_mean(
-    uploads: Sequence[Mapping[str, Tensor]], weights: Sequence[float], names: Sequence[str] | None = None
+    uploads: Sequence[Upload], weights: Sequence[float], names: Sequence[str] | None = None
 ) -> dict[str, Tensor]:
     """sum_i p_i w_i (6), summed in float64; whole numbers are rounded.
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from benchmark.replay.views import View, look
 from fedml_gradcam_ae.attackers import attackers_in_round, poisoned_uploads
 from fedml_gradcam_ae.batchnorm import statistics_of
-from fedml_gradcam_ae.federation import ClientId, Round, Verdict
+from fedml_gradcam_ae.federation import ClientId, Round, Upload, Verdict
 from fedml_gradcam_ae.heatmaps import find_target_layer, resize
 from fedml_gradcam_ae.images import draw_images, preserved_random_state, seeded_generator
 from fedml_gradcam_ae.settings import AttackSettings
@@ -21,7 +21,6 @@ from fedml_gradcam_ae.training import train_locally
 from fedml_gradcam_ae.updates import Updates, flatten, unflatten
 
 REFERENCES = ("global", "step", "trained")
-Upload = Mapping[str, Tensor]
 
 
 @dataclass(frozen=True)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
+from fedml_gradcam_ae.federation import Upload
 from fedml_gradcam_ae.heatmaps.class_maps import maps_of_classes
 from fedml_gradcam_ae.heatmaps.layers import run_to_layers, weigh
 
@@ -52,7 +52,7 @@ class Seen:
     classes: Tensor
 
 
-def look(network: nn.Module, upload: Mapping[str, Tensor], images: Tensor, labels: Tensor, view: View) -> Seen:
+def look(network: nn.Module, upload: Upload, images: Tensor, labels: Tensor, view: View) -> Seen:
     """Run one upload once, and the gradients down to each layer.
 
     Args:

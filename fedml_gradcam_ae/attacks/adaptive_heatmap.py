@@ -8,7 +8,7 @@ looks at: (12), or for `robust` what the upload changes in the signed maps of al
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, Literal
 
@@ -19,7 +19,7 @@ from torch import Tensor
 from fedml_gradcam_ae.attacks.constrained_perturbation import ConstrainedPerturbation, ContaminatedLoss, Objective
 from fedml_gradcam_ae.auto_ascent import auto_ascent
 from fedml_gradcam_ae.colluders import own_images
-from fedml_gradcam_ae.federation import Round
+from fedml_gradcam_ae.federation import Round, Upload
 from fedml_gradcam_ae.heatmaps import (
     Probe,
     class_maps,
@@ -33,8 +33,6 @@ from fedml_gradcam_ae.profiles.settings import ProfileSettings
 from fedml_gradcam_ae.registry import register_attack
 from fedml_gradcam_ae.suspicion import differences
 from fedml_gradcam_ae.updates import unflatten
-
-Upload = Mapping[str, Tensor]
 
 
 @register_attack("adaptive_heatmap")

@@ -6,15 +6,15 @@ section 5, which flips a label y of C classes to C - 1 - y.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
 from pydantic import Field
-from torch import Tensor, nn
+from torch import nn
 
 from fedml_gradcam_ae.evaluating import evaluating
-from fedml_gradcam_ae.federation import Round
+from fedml_gradcam_ae.federation import Round, Upload
 from fedml_gradcam_ae.images import draw_images
 from fedml_gradcam_ae.registry import register_attack
 from fedml_gradcam_ae.settings import AttackSettings
@@ -38,7 +38,7 @@ class LabelFlip:
         """What an attacker trains on: batches like the given ones, the images unchanged."""
         return FlippedLabels(data, self.settings.classes or _output_width(network, data))
 
-    def poison(self, round: Round, attackers: Sequence[int]) -> list[Mapping[str, Tensor]]:
+    def poison(self, round: Round, attackers: Sequence[int]) -> list[Upload]:
         """The uploads as they are: the poison came in by training."""
         return [round.uploads[position] for position in attackers]
 

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import partial
 
 import torch
 from torch import Tensor, nn
 
 from fedml_gradcam_ae.evaluating import evaluating
+from fedml_gradcam_ae.federation import Upload
 from fedml_gradcam_ae.heatmaps.layers import run_to_layers, weigh
 from fedml_gradcam_ae.parallel import on_each_upload
 
 
-def class_maps(network: nn.Module, uploads: Sequence[Mapping[str, Tensor]], images: Tensor, layer: str) -> Tensor:
+def class_maps(network: nn.Module, uploads: Sequence[Upload], images: Tensor, layer: str) -> Tensor:
     """Maps sum_m alpha_m^c A^m for every class c: (11), and (12) without its ReLU.
 
     `grad_cam` makes the same maps by Captum, one class at a time. Only the part of the network above `layer` is
@@ -33,7 +34,7 @@ def class_maps(network: nn.Module, uploads: Sequence[Mapping[str, Tensor]], imag
         return torch.stack(on_each_upload(network, uploads, partial(_maps_of, images=images, layer=layer)))
 
 
-def _maps_of(network: nn.Module, upload: Mapping[str, Tensor], images: Tensor, layer: str) -> Tensor:
+def _maps_of(network: nn.Module, upload: Upload, images: Tensor, layer: str) -> Tensor:
     constants = {name: tensor.detach().to(images.device) for name, tensor in upload.items()}
     scores, (activations,) = run_to_layers(network, constants, images, [layer])
     return maps_of_classes(scores, activations)

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import torch
 from torch import Tensor, nn
 
+from fedml_gradcam_ae.federation import Upload
 from fedml_gradcam_ae.heatmaps.class_maps import maps_of_classes
 from fedml_gradcam_ae.heatmaps.layers import run_to_layers, weigh
 
 
 def differentiable_grad_cam(
-    network: nn.Module, upload: Mapping[str, Tensor], images: Tensor, layer: str, labels: Tensor | None = None
+    network: nn.Module, upload: Upload, images: Tensor, layer: str, labels: Tensor | None = None
 ) -> Tensor:
     """The maps (11), (12) of one upload, as `grad_cam` makes them, with a graph back to the upload's tensors.
 
@@ -35,7 +34,7 @@ def differentiable_grad_cam(
         return weigh(activations, slopes).relu()
 
 
-def differentiable_class_maps(network: nn.Module, upload: Mapping[str, Tensor], images: Tensor, layer: str) -> Tensor:
+def differentiable_class_maps(network: nn.Module, upload: Upload, images: Tensor, layer: str) -> Tensor:
     """The maps of one upload that `class_maps` makes, with a graph back to the upload's tensors.
 
     Args:

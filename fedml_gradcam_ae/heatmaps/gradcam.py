@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import partial
 
 import torch
@@ -11,12 +11,13 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from fedml_gradcam_ae.evaluating import evaluating
+from fedml_gradcam_ae.federation import Upload
 from fedml_gradcam_ae.parallel import on_each_upload
 
 
 def grad_cam(
     network: nn.Module,
-    uploads: Sequence[Mapping[str, Tensor]],
+    uploads: Sequence[Upload],
     images: Tensor,
     layer: str,
     labels: Tensor | None = None,
@@ -44,9 +45,7 @@ def grad_cam(
         )
 
 
-def _maps_of(
-    network: nn.Module, upload: Mapping[str, Tensor], layer: str, images: Tensor, labels: Tensor | None
-) -> Tensor:
+def _maps_of(network: nn.Module, upload: Upload, layer: str, images: Tensor, labels: Tensor | None) -> Tensor:
     tensors = {name: tensor.detach().to(images.device) for name, tensor in upload.items()}
 
     def score(batch: Tensor) -> Tensor:

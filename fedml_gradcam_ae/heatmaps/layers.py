@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from fedml_gradcam_ae.federation import Upload
+
 
 def run_to_layers(
-    network: nn.Module, upload: Mapping[str, Tensor], images: Tensor, layers: Sequence[str]
+    network: nn.Module, upload: Upload, images: Tensor, layers: Sequence[str]
 ) -> tuple[Tensor, list[Tensor]]:
     """The class scores and the feature maps on the way to them, with the graph between them.
 
