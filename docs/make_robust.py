@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
 HERE = Path(__file__).parent
 ACCURACY = "accuracy (fraction)"
+PARTITION = "partition "
 OURS = "gradcam_ae"
 PAGES = (HERE / "robust.md", HERE.parent / "README.md")
 
@@ -106,7 +107,7 @@ class Ended:
     """How a run with the default profile ended.
 
     Attributes:
-        partition: of the data.
+        setting: what else the configuration varies, such as the partition of the data.
         attack: without its attackers.
         attackers: their number, as text; empty if nobody attacks.
         seed: of the run.
@@ -114,12 +115,17 @@ class Ended:
         lost: how much higher the accuracy of the same seed is, undefended and without attack.
     """
 
-    partition: str
+    setting: str
     attack: str
     attackers: str
     seed: str
     accuracy: float
     lost: float
+
+    @property
+    def partition(self) -> str:
+        """Of the data, without its settings."""
+        return next(part for part in self.setting.split(", ") if part.startswith(PARTITION)).removeprefix(PARTITION)
 
 
 def _ended(results: str) -> list[Ended]:
@@ -135,12 +141,8 @@ def _ended(results: str) -> list[Ended]:
         if row["defense"] == OURS and (row["setting"], row["seed"]) in clean:
             accuracy = float(row[ACCURACY])
             lost = clean[row["setting"], row["seed"]] - accuracy
-            found.append(Ended(_partition(row["setting"]), *_apart(row["attack"]), row["seed"], accuracy, lost))
+            found.append(Ended(row["setting"], *_apart(row["attack"]), row["seed"], accuracy, lost))
     return found
-
-
-def _partition(setting: str) -> str:
-    return setting.removeprefix("partition ").split(",")[0]
 
 
 def losses(results: str) -> str:
@@ -178,6 +180,25 @@ def keeps(results: str) -> str:
         body.append(line)
     head = ["attack", "attackers of 20", "most lost, iid", "runs, seeds", "most lost, dirichlet", "runs, seeds"]
     return markdown(head, body)
+
+
+def elsewhere(results: str) -> str:
+    """What is lost at most in each setting, and who was left out."""
+    runs = _ended(results)
+    left_out = [row for row in read(results, "summary") if (row["role"], row["decision"]) == ("acting", "left out")]
+    body = []
+    for setting in dict.fromkeys(run.setting for run in runs):
+        there = [run for run in runs if run.setting == setting]
+        quiet, attacked = ([run for run in there if bool(run.attackers) == attack] for attack in (False, True))
+        votes = {
+            figure: [float(row["mean"]) for row in left_out if (row["setting"], row["metric"]) == (setting, figure)]
+            for figure in ("recall", "FPR")
+        }
+        line = [setting.replace(PARTITION, "").split(", beta")[0], f"{quiet[0].accuracy + quiet[0].lost:.3f}"]
+        line += [_most_lost(quiet, KEEPS[0][1]), _most_lost(attacked, KEEPS[1][1]), str(len(attacked))]
+        body.append([*line, f"{min(votes['recall']):.2f}", f"{max(votes['FPR']):.3f}"])
+    head = ["federation", "undefended, nobody attacks", "lost, nobody attacks", "most lost to an attack", "attacks"]
+    return markdown([*head, "least recall of the votes", "highest FPR of the votes"], body)
 
 
 def _most_lost(runs: Sequence[Ended], bar: float) -> str:
@@ -377,6 +398,7 @@ TABLES = {
     "outcome": outcome,
     "losses": losses,
     "keeps": keeps,
+    "elsewhere": elsewhere,
     "beside": beside,
     "attacks": attacks,
     "quiet": quiet,
