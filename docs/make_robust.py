@@ -189,12 +189,13 @@ def elsewhere(results: str) -> str:
     body = []
     for setting in dict.fromkeys(run.setting for run in runs):
         there = [run for run in runs if run.setting == setting]
-        quiet, attacked = ([run for run in there if bool(run.attackers) == attack] for attack in (False, True))
+        quiet, attacked = ([run for run in there if (run.attack == "no attack") == none] for none in (True, False))
         votes = {
             figure: [float(row["mean"]) for row in left_out if (row["setting"], row["metric"]) == (setting, figure)]
             for figure in ("recall", "FPR")
         }
-        line = [setting.replace(PARTITION, "").split(", beta")[0], f"{quiet[0].accuracy + quiet[0].lost:.3f}"]
+        line = [setting.replace(PARTITION, "").replace(", beta 0.5, least 10", "")]
+        line.append(f"{quiet[0].accuracy + quiet[0].lost:.3f}")
         line += [_most_lost(quiet, KEEPS[0][1]), _most_lost(attacked, KEEPS[1][1]), str(len(attacked))]
         body.append([*line, f"{min(votes['recall']):.2f}", f"{max(votes['FPR']):.3f}"])
     head = ["federation", "undefended, nobody attacks", "lost, nobody attacks", "most lost to an attack", "attacks"]
@@ -205,7 +206,8 @@ def _most_lost(runs: Sequence[Ended], bar: float) -> str:
     if not runs:
         return NONE
     worst = max(runs, key=lambda run: run.lost)
-    name = f" ({worst.attack}, {worst.attackers})" if worst.attackers else ""
+    attack = ", ".join(filter(None, (worst.attack, worst.attackers)))
+    name = f" ({attack})" if worst.attack != "no attack" else ""
     return f"{worst.lost:.3f}{name}; {_verdict([run.lost for run in runs], bar, low_is_good=True)}"
 
 
