@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 HERE = Path(__file__).parent
 ACCURACY = "accuracy (fraction)"
 PARTITION = "partition "
+NO_ATTACK = "no attack"
 OURS = "gradcam_ae"
 PAGES = (HERE / "robust.md", HERE.parent / "README.md")
 
@@ -109,7 +110,7 @@ class Ended:
     Attributes:
         setting: what else the configuration varies, such as the partition of the data.
         attack: without its attackers.
-        attackers: their number, as text; empty if nobody attacks.
+        attackers: their number, as text; empty if nobody attacks, or where it is the same for all attacks.
         seed: of the run.
         accuracy: after the last round.
         lost: how much higher the accuracy of the same seed is, undefended and without attack.
@@ -123,6 +124,11 @@ class Ended:
     lost: float
 
     @property
+    def attacked(self) -> bool:
+        """Whether anybody attacked."""
+        return self.attack != NO_ATTACK
+
+    @property
     def partition(self) -> str:
         """Of the data, without its settings."""
         return next(part for part in self.setting.split(", ") if part.startswith(PARTITION)).removeprefix(PARTITION)
@@ -134,7 +140,7 @@ def _ended(results: str) -> list[Ended]:
     clean = {
         (row["setting"], row["seed"]): float(row[ACCURACY])
         for row in runs
-        if (row["attack"], row["defense"]) == ("no attack", "undefended")
+        if (row["attack"], row["defense"]) == (NO_ATTACK, "undefended")
     }
     found = []
     for row in runs:
@@ -189,16 +195,15 @@ def elsewhere(results: str) -> str:
     body = []
     for setting in dict.fromkeys(run.setting for run in runs):
         there = [run for run in runs if run.setting == setting]
-        quiet, attacked = ([run for run in there if (run.attack == "no attack") == none] for none in (True, False))
+        quiet, attacked = ([run for run in there if run.attacked == any_attack] for any_attack in (False, True))
         votes = {
             figure: [float(row["mean"]) for row in left_out if (row["setting"], row["metric"]) == (setting, figure)]
             for figure in ("recall", "FPR")
         }
-        line = [setting.replace(PARTITION, "").replace(", beta 0.5, least 10", "")]
-        line.append(f"{quiet[0].accuracy + quiet[0].lost:.3f}")
+        line = [setting, f"{quiet[0].accuracy + quiet[0].lost:.3f}"]
         line += [_most_lost(quiet, KEEPS[0][1]), _most_lost(attacked, KEEPS[1][1]), str(len(attacked))]
         body.append([*line, f"{min(votes['recall']):.2f}", f"{max(votes['FPR']):.3f}"])
-    head = ["federation", "undefended, nobody attacks", "lost, nobody attacks", "most lost to an attack", "attacks"]
+    head = ["setting", "undefended, nobody attacks", "lost, nobody attacks", "most lost to an attack", "attacks"]
     return markdown([*head, "least recall of the votes", "highest FPR of the votes"], body)
 
 
@@ -206,8 +211,7 @@ def _most_lost(runs: Sequence[Ended], bar: float) -> str:
     if not runs:
         return NONE
     worst = max(runs, key=lambda run: run.lost)
-    attack = ", ".join(filter(None, (worst.attack, worst.attackers)))
-    name = f" ({attack})" if worst.attack != "no attack" else ""
+    name = f" ({', '.join(filter(None, (worst.attack, worst.attackers)))})" if worst.attacked else ""
     return f"{worst.lost:.3f}{name}; {_verdict([run.lost for run in runs], bar, low_is_good=True)}"
 
 

@@ -12,9 +12,9 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from fedml_gradcam_ae.federation import ClientId, Round, Verdict
+from fedml_gradcam_ae.federation import ClientId, Round, Upload, Verdict
 
-Uploads = list[tuple[float, Mapping[str, Tensor]]]
+Uploads = list[tuple[float, Upload]]
 
 
 @dataclass
