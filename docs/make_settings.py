@@ -8,7 +8,7 @@ from typing import Any
 
 from fedml_gradcam_ae import registry
 from fedml_gradcam_ae.hooks import builtin
-from fedml_gradcam_ae.hooks.server_settings import ServerSettings
+from fedml_gradcam_ae.hooks.cross_silo.settings import ServerSettings
 from fedml_gradcam_ae.settings import AttackSettings, DefenseSettings, Parameters
 
 INTRODUCTION = """\

@@ -13,8 +13,8 @@ from pydantic import ValidationError
 from fedml_gradcam_ae import registry
 from fedml_gradcam_ae.attackers import check_attackers
 from fedml_gradcam_ae.hooks import builtin
+from fedml_gradcam_ae.hooks.cross_silo.settings import check_server_section
 from fedml_gradcam_ae.hooks.patching import Patches
-from fedml_gradcam_ae.hooks.server_settings import check_server_section
 from fedml_gradcam_ae.settings import (
     AttackSettings,
     DefenseSettings,

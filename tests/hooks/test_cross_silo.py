@@ -433,8 +433,8 @@ def test_the_puppets_messages_are_fedmls_own(silo) -> None:
     """A plain pickle of a FedML message, as a client makes it, passes the restricted unpickler."""
     from fedml.core.distributed.communication.message import Message
 
-    from fedml_gradcam_ae import unpickling
-    from fedml_gradcam_ae.hooks.grpc_transport import MESSAGE
+    from fedml_gradcam_ae.hooks.cross_silo import unpickling
+    from fedml_gradcam_ae.hooks.cross_silo.transport import MESSAGE
 
     message = Message(3, 1, 0)
     message.add_params("model_params", honest(1))

@@ -40,22 +40,25 @@ def test_unregister_leaves_every_fedml_attribute_as_it_was() -> None:
 
 
 def test_also_after_a_run() -> None:
-    fedml_gradcam_ae.register()
-    fedml_gradcam_ae.unregister()
     import fedml
+
+    settings = {
+        "enable_defense": True,
+        "defense_type": "gradcam_ae",
+        "defense_params": {"profile": "paper", "probe_size": "native", "map_size": "native", "epochs": 2},
+        "enable_attack": True,
+        "attack_type": "uniform_noise",
+    }
+    # The first run of a process leaves values in FedML's own globals, with or without the plug-in.
+    fedml_gradcam_ae.register()
+    simulate(**settings)
+    fedml_gradcam_ae.unregister()
 
     before = attributes()
     fedml_gradcam_ae.register()
-    simulate(
-        enable_defense=True,
-        defense_type="gradcam_ae",
-        defense_params={"profile": "paper", "probe_size": "native", "map_size": "native", "epochs": 2},
-        enable_attack=True,
-        attack_type="uniform_noise",
-    )
+    simulate(**settings)
     fedml_gradcam_ae.unregister()
     after = attributes()
-    # What any run of FedML leaves in its own globals, with or without the plug-in.
     own = {("fedml", "_global_training_type"), ("fedml", "_global_comm_backend")}
     assert [key for key in before if key not in own and after[key] is not before[key]] == []
     assert fedml._global_training_type == "simulation"

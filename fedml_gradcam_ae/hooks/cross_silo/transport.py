@@ -10,9 +10,9 @@ from typing import Any
 from fedml.core.distributed.communication.grpc import grpc_comm_manager, grpc_comm_manager_pb2, grpc_server
 from fedml.core.distributed.communication.message import Message
 
-from fedml_gradcam_ae import unpickling
+from fedml_gradcam_ae.hooks.cross_silo import unpickling
+from fedml_gradcam_ae.hooks.cross_silo.refused import Refused
 from fedml_gradcam_ae.hooks.patching import Patches
-from fedml_gradcam_ae.hooks.refused import Refused
 
 log = logging.getLogger("fedml_gradcam_ae")
 

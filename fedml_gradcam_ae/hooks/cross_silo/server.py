@@ -13,12 +13,12 @@ from fedml.cross_silo.server import server_initializer
 from fedml.cross_silo.server.fedml_server_manager import FedMLServerManager
 from fedml.cross_silo.server.message_define import MyMessage
 
-from fedml_gradcam_ae.checkpoint import Checkpoint
 from fedml_gradcam_ae.federation import ClientId
 from fedml_gradcam_ae.hooks import round
-from fedml_gradcam_ae.hooks.cross_silo import HookedAggregator
+from fedml_gradcam_ae.hooks.cross_silo.aggregator import HookedAggregator
+from fedml_gradcam_ae.hooks.cross_silo.checkpoint import Checkpoint
+from fedml_gradcam_ae.hooks.cross_silo.settings import read_server_settings
 from fedml_gradcam_ae.hooks.patching import Patches
-from fedml_gradcam_ae.hooks.server_settings import read_server_settings
 
 log = logging.getLogger("fedml_gradcam_ae")
 

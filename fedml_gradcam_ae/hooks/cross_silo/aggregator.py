@@ -12,7 +12,7 @@ from torch import Tensor
 
 from fedml_gradcam_ae.federation import ClientId, sample_problem, upload_problem
 from fedml_gradcam_ae.hooks import round
-from fedml_gradcam_ae.hooks.refused import Refused
+from fedml_gradcam_ae.hooks.cross_silo.refused import Refused
 
 
 class HookedAggregator(FedMLAggregator):  # type: ignore[misc]  # fedml has no types
