@@ -81,7 +81,7 @@ def poisoned_uploads(attack: Any, settings: AttackSettings, round: Round, positi
     if settings.refresh_statistics:
         for number, position in enumerate(positions):
             generator = seeded_generator(settings.seed, 5, round.number, position)
-            images, _ = own_images(round, [position], IMAGES, generator)
+            images, _ = own_images(round, [position], IMAGES, generator, labeled=False)
             if len(images) < 2:
                 continue  # nothing to take a variance of
             like, honest, poisoned = next(round.network.parameters()), round.uploads[position], uploads[number]

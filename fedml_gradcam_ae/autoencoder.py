@@ -30,8 +30,8 @@ class Autoencoder(nn.Module):
 
 
 def _linear(inputs: int, outputs: int, generator: torch.Generator) -> nn.Linear:
-    """PyTorch's own start for a linear layer, U(-1/sqrt(inputs), 1/sqrt(inputs)), from a private generator."""
-    layer: nn.Linear = nn.utils.skip_init(nn.Linear, inputs, outputs)  # type: ignore[no-untyped-call]
+    """PyTorch's own start for a linear layer, U(-1/sqrt(inputs), 1/sqrt(inputs)), from a private generator, float32."""
+    layer: nn.Linear = nn.utils.skip_init(nn.Linear, inputs, outputs, dtype=torch.float32)  # type: ignore[no-untyped-call]
     bound = inputs**-0.5
     for parameter in layer.parameters():
         nn.init.uniform_(parameter, -bound, bound, generator=generator)
@@ -58,7 +58,7 @@ def fit_autoencoder(
         output: the last activation.
         generator: draws the initial weights; nothing else is random.
     """
-    model = Autoencoder(maps.shape[1], hidden, output, generator).to(maps.device)
+    model = Autoencoder(maps.shape[1], hidden, output, generator).to(maps)
     # The fused step touches each weight once; at 224 x 224 positions the plain one takes most of the time.
     optimizer = torch.optim.Adam(model.parameters(), lr=learning_rate, weight_decay=weight_decay, fused=True)
     with torch.enable_grad():

@@ -14,6 +14,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from fedml_gradcam_ae.evaluating import evaluating
 from fedml_gradcam_ae.federation import Upload
+from fedml_gradcam_ae.outputs import Bare
 from fedml_gradcam_ae.parallel import on_each_upload
 
 FAR = 20.0  # standard deviations: what lies further out counts as that far
@@ -59,6 +60,7 @@ def estimated_statistics(
     Returns:
         `LAYER.running_mean` and `LAYER.running_var`, (channels,) each, by their names in the state dict.
     """
+    network = Bare(network)
     layers = normalizing_layers(network)
     device = next(network.parameters()).device
     tensors = {name: tensor.detach().to(device) for name, tensor in model.items()}

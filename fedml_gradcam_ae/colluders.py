@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from functools import cached_property
+from functools import cached_property, partial
 
 import torch
 from pydantic import Field
@@ -197,16 +197,26 @@ def overhear(round: Round, attackers: Sequence[int], settings: ColludingSettings
     return sorted(benign[i] for i in order[: settings.eavesdropped]) or usable(attackers) or list(attackers)
 
 
-def own_images(round: Round, attackers: Sequence[int], count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+def own_images(
+    round: Round,
+    attackers: Sequence[int],
+    count: int,
+    generator: torch.Generator,
+    *,
+    classes: int | None = None,
+    labeled: bool = True,
+) -> tuple[Tensor, Tensor]:
     """About `count` images that the attackers hold, and their labels.
 
-    A Round without `local_data` (an attack staged on a server) gives the server's test data instead.
+    A Round without `local_data` (an attack staged on a server) gives the server's test data instead. `classes` and
+    `labeled` are those of `draw_images`.
     """
+    draw = partial(draw_images, generator=generator, classes=classes, labeled=labeled)
     own = [data for i in attackers if (data := round.local_data.get(round.client_ids[i])) is not None]
     if not own:
-        return draw_images(round.test_data, count, generator)
+        return draw(round.test_data, count)
     share = math.ceil(count / len(own))
-    drawn = [draw_images(data, share, generator) for data in own]
+    drawn = [draw(data, share) for data in own]
     return torch.cat([images for images, _ in drawn]), torch.cat([labels for _, labels in drawn])
 
 

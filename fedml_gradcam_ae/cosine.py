@@ -26,7 +26,11 @@ def cosines(products: Tensor, norms: Tensor, norm: float) -> Tensor:
         norms: (vectors,), ||x_i||.
         norm: ||y||.
     """
-    return (products * _inverse(norms) * _inverse(torch.as_tensor(norm).to(norms))).nan_to_num(0).clamp(-1, 1)
+    return (
+        (products * _inverse(norms) * _inverse(torch.as_tensor(norm, dtype=norms.dtype, device=norms.device)))
+        .nan_to_num(0)
+        .clamp(-1, 1)
+    )
 
 
 def _inverse(norms: Tensor) -> Tensor:

@@ -269,7 +269,7 @@ def copy_scores(nearest: Tensor, copy_ratio: float) -> Tensor:
         nearest: (clients,), the least of each one's `distance_ratios`.
         copy_ratio: below 1.
     """
-    return nearest.clamp(1e-9, 1).log() / torch.tensor(copy_ratio).log()
+    return nearest.clamp(1e-9, 1).log() / torch.tensor(copy_ratio, dtype=torch.float32).log()
 
 
 def folds(together: Sequence[Sequence[int]], trusted: Tensor, most: int) -> Tensor | None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import random
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -11,6 +12,13 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
+
+from fedml_gradcam_ae.batches import image_tensor, joined, pair
+from fedml_gradcam_ae.labels import NONE, class_indices
+
+log = logging.getLogger("fedml_gradcam_ae")
+
+SHOWN = 10  # positions in a message
 
 
 def seeded_generator(*entropy: int) -> torch.Generator:
@@ -31,43 +39,83 @@ def preserved_random_state() -> Iterator[None]:
         np.random.set_state(numpy_state)
 
 
-def draw_images(data: Iterable[Any] | None, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+def draw_images(
+    data: Iterable[Any] | None,
+    count: int,
+    generator: torch.Generator,
+    *,
+    classes: int | None = None,
+    labeled: bool = True,
+) -> tuple[Tensor, Tensor]:
     """Draw `count` images at random, without replacement; all of them if there are fewer.
 
+    Images with NaN or infinity are left out, and a line in the log says which.
+
     Args:
-        data: a DataLoader, or any iterable of batches (images, labels) that can be iterated again.
+        data: a DataLoader, or any iterable of batches that can be iterated again; see `batches` and `labels`.
         count: how many, at least 1.
         generator: the only source of randomness.
+        classes: labels from this on are no labels; None: all from 0 on are.
+        labeled: whether images without a label are left out as well.
 
     Returns:
-        images (count, channels, height, width) and labels (count,), int64.
+        images (count, channels, height, width), float32, and labels (count,), int64, -1 for an image without one.
 
     Raises:
-        ValueError: if there is no image at all, or a batch is not a pair of images and labels.
+        ValueError: if there is no image that can be used, or something else than images and labels is found.
     """
     with preserved_random_state():
-        if isinstance(data, DataLoader) and hasattr(data.dataset, "__len__") and hasattr(data.dataset, "__getitem__"):
-            positions = torch.randperm(_at_least_one(len(data.dataset)), generator=generator)[:count]
-            collate = data.collate_fn or torch.utils.data.default_collate
-            batches = [collate([data.dataset[int(position)] for position in positions])]
-            chosen = torch.arange(len(positions))
-        else:
-            batches = list(data) if data is not None else []
-            total = sum(len(_pair(batch)[1]) for batch in batches)
-            chosen = torch.randperm(_at_least_one(total), generator=generator)[:count]
-    pairs = [_pair(batch) for batch in batches]
-    images = torch.cat([torch.as_tensor(images) for images, _ in pairs])
-    labels = torch.cat([torch.as_tensor(labels) for _, labels in pairs])
-    return images[chosen].float(), labels[chosen].long()
+        total, read = _reader(data)
+        if total == 0:
+            raise ValueError("The data to draw images from are empty: at least one image is needed.")
+        order = torch.randperm(total, generator=generator)
+        found: list[tuple[Tensor, Tensor]] = []
+        broken: list[int] = []
+        drawn = start = 0
+        size = count
+        while start < total and drawn < count:
+            positions = order[start : start + size]
+            images, labels = read(positions)
+            images = images.float()
+            finite = images.isfinite().flatten(1).all(dim=1)
+            if classes is not None:
+                labels = labels.masked_fill(labels >= classes, NONE)
+            usable = finite & (labels >= 0) if labeled else finite
+            broken += positions[~finite].tolist()
+            found.append((images[usable][: count - drawn], labels[usable][: count - drawn]))
+            drawn += int(usable.sum())
+            start, size = start + size, 2 * size
+    if broken:
+        shown = ", ".join(map(str, sorted(broken)[:SHOWN])) + (", ..." if len(broken) > SHOWN else "")
+        log.warning("%d images are left out, since they hold NaN or infinity: positions %s.", len(broken), shown)
+    if drawn == 0:
+        wanted = "a whole number from 0" + (f" to {classes - 1}" if classes else "")
+        reasons = [f"{len(broken)} hold NaN or infinity"] if broken else []
+        reasons += [f"{total - len(broken)} have no label ({wanted})"] if len(broken) < total else []
+        raise ValueError(f"None of the {total} images can be used: {', '.join(reasons)}.")
+    return joined([images for images, _ in found]), torch.cat([labels for _, labels in found])
 
 
-def _pair(batch: Any) -> tuple[Any, Any]:
-    if not isinstance(batch, (tuple, list)) or len(batch) != 2:
-        raise ValueError(f"A batch must be a pair (images, labels), found {type(batch).__name__}.")
-    return batch[0], batch[1]
+def _reader(data: Iterable[Any] | None) -> tuple[int, Callable[[Tensor], tuple[Tensor, Tensor]]]:
+    """How many images there are, and a function from positions (images,) to images and labels."""
+    if (
+        isinstance(data, DataLoader)
+        and data.batch_sampler is not None  # else each item is a batch already
+        and hasattr(data.dataset, "__len__")
+        and hasattr(data.dataset, "__getitem__")
+    ):
+        dataset, collate = data.dataset, data.collate_fn or torch.utils.data.default_collate
 
+        def read(positions: Tensor) -> tuple[Tensor, Tensor]:
+            images, labels = pair(collate([dataset[int(position)] for position in positions]))
+            return image_tensor(images), class_indices(labels)
 
-def _at_least_one(total: int) -> int:
-    if total == 0:
-        raise ValueError("The data to draw images from are empty: at least one image is needed.")
-    return total
+        return len(dataset), read
+    pairs = [pair(batch) for batch in data] if data is not None else []
+    if not pairs:
+        return 0, lambda _positions: (torch.zeros(0), torch.zeros(0))
+    images = joined([image_tensor(images) for images, _ in pairs])
+    labels = torch.cat([class_indices(labels) for _, labels in pairs])
+    if len(images) != len(labels):
+        raise ValueError(f"There must be a label for each image, found {len(images)} images and {len(labels)} labels.")
+    return len(images), lambda positions: (images[positions], labels[positions])

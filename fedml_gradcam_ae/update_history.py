@@ -72,9 +72,9 @@ class UpdateHistory:
         model = flatten(round.global_model, round.parameters).float().cpu()
         for client in round.client_ids:
             if client not in self._last:
-                self._last[client] = torch.empty(len(model))
+                self._last[client] = torch.empty(len(model), dtype=torch.float32)
         shares = torch.tensor(weights, dtype=torch.float64)
-        mean, start = torch.empty(len(model)), 0
+        mean, start = torch.empty(len(model), dtype=torch.float32), 0
         for block in round.updates.blocks(fleeting=True):
             part = slice(start, start := start + block.shape[1])
             block = block.cpu().clamp_(-_LARGEST, _LARGEST)

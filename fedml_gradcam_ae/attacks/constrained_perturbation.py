@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import torch
 from pydantic import Field
@@ -18,6 +19,7 @@ from fedml_gradcam_ae.auto_ascent import project, steepest
 from fedml_gradcam_ae.colluders import ColludingSettings, deviating, jitter_noise, overhear, own_images
 from fedml_gradcam_ae.federation import Round
 from fedml_gradcam_ae.images import seeded_generator
+from fedml_gradcam_ae.outputs import Classifier, OutputSettings
 from fedml_gradcam_ae.registry import register_attack
 from fedml_gradcam_ae.updates import flatten, unflatten, weighted_mean
 
@@ -33,7 +35,7 @@ class ConstrainedPerturbation:
     W' - W_g' = (1 - b) (W' - m): the moving ball of (9b) is the fixed ball ||W' - m|| <= r / (1 - b).
     """
 
-    class Settings(ColludingSettings):
+    class Settings(OutputSettings, ColludingSettings):
         """Distances are over the trainable parameters; BatchNorm's statistics are the overheard mean's, and what
         `own_deviation` adds to them."""
 
@@ -70,9 +72,14 @@ class ConstrainedPerturbation:
         center = flatten(mean, names)
         distances = [float((flatten(round.uploads[i], names) - center).norm()) for i in heard]
 
-        images, labels = own_images(round, attackers, settings.images, seeded_generator(settings.seed, 2, round.number))
-        like = next(round.network.parameters())
-        damage = ContaminatedLoss(round.network, mean, names, share, images.to(like), labels.to(like.device))
+        network, like = Classifier(round.network, settings.logits), next(round.network.parameters())
+        round = replace(round, network=network)
+        any_image, _ = own_images(round, attackers, 1, seeded_generator(settings.seed, 2, round.number), labeled=False)
+        generator = seeded_generator(settings.seed, 2, round.number)
+        images, labels = own_images(
+            round, attackers, settings.images, generator, classes=network.classes(any_image.to(like))
+        )
+        damage = ContaminatedLoss(network, mean, names, share, images.to(like), labels.to(like.device))
         radius = settings.radius * max(distances) / (1 - share)
         poisoned = self.climb(
             self.objective(round, attackers, heard, damage),

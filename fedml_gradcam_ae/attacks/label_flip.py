@@ -6,16 +6,17 @@ section 5, which flips a label y of C classes to C - 1 - y.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
 from pydantic import Field
-from torch import nn
+from torch import Tensor, nn
 
-from fedml_gradcam_ae.evaluating import evaluating
+from fedml_gradcam_ae.batches import places
 from fedml_gradcam_ae.federation import Round, Upload
 from fedml_gradcam_ae.images import draw_images
+from fedml_gradcam_ae.outputs import Classifier, OutputSettings
 from fedml_gradcam_ae.registry import register_attack
 from fedml_gradcam_ae.settings import AttackSettings
 
@@ -24,7 +25,7 @@ from fedml_gradcam_ae.settings import AttackSettings
 class LabelFlip:
     """y -> C - 1 - y in the attackers' own training, which runs as every client's does."""
 
-    class Settings(AttackSettings):
+    class Settings(OutputSettings, AttackSettings):
         """C, where the network's output does not say it."""
 
         classes: int | None = Field(
@@ -36,7 +37,8 @@ class LabelFlip:
 
     def poison_data(self, network: nn.Module, data: Iterable[Any]) -> FlippedLabels:
         """What an attacker trains on: batches like the given ones, the images unchanged."""
-        return FlippedLabels(data, self.settings.classes or _output_width(network, data))
+        classes = self.settings.classes or _output_width(Classifier(network, self.settings.logits), data)
+        return FlippedLabels(data, classes)
 
     def poison(self, round: Round, attackers: Sequence[int]) -> list[Upload]:
         """The uploads as they are: the poison came in by training."""
@@ -44,22 +46,35 @@ class LabelFlip:
 
 
 class FlippedLabels:
-    """Batches (images, C - 1 - labels) of some data; whatever is drawn or shuffled there is here as well."""
+    """Batches of some data with the labels C - 1 - y; whatever is drawn or shuffled there is here as well."""
 
     def __init__(self, data: Iterable[Any], classes: int) -> None:
         self.data, self.classes = data, classes
 
     def __iter__(self) -> Iterator[Any]:
-        for images, labels in self.data:
-            yield images, self.classes - 1 - labels
+        for batch in self.data:
+            _, place = places(batch)
+            changed = dict(batch) if isinstance(batch, Mapping) else list(batch)
+            changed[place] = flipped(torch.as_tensor(batch[place]), self.classes)
+            yield changed if isinstance(batch, (Mapping, list)) else tuple(changed)
 
     def __len__(self) -> int:
         return len(self.data)  # type: ignore[arg-type]  # as far as the data have a length
 
 
-def _output_width(network: nn.Module, data: Iterable[Any]) -> int:
-    """The width of the network's answer to one of the images."""
-    images, _ = draw_images(data, 1, torch.Generator().manual_seed(0))
-    device = next(network.parameters()).device
-    with evaluating(network), torch.no_grad():
-        return int(network(images.to(device)).shape[1])
+def flipped(labels: Tensor, classes: int) -> Tensor:
+    """C - 1 - y; what is no label (-100, say) stays.
+
+    Args:
+        labels: (images,) or (images, 1), or one-hot rows (images, classes).
+        classes: C.
+    """
+    if labels.dim() == 2 and labels.shape[1] > 1:
+        return labels.flip(1)
+    return torch.where((labels >= 0) & (labels < classes), classes - 1 - labels, labels)
+
+
+def _output_width(network: Classifier, data: Iterable[Any]) -> int:
+    """The number of classes that the network's answer to one of the images tells apart."""
+    images, _ = draw_images(data, 1, torch.Generator().manual_seed(0), labeled=False)
+    return network.classes(images.to(next(network.parameters()).device))

@@ -19,6 +19,7 @@ from torch.func import functional_call
 
 from fedml_gradcam_ae.defenses.median import median
 from fedml_gradcam_ae.federation import ClientId, Round, Verdict, sample_weights
+from fedml_gradcam_ae.outputs import Classifier, OutputSettings
 from fedml_gradcam_ae.registry import register_defense
 from fedml_gradcam_ae.settings import DefenseSettings
 from fedml_gradcam_ae.updates import Updates, weighted_mean
@@ -32,7 +33,7 @@ class FLCert:
     simulator `sp`. FedML's own global model is the groups' coordinate-wise median; nobody starts from it.
     """
 
-    class Settings(DefenseSettings):
+    class Settings(OutputSettings, DefenseSettings):
         """The number of groups, and how clients fall into them."""
 
         groups: int = Field(default=5, ge=1, description="N, how many groups of clients there are, one model each")
@@ -68,7 +69,7 @@ class FLCert:
 
     def predictor(self, network: nn.Module) -> nn.Module:
         """The vote of the groups' models, as a module that answers with scores."""
-        return MajorityVote(network, self._models) if self._models else network
+        return MajorityVote(Classifier(network, self.settings.logits), self._models) if self._models else network
 
     def state(self) -> dict[str, Any]:
         """The groups' models, which must outlive the process."""
@@ -93,16 +94,16 @@ class MajorityVote(nn.Module):
         """Scores of shape (images, classes)."""
         counts = self.votes(images)
         classes = counts.shape[1]
-        return counts - torch.arange(classes, device=counts.device) / (2 * classes)
+        return counts - torch.arange(classes, dtype=torch.float32, device=counts.device) / (2 * classes)
 
     def votes(self, images: Tensor) -> Tensor:
         """How many models answer with each class, (images, classes)."""
-        counts = torch.zeros(0)
+        counts = torch.zeros(0, dtype=torch.float32)
         for position, model in enumerate(self.models):
             tensors = {name: tensor.to(images.device) for name, tensor in model.items()}
             scores = functional_call(self.network, tensors, (images,))
-            counts = counts if position else torch.zeros_like(scores)
-            counts = counts.scatter_add(1, scores.argmax(dim=1, keepdim=True), torch.ones_like(scores[:, :1]))
+            counts = counts if position else torch.zeros_like(scores, dtype=torch.float32)
+            counts = counts.scatter_add(1, scores.argmax(dim=1, keepdim=True), torch.ones_like(counts[:, :1]))
         return counts
 
 
@@ -123,7 +124,11 @@ def certified_attackers(votes: Tensor) -> Tensor:
         (images,), at least 0.
     """
     classes = votes.shape[1]
-    ranked = (votes - torch.arange(classes, device=votes.device) / (2 * classes)).sort(dim=1, descending=True).indices
+    ranked = (
+        (votes - torch.arange(classes, dtype=torch.float32, device=votes.device) / (2 * classes))
+        .sort(dim=1, descending=True)
+        .indices
+    )
     winner, second = ranked[:, 0], ranked[:, 1]
     lead = votes.gather(1, winner[:, None])[:, 0] - votes.gather(1, second[:, None])[:, 0]
     return ((lead - (second < winner).to(lead.dtype)) / 2).floor().long()

@@ -7,6 +7,7 @@ implementations take the plain mean then.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterable
 from time import perf_counter
 from typing import Any
@@ -17,7 +18,8 @@ from torch import Tensor, nn
 
 from fedml_gradcam_ae.cosine import cosines
 from fedml_gradcam_ae.federation import Round, Verdict
-from fedml_gradcam_ae.images import draw_images, seeded_generator
+from fedml_gradcam_ae.images import draw_images, preserved_random_state, seeded_generator
+from fedml_gradcam_ae.outputs import Classifier, OutputSettings, runs_on
 from fedml_gradcam_ae.registry import register_defense
 from fedml_gradcam_ae.settings import DefenseSettings, SettingsError
 from fedml_gradcam_ae.training import train_locally
@@ -33,7 +35,7 @@ class FLTrust:
     the accuracy that is measured on those is then a little better than on images that nobody trained on.
     """
 
-    class Settings(DefenseSettings):
+    class Settings(OutputSettings, DefenseSettings):
         """What is None is the clients' own, from `train_args`."""
 
         root_images: int = Field(
@@ -76,19 +78,24 @@ class FLTrust:
         self._root: tuple[Tensor, Tensor] | None = None
 
     def prepare(self, network: nn.Module, test_data: Iterable[Any]) -> None:
-        """Draw the root images, so that a mistake shows before any training.
+        """Draw the root images and run the network on them once, so that a mistake shows before any training.
 
         Raises:
-            ValueError: if the test data are empty.
+            ValueError: if the test data hold no image that can be used, or the network cannot be trained on them.
         """
-        self._root_set(test_data)
+        images, _ = self._root_set(network, test_data)
+        trained = copy.deepcopy(Classifier(network, self.settings.logits)).train()
+        like = next(trained.parameters())
+        batch = -(-len(images) // -(-len(images) // self._training["batch_size"]))  # as large as the first one
+        with preserved_random_state(), torch.no_grad():
+            runs_on(trained, images[:batch].to(like))
 
     def judge(self, round: Round) -> Verdict:
         """Train, compare and combine for one round."""
         start = perf_counter()
-        images, labels = self._root_set(round.test_data)
+        images, labels = self._root_set(round.network, round.test_data)
         trained = train_locally(
-            round.network,
+            Classifier(round.network, self.settings.logits),
             round.global_model,
             images,
             labels,
@@ -125,10 +132,14 @@ class FLTrust:
             },
         )
 
-    def _root_set(self, test_data: Iterable[Any]) -> tuple[Tensor, Tensor]:
+    def _root_set(self, network: nn.Module, test_data: Iterable[Any]) -> tuple[Tensor, Tensor]:
         if self._root is None:
+            classifier, like = Classifier(network, self.settings.logits), next(network.parameters())
             try:
-                self._root = draw_images(test_data, self.settings.root_images, seeded_generator(self.settings.seed, 0))
+                image, _ = draw_images(test_data, 1, seeded_generator(self.settings.seed, 0))
+                classes = classifier.classes(image.to(like))
+                generator = seeded_generator(self.settings.seed, 0)
+                self._root = draw_images(test_data, self.settings.root_images, generator, classes=classes)
             except ValueError as error:
                 raise ValueError(f"FLTrust's root images are drawn from the server's test data. {error}") from None
         return self._root

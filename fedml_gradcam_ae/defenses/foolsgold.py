@@ -74,7 +74,7 @@ class FoolsGold:
         updates = round.updates if self.settings.features == "all" else output_updates(round)
         for client in round.client_ids:
             if client not in self._sums:
-                self._sums[client] = torch.zeros(updates.size)
+                self._sums[client] = torch.zeros(updates.size, dtype=torch.float32)
         sums = [self._sums[client] for client in round.client_ids]
         gram, start = torch.zeros(len(sums), len(sums), dtype=torch.float64), 0
         for block in updates.blocks(fleeting=True):

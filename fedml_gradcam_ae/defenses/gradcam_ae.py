@@ -167,6 +167,6 @@ def _spread(values: Sequence[float], present: list[int], clients: int) -> list[f
 
 def _spread_maps(maps: Tensor, present: list[int], clients: int) -> Tensor:
     """The maps at the positions of those present, NaN elsewhere, on the CPU."""
-    spread = torch.full((clients, *maps.shape[1:]), math.nan)
+    spread = torch.full((clients, *maps.shape[1:]), math.nan, dtype=torch.float32)
     spread[present] = maps.float().cpu()
     return spread

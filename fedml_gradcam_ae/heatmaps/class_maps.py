@@ -27,11 +27,12 @@ def class_maps(network: nn.Module, uploads: Sequence[Upload], images: Tensor, la
         layer: dotted name of a module with 4-D output that runs once.
 
     Returns:
-        (clients, images, classes, height, width), on the network's device; NaN or infinity where an upload's
-        arithmetic overflows.
+        (clients, images, classes, height, width), on the network's device, float32 for a network in half precision;
+        NaN or infinity where an upload's arithmetic overflows.
     """
     with evaluating(network):
-        return torch.stack(on_each_upload(network, uploads, partial(_maps_of, images=images, layer=layer)))
+        maps = torch.stack(on_each_upload(network, uploads, partial(_maps_of, images=images, layer=layer)))
+        return maps.to(torch.promote_types(maps.dtype, torch.float32))
 
 
 def _maps_of(network: nn.Module, upload: Upload, images: Tensor, layer: str) -> Tensor:
@@ -49,6 +50,6 @@ def maps_of_classes(scores: Tensor, activations: Tensor, *, differentiable: bool
         differentiable: whether the maps have a graph themselves, to whatever scores and activations have one to.
     """
     number, classes = scores.shape
-    each = torch.eye(classes, device=scores.device)[:, None, :].expand(classes, number, classes)
+    each = torch.eye(classes, dtype=scores.dtype, device=scores.device)[:, None, :].expand(classes, number, classes)
     (slopes,) = torch.autograd.grad(scores, activations, each, is_grads_batched=True, create_graph=differentiable)
     return weigh(activations if differentiable else activations.detach(), slopes).transpose(0, 1)

@@ -36,13 +36,14 @@ def grad_cam(
         labels: (images,), the class c of each image; None takes each upload's own arg-max class.
 
     Returns:
-        (clients, images, height, width), on the network's device; an upload that the network cannot
-        run, or whose arithmetic overflows, has NaN or infinity in its maps.
+        (clients, images, height, width), on the network's device, float32 for a network in half precision; an upload
+        whose arithmetic overflows has NaN or infinity in its maps.
     """
     with evaluating(network):
-        return torch.stack(
+        maps = torch.stack(
             on_each_upload(network, uploads, partial(_maps_of, layer=layer, images=images, labels=labels))
         )
+        return maps.to(torch.promote_types(maps.dtype, torch.float32))
 
 
 def _maps_of(network: nn.Module, upload: Upload, layer: str, images: Tensor, labels: Tensor | None) -> Tensor:

@@ -13,12 +13,13 @@ from fedml_gradcam_ae.heatmaps.gradcam import grad_cam
 from fedml_gradcam_ae.heatmaps.layer import find_target_layer
 from fedml_gradcam_ae.heatmaps.scaling import min_max, resize
 from fedml_gradcam_ae.images import draw_images, seeded_generator
+from fedml_gradcam_ae.outputs import Classifier, OutputSettings
 from fedml_gradcam_ae.settings import DefenseSettings
 
 SMALLEST_MAP = 4
 
 
-class ProbeSettings(DefenseSettings):
+class ProbeSettings(OutputSettings, DefenseSettings):
     """Which images, which layer, and how the maps are scaled; the defaults are the paper's and its authors' code's."""
 
     probe_images: int = Field(default=1, ge=1, description="test images drawn anew each round")
@@ -53,6 +54,7 @@ class Probe:
     def __init__(self, settings: ProbeSettings) -> None:
         self.settings = settings
         self._layer: str | None = None
+        self._classes: int | None = None
 
     def prepare(self, network: nn.Module, test_data: Iterable[Any]) -> str:
         """Find the target layer and check the size of its maps, so that a mistake shows before any training.
@@ -61,11 +63,14 @@ class Probe:
             The layer's dotted name.
 
         Raises:
-            ValueError: if the test data are empty, the layer does not exist, or its maps are under 4 x 4.
+            ValueError: if the test data hold no image that can be used, the network cannot run on them or returns no
+                logits, the layer does not exist, or its maps are under 4 x 4.
         """
-        images, labels = self.draw(network, test_data, number=0)
+        network = Classifier(network, self.settings.logits)
+        self._classes = network.classes(self.draw(network, test_data, number=0)[0])
+        images, _ = self.draw(network, test_data, number=0)
         layer = find_target_layer(network, images, self.settings.target_layer)
-        maps = grad_cam(network, [network.state_dict()], images[:1], layer, labels[:1])
+        maps = grad_cam(network, [network.state_dict()], images[:1], layer)
         height, width = maps.shape[-2:]
         if min(height, width) < SMALLEST_MAP:
             raise ValueError(
@@ -80,10 +85,13 @@ class Probe:
         """The probe images of round `number`, (images, channels, height, width), and their labels, (images,).
 
         Raises:
-            ValueError: if the test data are empty.
+            ValueError: if the test data hold no image that can be used.
         """
-        images, labels = draw_probe(network, test_data, self.settings.probe_images, self.settings.seed, number)
+        count, seed, labeled = self.settings.probe_images, self.settings.seed, self.settings.target_class == "label"
+        images, labels = draw_probe(network, test_data, count, seed, number, self._classes, labeled)
         size = self.settings.probe_size
+        if size != "native" and images.dim() < 3:
+            raise ValueError(f"probe_size: images of {images.shape[1]} numbers in a row cannot be resized: `native`.")
         return (images if size == "native" else resize(images, size)), labels
 
     def maps(self, round: Round) -> Tensor:
@@ -93,9 +101,10 @@ class Probe:
             ValueError: as `prepare`, on its first call.
         """
         layer = self._layer or self.prepare(round.network, round.test_data)
-        images, labels = self.draw(round.network, round.test_data, round.number)
+        network = Classifier(round.network, self.settings.logits)
+        images, labels = self.draw(network, round.test_data, round.number)
         target = labels if self.settings.target_class == "label" else None
-        return self.scale(grad_cam(round.network, round.uploads, images, layer, target))
+        return self.scale(grad_cam(network, round.uploads, images, layer, target))
 
     def scale(self, maps: Tensor) -> Tensor:
         """Maps (clients, images, height, width) in the range and the size that the settings ask for."""
@@ -105,7 +114,13 @@ class Probe:
 
 
 def draw_probe(
-    network: nn.Module, test_data: Iterable[Any], count: int, seed: int, number: int
+    network: nn.Module,
+    test_data: Iterable[Any],
+    count: int,
+    seed: int,
+    number: int,
+    classes: int | None = None,
+    labeled: bool = False,
 ) -> tuple[Tensor, Tensor]:
     """So many of the server's test images in their own size, and their labels, drawn anew each round.
 
@@ -115,12 +130,16 @@ def draw_probe(
         count: how many images.
         seed: the defense's; clients must not know it.
         number: the round.
+        classes: how many the network tells apart, if that is known.
+        labeled: whether images without a label among these are left out.
 
     Raises:
-        ValueError: if the test data are empty.
+        ValueError: if the test data hold no image that can be used.
     """
     try:
-        images, labels = draw_images(test_data, count, seeded_generator(seed, 0, number))
+        images, labels = draw_images(
+            test_data, count, seeded_generator(seed, 0, number), classes=classes, labeled=labeled
+        )
     except ValueError as error:
         raise ValueError(f"The probe images are drawn from the server's test data. {error}") from None
     like = next(network.parameters())

@@ -21,9 +21,11 @@ def resize(images: Tensor, size: int) -> Tensor:
     """Bilinear resize of the last two dimensions to (size, size); of the right size already, nothing happens.
 
     Args:
-        images: (first, second, height, width).
+        images: (first, second, height, width), or (images, height, width) without channels.
         size: pixels.
     """
     if images.shape[-2:] == (size, size):
         return images
+    if images.dim() == 3:
+        return resize(images[:, None], size)[:, 0]
     return interpolate(images, size=(size, size), mode="bilinear", align_corners=False)

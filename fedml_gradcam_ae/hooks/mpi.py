@@ -18,6 +18,7 @@ from fedml.simulation.mpi.fedavg.FedAVGTrainer import FedAVGTrainer
 
 from fedml_gradcam_ae.hooks import ranks, round
 from fedml_gradcam_ae.hooks.attacker import training_data
+from fedml_gradcam_ae.hooks.logits import give_logits
 from fedml_gradcam_ae.hooks.patching import Patches
 from fedml_gradcam_ae.settings import SettingsError
 
@@ -92,6 +93,7 @@ class HookedFedAVGAggregator(FedAVGAggregator):  # type: ignore[misc]  # fedml h
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
         self.network = copy.deepcopy(self.aggregator.model).to(self.device).eval()
+        give_logits(self.aggregator)
         self.sampled: Any = []
         round.prepare(self.network, self.test_global)
 
@@ -123,6 +125,10 @@ class HookedFedAVGTrainer(FedAVGTrainer):  # type: ignore[misc]  # fedml has no 
     """FedAVGTrainer with the data poisoned first where FedML's label_flipping says so."""
 
     train_local: Any
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        give_logits(self.trainer)
 
     def train(self, round_idx: Any = None) -> Any:
         """One round on this rank."""

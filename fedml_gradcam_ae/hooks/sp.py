@@ -16,6 +16,7 @@ from fedml_gradcam_ae import events
 from fedml_gradcam_ae.hooks import round
 from fedml_gradcam_ae.hooks.attacker import training_data
 from fedml_gradcam_ae.hooks.federation import Uploads
+from fedml_gradcam_ae.hooks.logits import giving_logits
 from fedml_gradcam_ae.hooks.patching import Patches
 
 
@@ -46,7 +47,7 @@ class HookedFedAvgAPI(FedAvgAPI):  # type: ignore[misc]  # fedml has no types
         self._give_round_zero_a_fixed_start()
         self.round_number = 0
         round.prepare(self.network, self.test_global)
-        with round.watched(self.args):
+        with round.watched(self.args), giving_logits(self.model_trainer):
             super().train()
 
     def _give_round_zero_a_fixed_start(self) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from fedml_gradcam_ae.heatmaps import class_maps, draw_probe, find_target_layer, resize
+from fedml_gradcam_ae.outputs import Classifier
 from fedml_gradcam_ae.profiles.settings import ProfileSettings
 
 SMALLEST = 2  # positions a side: one position is no map
@@ -22,7 +23,7 @@ class ProbeImages:
     Attributes:
         large: (images, channels, height, width), enlarged so that their maps have several positions.
         native: (images, channels, height, width), as large as the network is trained on.
-        labels: (images,), of `large`.
+        labels: (images,), of `large`; 0 for an image without one.
     """
 
     large: Tensor
@@ -35,7 +36,8 @@ class ClassProbe:
 
     def __init__(self, settings: ProfileSettings) -> None:
         self.settings = settings
-        self.size = 0  # pixels of the large images
+        self.size: int | None = None  # pixels of the large images; None: they stay as they are
+        self._classes: int | None = None
 
     def prepare(self, network: nn.Module, test_data: Iterable[Any]) -> str:
         """Find the target layer and the size of the large images, so that a mistake shows before any training.
@@ -44,9 +46,12 @@ class ClassProbe:
             The layer's dotted name.
 
         Raises:
-            ValueError: if the test data are empty, the layer does not exist, or its maps are under 2 x 2.
+            ValueError: if the test data hold no image that can be used, the network cannot run on them or returns no
+                logits, the layer does not exist, or its maps are under 2 x 2.
         """
+        network = Classifier(network, self.settings.logits)
         images, _ = self._draw(network, test_data, number=0)
+        self._classes = network.classes(images)
         layer = find_target_layer(network, images, self.settings.target_layer)
         self.size = self._size(network, images[:1], layer)
         return layer
@@ -55,18 +60,23 @@ class ClassProbe:
         """The images of round `number`.
 
         Raises:
-            ValueError: if the test data are empty.
+            ValueError: if the test data hold no image that can be used.
         """
         images, labels = self._draw(network, test_data, number)
         count = self.settings.probe_images
-        return ProbeImages(resize(images[:count], self.size), images[: self.settings.native_images], labels[:count])
+        large = images[:count] if self.size is None else resize(images[:count], self.size)
+        return ProbeImages(large, images[: self.settings.native_images], labels[:count].clamp(min=0))
 
     def _draw(self, network: nn.Module, test_data: Iterable[Any], number: int) -> tuple[Tensor, Tensor]:
         count = max(self.settings.probe_images, self.settings.native_images)
-        return draw_probe(network, test_data, count, self.settings.seed, number)
+        return draw_probe(network, test_data, count, self.settings.seed, number, self._classes)
 
-    def _size(self, network: nn.Module, image: Tensor, layer: str) -> int:
+    def _size(self, network: nn.Module, image: Tensor, layer: str) -> int | None:
         asked, size = self.settings.probe_size, min(image.shape[-2:])
+        if image.dim() < 3:  # numbers in a row, which the network makes an image of
+            if isinstance(asked, int):
+                raise ValueError(f"probe_size: images of {size} numbers in a row cannot be resized: `native`.")
+            return None
         if isinstance(asked, int):
             size = asked
         side = self._side(network, image, layer, size)

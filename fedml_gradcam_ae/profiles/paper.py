@@ -42,7 +42,7 @@ class PaperProfile:
         maps = self.probe.maps(round)
         mapped = perf_counter()
         judged = torch.isfinite(maps).flatten(1).all(dim=1)
-        scores, threshold = torch.full((len(maps),), math.inf), 0.0
+        scores, threshold = torch.full((len(maps),), math.inf, dtype=torch.float64), 0.0
         reconstructions = torch.full_like(maps, math.nan)
         if bool(judged.any()):
             usable = maps[judged]
@@ -58,7 +58,7 @@ class PaperProfile:
             )
             reconstructions[judged] = model(flat).view_as(usable)
             errors = reconstruction_error(usable, reconstructions[judged], settings.reconstruction_error)
-            scores[judged.cpu()] = errors.cpu()
+            scores[judged.cpu()] = errors.double().cpu()
             threshold = error_threshold(errors, settings.alpha)
         seconds = {"heat_maps": mapped - start, "autoencoder": perf_counter() - mapped}
         return Scored(scores.tolist(), threshold, maps, reconstructions, seconds)

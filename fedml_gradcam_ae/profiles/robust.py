@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,7 @@ from fedml_gradcam_ae.batchnorm import statistics_of
 from fedml_gradcam_ae.evidence import Evidence, Maps, Rules
 from fedml_gradcam_ae.federation import ClientId, Round
 from fedml_gradcam_ae.heatmaps import class_maps
+from fedml_gradcam_ae.outputs import Classifier
 from fedml_gradcam_ae.profiles.class_probe import ClassProbe
 from fedml_gradcam_ae.profiles.scored import Scored
 
@@ -33,6 +35,7 @@ class RobustProfile:
     """Remembers in which direction each client's heat maps changed, if the network has no BatchNorm."""
 
     def __init__(self, settings: GradCAMAE.Settings) -> None:
+        self.settings = settings
         self.probe = ClassProbe(settings)
         self.evidence = Evidence(Rules.of(settings))
         self._layer: str | None = None
@@ -46,6 +49,7 @@ class RobustProfile:
         start = perf_counter()
         if self._layer is None:
             self.prepare(round.network, round.test_data)
+        round = replace(round, network=Classifier(round.network, self.settings.logits))
         probe = self.probe.draw(round.network, round.test_data, round.number)
         large = self._maps(round, probe.large)
         statistics = statistics_of(round.network, round.global_model, round.uploads, probe.native)
@@ -57,9 +61,11 @@ class RobustProfile:
             judged, broken = judged & native.finite, broken or not native.comparable
         clients = [client for client, good in zip(round.client_ids, judged.tolist(), strict=True) if good]
         maps = large.uploads
-        shown = torch.full((len(judged), *maps.shape[1:2], *maps.shape[3:]), math.nan, device=maps.device)
+        shown = torch.full(
+            (len(judged), *maps.shape[1:2], *maps.shape[3:]), math.nan, dtype=torch.float32, device=maps.device
+        )
         reconstructions = torch.full_like(shown, math.nan)
-        scores, why = torch.full((len(judged),), math.inf), [""] * len(judged)
+        scores, why = torch.full((len(judged),), math.inf, dtype=torch.float32), [""] * len(judged)
         if clients and not broken:
             samples = [count for count, good in zip(round.samples, judged.tolist(), strict=True) if good]
             found = self.evidence.judge(round.number, clients, large.only(judged), native.only(judged), samples)

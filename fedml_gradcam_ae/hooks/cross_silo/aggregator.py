@@ -13,6 +13,7 @@ from torch import Tensor
 from fedml_gradcam_ae.federation import ClientId, sample_problem, upload_problem
 from fedml_gradcam_ae.hooks import round
 from fedml_gradcam_ae.hooks.cross_silo.refused import Refused
+from fedml_gradcam_ae.hooks.logits import give_logits
 
 
 class HookedAggregator(FedMLAggregator):  # type: ignore[misc]  # fedml has no types
@@ -21,6 +22,7 @@ class HookedAggregator(FedMLAggregator):  # type: ignore[misc]  # fedml has no t
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.network = copy.deepcopy(self.aggregator.model).to(self.device).eval()
+        give_logits(self.aggregator)
 
     def aggregate_uploads(
         self,
