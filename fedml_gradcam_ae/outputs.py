@@ -19,6 +19,7 @@ from fedml_gradcam_ae.evaluating import evaluating
 from fedml_gradcam_ae.settings import Parameters
 
 NAMES = ("logits", "out")  # Hugging Face's and torchvision's
+_INNER, _KEY = "inner network", "key of the logits"  # with spaces: no layer of a network is called so
 
 
 class OutputSettings(Parameters):
@@ -31,7 +32,7 @@ class OutputSettings(Parameters):
     )
 
 
-def logits_of(output: Any, key: str | int | None = None) -> Tensor:
+def logits_of(output: Any, key: str | int | None = None, images: int | None = None) -> Tensor:
     """The logits in what a network returned.
 
     One column z is the logit of the second of two classes. It becomes (-z/2, z/2): the probabilities of (0, z), and
@@ -40,6 +41,7 @@ def logits_of(output: Any, key: str | int | None = None) -> Tensor:
     Args:
         output: a tensor, or a mapping, a sequence, a dataclass or any object that holds tensors.
         key: see `OutputSettings.logits`; of no matter for a tensor, which torchvision's networks return in eval mode.
+        images: how many images the network was given; None: not known.
 
     Returns:
         (images, classes), at least two classes.
@@ -57,10 +59,10 @@ def logits_of(output: Any, key: str | int | None = None) -> Tensor:
         found = output
     elif key is None:
         parts = dict(_parts(output))
-        named = [parts[name] for name in NAMES if _are_logits(parts.get(name))]
-        fitting = [part for part in parts.values() if _are_logits(part)]
-        columns = [part for part in parts.values() if _is_column(part)]
-        if not (candidates := named or fitting or columns):
+        named = [parts[name] for name in NAMES if _width(parts.get(name), images)]
+        candidates = named or [part for part in parts.values() if (_width(part, images) or 0) > 1]
+        candidates = candidates or [part for part in parts.values() if _width(part, images)]
+        if not candidates:
             raise ValueError(
                 f"The network returns {_describe(output)}, with no tensor of shape (images, classes) in it. "
                 "Set `logits` to the key or the position of the logits."
@@ -68,16 +70,21 @@ def logits_of(output: Any, key: str | int | None = None) -> Tensor:
         found = candidates[0]
     else:
         found = _at(output, key)
-    if _is_column(found):
-        column = found.reshape(-1)
-        return torch.stack([-column / 2, column / 2], dim=1)
-    if not _are_logits(found):
+    if images == 1 and isinstance(found, Tensor) and found.dim() < 2:
+        found = found.reshape(1, -1)  # a network that squeezes
+    width = _width(found, images)
+    if width is None:
+        of = "" if images is None else f" for {images} image{'s' * (images != 1)}"
         where = "" if key is None or found is output else f" at logits: {key!r}"
         raise ValueError(
             f"The network must answer with logits of shape (images, classes) in floating point, found "
-            f"{_describe(found)}{where}."
+            f"{_describe(found)}{where}{of}."
         )
-    return found
+    if width == 1:
+        column = found.reshape(-1)
+        return torch.stack([-column / 2, column / 2], dim=1)
+    logits: Tensor = found
+    return logits
 
 
 class Bare(nn.Module):
@@ -96,18 +103,18 @@ class Bare(nn.Module):
         self._non_persistent_buffers_set = network._non_persistent_buffers_set
         while (inside := _inside(network)) is not None:
             network = inside
-        self.__dict__["inner"] = network  # no submodule: it has no name of its own
+        self.__dict__[_INNER] = network  # no submodule: it has no name of its own
         self.training = network.training
 
     def train(self, mode: bool = True) -> Bare:
         """As of any module, the inner network included."""
         super().train(mode)
-        self.__dict__["inner"].train(mode)
+        self.__dict__[_INNER].train(mode)
         return self
 
     def forward(self, images: Tensor) -> Any:
         """What the inner network returns."""
-        return self.__dict__["inner"](images)
+        return self.__dict__[_INNER](images)
 
 
 class Classifier(Bare):
@@ -120,26 +127,28 @@ class Classifier(Bare):
 
     def __init__(self, network: nn.Module, key: str | int | None = None) -> None:
         super().__init__(network)
-        self.key = key
+        self.__dict__[_KEY] = key
 
     def forward(self, images: Tensor) -> Tensor:
         """(images, classes)."""
-        return logits_of(super().forward(images), self.key)
-
-    def classes(self, images: Tensor) -> int:
-        """How many classes it tells apart, from one run in eval mode.
-
-        Args:
-            images: at least one, on the network's device.
-
-        Raises:
-            ValueError: if the network cannot run on them, or returns no logits.
-        """
-        with evaluating(self), torch.no_grad():
-            return int(runs_on(self, images[:1]).shape[1])
+        return logits_of(super().forward(images), self.__dict__[_KEY], len(images))
 
 
-def runs_on(network: nn.Module, images: Tensor) -> Tensor:
+def count_classes(classifier: Classifier, images: Tensor) -> int:
+    """How many classes a network tells apart, from one run in eval mode.
+
+    Args:
+        classifier: the network.
+        images: at least one, on its device.
+
+    Raises:
+        ValueError: if the network cannot run on them, or returns no logits.
+    """
+    with evaluating(classifier), torch.no_grad():
+        return int(run(classifier, images[:1]).shape[1])
+
+
+def run(network: nn.Module, images: Tensor) -> Tensor:
     """The network's answer to images.
 
     Raises:
@@ -164,10 +173,10 @@ def answer_with_logits(network: nn.Module, key: str | int | None = None) -> torc
     FedML's own trainers and tests know tensors of at least two classes alone; what these can use stays as it is.
     """
 
-    def read(_network: nn.Module, _inputs: Any, output: Any) -> Tensor | None:
-        if isinstance(output, Tensor) and not _is_column(output):
+    def read(_network: nn.Module, inputs: Any, output: Any) -> Tensor | None:
+        if isinstance(output, Tensor) and output.dim() > 1 and output.shape[1:] != (1,):
             return None
-        return logits_of(output, key)
+        return logits_of(output, key, len(inputs[0]) if inputs else None)
 
     return network.register_forward_hook(read)
 
@@ -175,7 +184,7 @@ def answer_with_logits(network: nn.Module, key: str | int | None = None) -> torc
 def _inside(network: nn.Module) -> nn.Module | None:
     """What a wrapper wraps; None for a network."""
     if isinstance(network, Bare):
-        inner: nn.Module = network.__dict__["inner"]
+        inner: nn.Module = network.__dict__[_INNER]
         return inner
     if isinstance(network, (DataParallel, DistributedDataParallel)):
         inside: nn.Module | None = network.module
@@ -212,13 +221,13 @@ def _at(output: Any, key: str | int) -> Any:
     )
 
 
-def _are_logits(value: Any) -> bool:
-    return isinstance(value, Tensor) and value.is_floating_point() and value.dim() == 2 and value.shape[1] > 1
-
-
-def _is_column(value: Any) -> bool:
-    one = isinstance(value, Tensor) and (value.dim() == 1 or (value.dim() == 2 and value.shape[1] == 1))
-    return one and value.is_floating_point()
+def _width(value: Any, images: int | None) -> int | None:
+    """How many columns a value of shape (images, classes), (images, 1) or (images,) has; None for any other."""
+    if not isinstance(value, Tensor) or not value.is_floating_point() or value.dim() not in (1, 2):
+        return None
+    if images is not None and len(value) != images:
+        return None
+    return 1 if value.dim() == 1 else value.shape[1] or None
 
 
 def _describe(output: Any) -> str:

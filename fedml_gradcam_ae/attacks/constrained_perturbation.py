@@ -19,7 +19,7 @@ from fedml_gradcam_ae.auto_ascent import project, steepest
 from fedml_gradcam_ae.colluders import ColludingSettings, deviating, jitter_noise, overhear, own_images
 from fedml_gradcam_ae.federation import Round
 from fedml_gradcam_ae.images import seeded_generator
-from fedml_gradcam_ae.outputs import Classifier, OutputSettings
+from fedml_gradcam_ae.outputs import Classifier, OutputSettings, count_classes
 from fedml_gradcam_ae.registry import register_attack
 from fedml_gradcam_ae.updates import flatten, unflatten, weighted_mean
 
@@ -77,7 +77,7 @@ class ConstrainedPerturbation:
         any_image, _ = own_images(round, attackers, 1, seeded_generator(settings.seed, 2, round.number), labeled=False)
         generator = seeded_generator(settings.seed, 2, round.number)
         images, labels = own_images(
-            round, attackers, settings.images, generator, classes=network.classes(any_image.to(like))
+            round, attackers, settings.images, generator, classes=count_classes(network, any_image.to(like))
         )
         damage = ContaminatedLoss(network, mean, names, share, images.to(like), labels.to(like.device))
         radius = settings.radius * max(distances) / (1 - share)

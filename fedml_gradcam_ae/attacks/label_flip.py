@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from fedml_gradcam_ae.batches import places
 from fedml_gradcam_ae.federation import Round, Upload
 from fedml_gradcam_ae.images import draw_images
-from fedml_gradcam_ae.outputs import Classifier, OutputSettings
+from fedml_gradcam_ae.outputs import Classifier, OutputSettings, count_classes
 from fedml_gradcam_ae.registry import register_attack
 from fedml_gradcam_ae.settings import AttackSettings
 
@@ -77,4 +77,4 @@ def flipped(labels: Tensor, classes: int) -> Tensor:
 def _output_width(network: Classifier, data: Iterable[Any]) -> int:
     """The number of classes that the network's answer to one of the images tells apart."""
     images, _ = draw_images(data, 1, torch.Generator().manual_seed(0), labeled=False)
-    return network.classes(images.to(next(network.parameters()).device))
+    return count_classes(network, images.to(next(network.parameters()).device))

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from fedml_gradcam_ae.cosine import cosines
 from fedml_gradcam_ae.federation import Round, Verdict
 from fedml_gradcam_ae.images import draw_images, preserved_random_state, seeded_generator
-from fedml_gradcam_ae.outputs import Classifier, OutputSettings, runs_on
+from fedml_gradcam_ae.outputs import Classifier, OutputSettings, count_classes, run
 from fedml_gradcam_ae.registry import register_defense
 from fedml_gradcam_ae.settings import DefenseSettings, SettingsError
 from fedml_gradcam_ae.training import train_locally
@@ -88,7 +88,7 @@ class FLTrust:
         like = next(trained.parameters())
         batch = -(-len(images) // -(-len(images) // self._training["batch_size"]))  # as large as the first one
         with preserved_random_state(), torch.no_grad():
-            runs_on(trained, images[:batch].to(like))
+            run(trained, images[:batch].to(like))
 
     def judge(self, round: Round) -> Verdict:
         """Train, compare and combine for one round."""
@@ -137,7 +137,7 @@ class FLTrust:
             classifier, like = Classifier(network, self.settings.logits), next(network.parameters())
             try:
                 image, _ = draw_images(test_data, 1, seeded_generator(self.settings.seed, 0))
-                classes = classifier.classes(image.to(like))
+                classes = count_classes(classifier, image.to(like))
                 generator = seeded_generator(self.settings.seed, 0)
                 self._root = draw_images(test_data, self.settings.root_images, generator, classes=classes)
             except ValueError as error:

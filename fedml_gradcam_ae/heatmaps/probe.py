@@ -13,7 +13,7 @@ from fedml_gradcam_ae.heatmaps.gradcam import grad_cam
 from fedml_gradcam_ae.heatmaps.layer import find_target_layer
 from fedml_gradcam_ae.heatmaps.scaling import min_max, resize
 from fedml_gradcam_ae.images import draw_images, seeded_generator
-from fedml_gradcam_ae.outputs import Classifier, OutputSettings
+from fedml_gradcam_ae.outputs import Classifier, OutputSettings, count_classes
 from fedml_gradcam_ae.settings import DefenseSettings
 
 SMALLEST_MAP = 4
@@ -67,7 +67,7 @@ class Probe:
                 logits, the layer does not exist, or its maps are under 4 x 4.
         """
         network = Classifier(network, self.settings.logits)
-        self._classes = network.classes(self.draw(network, test_data, number=0)[0])
+        self._classes = count_classes(network, self.draw(network, test_data, number=0)[0])
         images, _ = self.draw(network, test_data, number=0)
         layer = find_target_layer(network, images, self.settings.target_layer)
         maps = grad_cam(network, [network.state_dict()], images[:1], layer)

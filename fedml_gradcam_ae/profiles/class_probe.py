@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from fedml_gradcam_ae.heatmaps import class_maps, draw_probe, find_target_layer, resize
-from fedml_gradcam_ae.outputs import Classifier
+from fedml_gradcam_ae.outputs import Classifier, count_classes
 from fedml_gradcam_ae.profiles.settings import ProfileSettings
 
 SMALLEST = 2  # positions a side: one position is no map
@@ -51,7 +51,7 @@ class ClassProbe:
         """
         network = Classifier(network, self.settings.logits)
         images, _ = self._draw(network, test_data, number=0)
-        self._classes = network.classes(images)
+        self._classes = count_classes(network, images)
         layer = find_target_layer(network, images, self.settings.target_layer)
         self.size = self._size(network, images[:1], layer)
         return layer
