@@ -24,7 +24,11 @@ def make_round() -> Callable[..., Round]:
 
         def upload() -> dict[str, Tensor]:
             return {
-                name: tensor + 0.05 * torch.randn(tensor.shape, generator=generator) if name in trained else tensor
+                name: (tensor + 0.05 * torch.randn(tensor.shape, generator=generator, dtype=torch.float32)).to(
+                    tensor.dtype
+                )
+                if name in trained
+                else tensor
                 for name, tensor in state_of(network).items()
             }
 
