@@ -111,6 +111,11 @@ def _reader(data: Iterable[Any] | None) -> tuple[int, Callable[[Tensor], tuple[T
             return image_tensor(images), class_indices(labels)
 
         return len(dataset), read
+    if isinstance(data, Iterator):
+        raise ValueError(
+            f"The data can be read only once ({type(data).__name__}), and every round draws from them: give a "
+            "DataLoader, or a list of batches."
+        )
     pairs = [pair(batch) for batch in data] if data is not None else []
     if not pairs:
         return 0, lambda _positions: (torch.zeros(0), torch.zeros(0))

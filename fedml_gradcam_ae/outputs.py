@@ -22,6 +22,10 @@ NAMES = ("logits", "out")  # Hugging Face's and torchvision's
 _INNER, _KEY = "inner network", "key of the logits"  # with spaces: no layer of a network is called so
 
 
+class NoLogits(ValueError):
+    """There are no logits in what a network returned; the message says what was found."""
+
+
 class OutputSettings(Parameters):
     """For every type that runs the network."""
 
@@ -47,7 +51,7 @@ def logits_of(output: Any, key: str | int | None = None, images: int | None = No
         (images, classes), at least two classes.
 
     Raises:
-        ValueError: naming what was found instead.
+        NoLogits: naming what was found instead.
 
     Examples:
         >>> logits_of((torch.tensor(0.5), torch.tensor([[1.0, 3.0]])))
@@ -63,7 +67,7 @@ def logits_of(output: Any, key: str | int | None = None, images: int | None = No
         candidates = named or [part for part in parts.values() if (_width(part, images) or 0) > 1]
         candidates = candidates or [part for part in parts.values() if _width(part, images)]
         if not candidates:
-            raise ValueError(
+            raise NoLogits(
                 f"The network returns {_describe(output)}, with no tensor of shape (images, classes) in it. "
                 "Set `logits` to the key or the position of the logits."
             )
@@ -76,7 +80,7 @@ def logits_of(output: Any, key: str | int | None = None, images: int | None = No
     if width is None:
         of = "" if images is None else f" for {images} image{'s' * (images != 1)}"
         where = "" if key is None or found is output else f" at logits: {key!r}"
-        raise ValueError(
+        raise NoLogits(
             f"The network must answer with logits of shape (images, classes) in floating point, found "
             f"{_describe(found)}{where}{of}."
         )
@@ -157,7 +161,9 @@ def run(network: nn.Module, images: Tensor) -> Tensor:
     """
     try:
         scores: Tensor = network(images)
-    except (RuntimeError, TypeError, IndexError, NotImplementedError, AssertionError) as error:
+    except NoLogits:
+        raise
+    except (RuntimeError, ValueError, TypeError, IndexError, AssertionError) as error:
         shape = " x ".join(str(size) for size in images.shape[1:])
         mode = "be trained" if network.training else "run"
         raise ValueError(
@@ -215,7 +221,7 @@ def _at(output: Any, key: str | int) -> Any:
         return list(parts.values())[key]
     if isinstance(key, str) and hasattr(output, key):
         return getattr(output, key)  # a property
-    raise ValueError(
+    raise NoLogits(
         f"logits: the network returns {_describe(output)}, which has no {key!r}. "
         f"It has: {', '.join(map(repr, parts)) or 'nothing'}."
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from torch import nn
+from torchvision import models
 
 from fedml_gradcam_ae import registry
 from fedml_gradcam_ae.attackers import poisoned_uploads
@@ -190,3 +191,84 @@ def test_networks_that_add_the_channels_themselves(make_round, plain, case, star
     round = make_round(network=Unsqueezing(), test_data=data)
     expected = verdict(case, make_round(test_data=[(images[:64], labels[:64])]))
     assert verdict(case, round).scores == pytest.approx(expected.scores, rel=1e-6, abs=1e-9)
+
+
+def labels_in(form):
+    images, labels = digits()
+    images, labels = images[:64], labels[:64]
+    forms = {
+        "(images, 1)": labels[:, None],
+        "one-hot": nn.functional.one_hot(labels, 10).float(),
+        "float64": labels.double(),
+        "uint8": labels.to(torch.uint8),
+    }
+    return [(images, forms[form])]
+
+
+@pytest.mark.parametrize("case", DEFENSES)
+@pytest.mark.parametrize("form", ["(images, 1)", "one-hot", "float64", "uint8"])
+def test_labels_in_every_form(make_round, case, form) -> None:
+    images, labels = digits()
+    expected = verdict(case, make_round(test_data=[(images[:64], labels[:64])]))
+    assert verdict(case, make_round(test_data=labels_in(form))).scores == expected.scores
+
+
+@pytest.mark.parametrize("case", DEFENSES)
+@pytest.mark.parametrize("none", [-1, -100, 10, 255])
+def test_images_without_a_label_of_the_networks_do_no_harm(make_round, case, none) -> None:
+    """All but eight images are without one, so that every round meets some."""
+    images, labels = digits()
+    given = labels[:64].clone()
+    given[8:] = none
+    found = verdict(case, make_round(test_data=[(images[:64], given)]))
+    assert all(score < float("inf") for score in found.scores)
+    if case in ("fltrust", "gradcam_ae, paper, label"):
+        refused(case, make_round, tiny_cnn(), "None of the 64 images can be used: 64 have no label",
+                test_data=[(images[:64], torch.full((64,), none))])  # fmt: skip
+    else:
+        verdict(case, make_round(test_data=[(images[:64], torch.full((64,), none))]))
+
+
+@pytest.mark.parametrize("case", DEFENSES)
+def test_nan_among_the_test_images_blames_no_client(make_round, case) -> None:
+    images, labels = (tensor[:64].clone() for tensor in digits())
+    images[4:] = torch.nan
+    left = [(images[:4], labels[:4])]
+    found, expected = (verdict(case, make_round(test_data=data)) for data in ([(images, labels)], left))
+    assert all(score < float("inf") for score in found.scores)
+    if case in ("gradcam_ae, robust", "fltrust"):  # these use all four images, in some order
+        assert found.scores == pytest.approx(expected.scores, rel=1e-2, abs=1e-3)
+    refused(case, make_round, tiny_cnn(), "64 hold NaN or infinity", test_data=[(images * torch.nan, labels)])
+
+
+@pytest.mark.parametrize("case", DEFENSES)
+def test_data_that_can_be_read_once_are_refused(make_round, case) -> None:
+    images, labels = digits()
+    refused(case, make_round, tiny_cnn(), "read only once", test_data=iter([(images, labels)]))
+
+
+@pytest.mark.parametrize("case", DEFENSES)
+def test_distributed_data_parallel(make_round, plain, case, tmp_path) -> None:
+    store = torch.distributed.FileStore(str(tmp_path / "store"), 1)
+    torch.distributed.init_process_group("gloo", store=store, rank=0, world_size=1)
+    try:
+        network = nn.parallel.DistributedDataParallel(tiny_cnn())
+        assert verdict(case, make_round(network=network)).scores == pytest.approx(plain[case].scores, rel=1e-6)
+    finally:
+        torch.distributed.destroy_process_group()
+
+
+def test_googlenet_is_trained_by_fltrust_and_judged_by_heat_maps(make_round) -> None:
+    torch.manual_seed(0)
+    network = models.googlenet(num_classes=10, aux_logits=True, init_weights=False)
+    images, labels = torch.rand(8, 3, 64, 64), torch.arange(8)
+    round = make_round(3, network=network, test_data=[(images, labels)])
+    for case in ("fltrust", "gradcam_ae, robust"):
+        found = verdict(case, round)
+        assert len(set(found.scores)) == (3 if case == "fltrust" else 1)  # three are too few for robust to score
+
+
+def test_images_too_small_for_training_are_refused_at_the_start(make_round) -> None:
+    network = models.googlenet(num_classes=10, aux_logits=True, init_weights=False)
+    data = [(torch.rand(1, 3, 16, 16), torch.arange(1))]  # one image of one position: nothing to normalize by
+    refused("fltrust", make_round, network, "cannot be trained on images of 3 x 16 x 16 numbers", test_data=data)
