@@ -22,7 +22,7 @@ NAMES = ("logits", "out")  # Hugging Face's and torchvision's
 _INNER, _KEY = "inner network", "key of the logits"  # with spaces: no layer of a network is called so
 
 
-class NoLogits(ValueError):
+class OutputError(ValueError):
     """There are no logits in what a network returned; the message says what was found."""
 
 
@@ -51,7 +51,7 @@ def logits_of(output: Any, key: str | int | None = None, images: int | None = No
         (images, classes), at least two classes.
 
     Raises:
-        NoLogits: naming what was found instead.
+        OutputError: naming what was found instead.
 
     Examples:
         >>> logits_of((torch.tensor(0.5), torch.tensor([[1.0, 3.0]])))
@@ -67,7 +67,7 @@ def logits_of(output: Any, key: str | int | None = None, images: int | None = No
         candidates = named or [part for part in parts.values() if (_width(part, images) or 0) > 1]
         candidates = candidates or [part for part in parts.values() if _width(part, images)]
         if not candidates:
-            raise NoLogits(
+            raise OutputError(
                 f"The network returns {_describe(output)}, with no tensor of shape (images, classes) in it. "
                 "Set `logits` to the key or the position of the logits."
             )
@@ -80,7 +80,7 @@ def logits_of(output: Any, key: str | int | None = None, images: int | None = No
     if width is None:
         of = "" if images is None else f" for {images} image{'s' * (images != 1)}"
         where = "" if key is None or found is output else f" at logits: {key!r}"
-        raise NoLogits(
+        raise OutputError(
             f"The network must answer with logits of shape (images, classes) in floating point, found "
             f"{_describe(found)}{where}{of}."
         )
@@ -161,7 +161,7 @@ def run(network: nn.Module, images: Tensor) -> Tensor:
     """
     try:
         scores: Tensor = network(images)
-    except NoLogits:
+    except OutputError:
         raise
     except (RuntimeError, ValueError, TypeError, IndexError, AssertionError) as error:
         shape = " x ".join(str(size) for size in images.shape[1:])
@@ -221,7 +221,7 @@ def _at(output: Any, key: str | int) -> Any:
         return list(parts.values())[key]
     if isinstance(key, str) and hasattr(output, key):
         return getattr(output, key)  # a property
-    raise NoLogits(
+    raise OutputError(
         f"logits: the network returns {_describe(output)}, which has no {key!r}. "
         f"It has: {', '.join(map(repr, parts)) or 'nothing'}."
     )
