@@ -12,6 +12,7 @@ from fedml_gradcam_ae.colluders import own_images
 from fedml_gradcam_ae.federation import ClientId, Round, Upload
 from fedml_gradcam_ae.images import seeded_generator
 from fedml_gradcam_ae.settings import AttackSettings, SettingsError
+from fedml_gradcam_ae.tied import with_one_value
 
 IMAGES = 200  # of an attacker's own, that show what its weights change in BatchNorm's statistics
 
@@ -87,7 +88,8 @@ def poisoned_uploads(attack: Any, settings: AttackSettings, round: Round, positi
             like, honest, poisoned = next(round.network.parameters()), round.uploads[position], uploads[number]
             moved = moved_statistics(round.network, round.global_model, honest, poisoned, images.to(like))
             uploads[number] = {**poisoned, **{name: tensor.to(poisoned[name]) for name, tensor in moved.items()}}
-    return uploads
+    # What an attacker uploads comes out of a network, in which tied weights are one.
+    return [with_one_value(upload, round.tied) for upload in uploads] if round.tied else uploads
 
 
 def _draw(settings: AttackSettings, pool: Sequence[ClientId], number: int) -> set[ClientId]:

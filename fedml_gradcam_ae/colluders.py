@@ -14,8 +14,9 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from fedml_gradcam_ae.federation import Round, upload_problem
+from fedml_gradcam_ae.federation import Round
 from fedml_gradcam_ae.images import draw_images, seeded_generator
+from fedml_gradcam_ae.screening import upload_problem
 from fedml_gradcam_ae.settings import AttackSettings
 from fedml_gradcam_ae.updates import Updates, unflatten, weighted_mean
 

@@ -1,4 +1,4 @@
-"""What a defense or an attack is given (Round), what a defense answers (Verdict), and which uploads are usable."""
+"""What a defense or an attack is given (Round), and what a defense answers (Verdict, or TooFewUploads)."""
 
 from __future__ import annotations
 
@@ -11,6 +11,9 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+    from fedml_gradcam_ae.screening import sample_problem as sample_problem
+    from fedml_gradcam_ae.screening import screen as screen
+    from fedml_gradcam_ae.screening import upload_problem as upload_problem
     from fedml_gradcam_ae.updates import Updates
 
 ClientId = int | str
@@ -56,7 +59,14 @@ class Round:
         """u_i = w_i - w_g over the trainable parameters; their distances are computed once a round, for all rules."""
         from fedml_gradcam_ae.updates import Updates
 
-        return Updates(self.uploads, self.global_model, self.parameters)
+        return Updates(self.uploads, self.global_model, self.parameters, tied=self.tied)
+
+    @cached_property
+    def tied(self) -> dict[str, str]:
+        """Names under which the network has one of its tensors again, each with the name of the parameter that it is."""
+        from fedml_gradcam_ae.tied import tied_names
+
+        return tied_names(self.network)
 
     def over(self, updates: Updates) -> Round:
         """The same round for rules that judge by `updates` alone, with others in their place."""
@@ -113,6 +123,19 @@ class Verdict:
             raise ValueError(f"A Verdict's lists must have one entry per client, found lengths {lengths}.")
 
 
+class TooFewUploads(RuntimeError):  # noqa: N818 - not an error of the program: what happens then is a setting
+    """A rule has fewer usable uploads than its guarantee needs; raised by `judge`.
+
+    Args:
+        needed: how many uploads it needs.
+        found: how many there are.
+    """
+
+    def __init__(self, needed: int, found: int) -> None:
+        super().__init__(f"{needed} usable uploads are needed, found {found}")
+        self.needed, self.found = needed, found
+
+
 def sample_weights(samples: Sequence[float], excluded: Sequence[bool]) -> list[float]:
     """Weights D_l / S of the clients that are kept, renormalized to sum 1 (paper, eq. 18 with its erratum).
 
@@ -124,49 +147,12 @@ def sample_weights(samples: Sequence[float], excluded: Sequence[bool]) -> list[f
     return [number / total for number in kept] if total > 0 else kept
 
 
-def screen(round: Round) -> Round:
-    """The round with its unusable uploads taken out and named, with the reason, in `rejected`."""
-    rejected: dict[ClientId, str] = {}
-    usable = []
-    for position, client in enumerate(round.client_ids):
-        problem = sample_problem(round.samples[position]) or upload_problem(round.uploads[position], round.global_model)
-        if problem is None:
-            usable.append(position)
-        else:
-            rejected[client] = problem
-    return replace(round.only(usable), rejected={**round.rejected, **rejected})
+if not TYPE_CHECKING:
 
+    def __getattr__(name: str) -> Any:
+        """The gate, by its former place; it waits for torch, which this module does not."""
+        if name in ("screen", "upload_problem", "sample_problem"):
+            from fedml_gradcam_ae import screening
 
-def sample_problem(samples: object) -> str | None:
-    """Why a claimed number of samples cannot be used, or None if it can."""
-    try:
-        number = float(samples)  # type: ignore[arg-type]
-    except (TypeError, ValueError):
-        number = math.nan
-    if math.isfinite(number) and number > 0:
-        return None
-    return f"the claimed number of samples must be a positive finite number, found {samples!r}"
-
-
-def upload_problem(upload: object, template: Mapping[str, Tensor]) -> str | None:
-    """Why an upload cannot stand for a model shaped like `template`, or None if it can."""
-    import torch
-
-    if not isinstance(upload, Mapping):
-        return f"an upload must be a mapping from names to tensors, found {type(upload).__name__}"
-    if missing := [name for name in template if name not in upload]:
-        return f"{len(missing)} of {len(template)} tensors are missing, the first is {missing[0]!r}"
-    if extra := [name for name in upload if name not in template]:
-        return f"{len(extra)} tensors do not belong to the model, the first is {extra[0]!r}"
-    for name, expected in template.items():
-        found = upload[name]
-        if not isinstance(found, torch.Tensor):
-            return f"{name!r} must be a tensor, found {type(found).__name__}"
-        if found.shape != expected.shape:
-            return f"{name!r} must have shape {tuple(expected.shape)}, found {tuple(found.shape)}"
-        if found.dtype != expected.dtype:
-            return f"{name!r} must be {expected.dtype}, found {found.dtype}"
-        # A sum that is finite has finite terms only, and takes a tenth of the time that looking at each one takes.
-        if not torch.isfinite(found.sum()) and not torch.isfinite(found).all():
-            return f"{name!r} holds NaN or infinity"
-    return None
+            return getattr(screening, name)
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -28,6 +28,8 @@ class Updates:
         center: the state dict w_g that they are relative to.
         names: the tensors that count, those of the trainable parameters.
         mixing: (clients, clients), rows that sum to one: row i makes the i-th update a mean of the given ones.
+        tied: names under which the network has one of its tensors again, each with the parameter's own name. Models
+            that are made here have one value under both.
     """
 
     def __init__(
@@ -36,8 +38,10 @@ class Updates:
         center: Mapping[str, Tensor],
         names: Sequence[str],
         mixing: Tensor | None = None,
+        tied: Mapping[str, str] | None = None,
     ) -> None:
         self.uploads, self.center, self.names, self.mixing = uploads, center, names, mixing
+        self.tied = {} if tied is None else tied
         self.size = sum(center[name].numel() for name in names)
 
     def __len__(self) -> int:
@@ -123,13 +127,12 @@ class Updates:
         """
         model = {}
         for name, like in self.center.items():
-            pieces = [
-                rule(self._mix(values if values.is_floating_point() else values.double()))
-                for values, _ in self._blocks_of(name)
-            ]
+            if name in self.tied:
+                continue
+            pieces = [self._apply(rule, values) for values, _ in self._blocks_of(name)]
             joined = torch.cat(pieces).view(like.shape) if pieces else like.clone()
             model[name] = _as(joined, like)
-        return model
+        return self._complete(model)
 
     def combine(self, coefficients: Tensor, weights: Tensor | None = None) -> dict[str, Tensor]:
         """The model w_g + sum_i c_i u_i.
@@ -146,27 +149,38 @@ class Updates:
         if weights is not None and self.mixing is not None:
             weights = self.mixing.T @ weights.double()
         trained = set(self.names)
-        rest = [name for name in self.center if name not in trained]
+        rest = [name for name in self.center if name not in trained and name not in self.tied]
         model = dict(self.center) if weights is None else weighted_mean(self.uploads, weights.tolist(), rest)
         room = self._room()
         for name in self.names:
             blocks = self._updates_of(name, room)
             moved = torch.cat([center.double() + coefficients @ block for block, center in blocks])
             model[name] = _as(moved.view(self.center[name].shape), self.center[name])
-        return {name: model[name] for name in self.center}
+        return self._complete(model)
 
     def mixed(self, mixing: Tensor) -> Updates:
         """The updates u'_i = sum_j M_ij u_j, which cost nothing to make: the mixing is done block by block."""
         mixing = mixing.double()
         whole = mixing if self.mixing is None else mixing @ self.mixing
-        mixed = Updates(self.uploads, self.center, self.names, whole)
+        mixed = Updates(self.uploads, self.center, self.names, whole, self.tied)
         if "gram" in self.__dict__:  # known already: no second pass over the uploads
             mixed.__dict__["gram"] = mixing @ self.gram @ mixing.T
         return mixed
 
     def recentered(self, center: Mapping[str, Tensor]) -> Updates:
         """The same uploads relative to another model."""
-        return Updates(self.uploads, center, self.names, self.mixing)
+        return Updates(self.uploads, center, self.names, self.mixing, self.tied)
+
+    def _complete(self, model: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The model in the center's order, tied names with their parameter's value."""
+        return {name: model[self.tied.get(name, name)] for name in self.center}
+
+    def _apply(self, rule: Callable[[Tensor], Tensor], values: Tensor) -> Tensor:
+        """The rule's answer for a block; in float64 where a sum of large numbers leaves the range of their type."""
+        if not values.is_floating_point() or values.dtype == torch.float64:
+            return rule(self._mix(values.double()))
+        answer = rule(self._mix(values))
+        return answer if bool(answer.sum().isfinite()) else rule(self._mix(values.double()))
 
     def _mix(self, values: Tensor) -> Tensor:
         return values if self.mixing is None else self.mixing.to(values.dtype) @ values
@@ -261,7 +275,14 @@ def unflatten(vector: Tensor, like: Mapping[str, Tensor], names: Sequence[str]) 
 
 
 def _as(values: Tensor, like: Tensor) -> Tensor:
-    return values.to(like.dtype) if like.is_floating_point() else values.round().to(like.dtype)
+    """In the type of another tensor: whole numbers rounded, and nothing beyond the largest number of that type."""
+    if not like.is_floating_point():
+        return values.round().to(like.dtype)
+    found = values.to(like.dtype)
+    if found.dtype == values.dtype or bool(found.sum().isfinite()):
+        return found
+    largest = torch.finfo(like.dtype).max
+    return values.clamp(-largest, largest).to(like.dtype)
 
 
 def _pick(tensors: Sequence[Tensor], positions: Tensor) -> Iterator[Tensor]:

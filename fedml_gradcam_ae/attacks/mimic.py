@@ -13,8 +13,9 @@ import torch
 from torch import Tensor
 
 from fedml_gradcam_ae.colluders import Colluders, ColludingSettings
-from fedml_gradcam_ae.federation import ClientId, Round, upload_problem
+from fedml_gradcam_ae.federation import ClientId, Round
 from fedml_gradcam_ae.registry import register_attack
+from fedml_gradcam_ae.screening import upload_problem
 
 
 @register_attack("mimic")

@@ -13,7 +13,7 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from fedml_gradcam_ae.defenses.geometric_median import distances_to_mean
+from fedml_gradcam_ae.defenses.geometric_median import coordinates, distances_to_mean
 from fedml_gradcam_ae.defenses.median import median
 from fedml_gradcam_ae.federation import Round, Verdict
 from fedml_gradcam_ae.registry import register_defense
@@ -57,8 +57,8 @@ class CenteredClipping:
         tau = None if self.settings.tau == "median" else float(self.settings.tau)
         coefficients, distances = clipping_coefficients(updates.gram.cpu(), tau, self.settings.iterations)
         aggregate = updates.combine(coefficients.to(updates.gram.device))
-        trained = set(round.parameters)
-        statistics = {name: tensor for name, tensor in round.global_model.items() if name not in trained}
+        others = set(round.global_model) - set(round.parameters) - set(round.tied)
+        statistics = {name: tensor for name, tensor in round.global_model.items() if name in others}
         aggregate |= Updates(round.uploads, statistics, []).columnwise(median)
         self._carried = {name: aggregate[name] - round.global_model[name] for name in round.parameters}
         return Verdict(model=aggregate, scores=distances.tolist(), seconds={"total": perf_counter() - start})
@@ -83,10 +83,11 @@ def clipping_coefficients(gram: Tensor, tau: float | None, iterations: int) -> t
     Returns:
         Two times (clients,): the coefficients, and the distances to the point before the last step.
     """
+    points = coordinates(gram)
     coefficients = torch.zeros(len(gram), dtype=torch.float64)
     distances = coefficients
     for _ in range(iterations):
-        distances = distances_to_mean(gram, coefficients)
+        distances = distances_to_mean(points, coefficients)
         radius = distances.quantile(0.5) if tau is None else torch.tensor(tau, dtype=torch.float64)
         factors = torch.where(distances > radius, radius / distances.clamp(min=1e-300), 1.0) / len(gram)
         coefficients = coefficients * (1 - factors.sum()) + factors

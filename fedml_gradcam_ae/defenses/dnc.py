@@ -80,6 +80,8 @@ def outlier_scores(values: Tensor) -> Tensor:
         (clients,).
     """
     centered = values - values.mean(dim=0)
+    largest = centered.abs().amax().clamp(min=1e-300)
+    centered = centered / largest  # shares of the variance are wanted, and no square is to leave the range
     variances, directions = torch.linalg.eigh(centered @ centered.T)
     top: Tensor = variances[-1].clamp(min=0) * directions[:, -1].square()
-    return top
+    return top * largest.square()

@@ -21,6 +21,7 @@ from fedml_gradcam_ae.federation import Round, Verdict
 from fedml_gradcam_ae.images import seeded_generator
 from fedml_gradcam_ae.registry import register_defense
 from fedml_gradcam_ae.settings import DefenseSettings
+from fedml_gradcam_ae.tied import with_one_value
 from fedml_gradcam_ae.updates import Updates, flatten
 
 
@@ -57,7 +58,7 @@ class FLAME:
             median = float(np.median(updates.squared_norms.sqrt().cpu().numpy()))
             model = clipped_mean(round, excluded, median)
             generator = seeded_generator(self.settings.seed, round.number)
-            answer = {"model": with_noise(model, round.parameters, self.settings.noise * median, generator)}
+            answer = {"model": with_noise(model, round, self.settings.noise * median, generator)}
         kept = torch.tensor([not out for out in excluded], device=distances.device)
         scores = distances[:, kept if not all(excluded) else ~kept].mean(1)
         return Verdict(
@@ -99,12 +100,15 @@ def outside_majority(distances: Tensor) -> list[bool]:
 
 
 def with_noise(
-    model: dict[str, Tensor], names: list[str], deviation: float, generator: torch.Generator
+    model: dict[str, Tensor], round: Round, deviation: float, generator: torch.Generator
 ) -> dict[str, Tensor]:
-    """The model with N(0, deviation^2) on the named tensors."""
+    """The model with N(0, deviation^2) on the trainable parameters."""
 
     def noisy(tensor: Tensor) -> Tensor:
         noise = torch.randn(tensor.shape, generator=generator, dtype=tensor.dtype)
-        return tensor + deviation * noise.to(tensor.device)
+        largest = torch.finfo(tensor.dtype).max
+        return (tensor + deviation * noise.to(tensor.device)).clamp(-largest, largest)
 
-    return {name: noisy(tensor) if name in names else tensor for name, tensor in model.items()}
+    names = set(round.parameters)
+    noised = {name: noisy(tensor) if name in names else tensor for name, tensor in model.items()}
+    return with_one_value(noised, round.tied)

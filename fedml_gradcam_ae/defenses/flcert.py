@@ -58,14 +58,18 @@ class FLCert:
             there = round.only([position for position, member in enumerate(members) if member == group])
             weights = sample_weights(there.samples, [False] * len(there.samples))
             self._models.append(weighted_mean(there.uploads, weights) if weights else model)
-        middle = Updates(self._models, round.global_model, round.parameters).columnwise(median)
+        middle = Updates(self._models, round.global_model, round.parameters, tied=round.tied).columnwise(median)
         return Verdict(model=middle, seconds={"total": perf_counter() - start})
 
     def start_for(self, client: ClientId, global_model: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-        """The model of the client's group."""
+        """The model of the client's group; batches are counted from the global model's count in all groups."""
         if not self._models:
             return global_model
-        return copy.deepcopy(self._models[group_of(client, self.settings.groups, self.settings.seed)])
+        model = self._models[group_of(client, self.settings.groups, self.settings.seed)]
+        return {
+            name: copy.deepcopy(tensor if tensor.is_floating_point() else global_model[name])
+            for name, tensor in model.items()
+        }
 
     def predictor(self, network: nn.Module) -> nn.Module:
         """The vote of the groups' models, as a module that answers with scores."""

@@ -19,6 +19,10 @@ from fedml_gradcam_ae.federation import Round, Verdict
 from fedml_gradcam_ae.registry import register_defense
 from fedml_gradcam_ae.settings import DefenseSettings
 
+_STILL = 1e-10
+_SPANNED = 1e-14
+_OUT_OF_ALL_PROPORTION = 1000.0
+
 
 @register_defense("geometric_median")
 class GeometricMedian:
@@ -42,38 +46,82 @@ class GeometricMedian:
         settings = self.settings
         shares = torch.tensor([float(n) for n in round.samples], dtype=torch.float64)
         shares = shares / shares.sum() if settings.weighting == "samples" else torch.ones_like(shares) / len(shares)
-        gram = round.updates.gram.cpu()
-        weights = geometric_median_weights(gram, shares, settings.smoothing, settings.iterations)
+        points = coordinates(round.updates.gram.cpu())
+        weights = geometric_median_weights(points, shares, settings.smoothing, settings.iterations)
         return Verdict(
             weights=weights.tolist(),
-            scores=distances_to_mean(gram, weights).tolist(),
+            scores=distances_to_mean(points, weights).tolist(),
             seconds={"total": perf_counter() - start},
         )
 
 
-def geometric_median_weights(gram: Tensor, shares: Tensor, smoothing: float, iterations: int) -> Tensor:
-    """The weights p with which sum_i p_i u_i minimizes sum_i a_i max(||u_i - z||, nu) over z, about.
+def geometric_median_weights(points: Tensor, shares: Tensor, smoothing: float, iterations: int) -> Tensor:
+    """The weights p with which sum_i p_i x_i minimizes sum_i a_i max(||x_i - z||, nu) over z, about.
 
     Args:
-        gram: (clients, clients), <u_i, u_j>, float64.
+        points: (clients, dimensions), x, float64.
         shares: (clients,), a, sum 1.
         smoothing: nu.
-        iterations: at most so many; fewer once the weights no longer change by 1e-10.
+        iterations: at most so many; fewer once the mean no longer moves by 1e-10 of the median distance to it.
 
     Returns:
         (clients,), sum 1.
     """
-    weights = shares
+    weights = _start(points, shares)
     for _ in range(iterations):
-        pulls = shares / distances_to_mean(gram, weights).clamp(min=smoothing)
+        distances = distances_to_mean(points, weights)
+        pulls = shares / distances.clamp(min=smoothing)
         renewed = pulls / pulls.sum()
-        if float((renewed - weights).abs().max()) < 1e-10:
-            return renewed
+        moved = float(((renewed - weights) @ points).norm())
         weights = renewed
+        if moved <= _STILL * max(smoothing, float(distances.median())):
+            break
     return weights
 
 
-def distances_to_mean(gram: Tensor, weights: Tensor) -> Tensor:
-    """||u_i - z|| for z = sum_j p_j u_j, (clients,): G_ii - 2 (G p)_i + p^T G p under the root."""
-    pulled = gram @ weights
-    return (gram.diagonal() - 2 * pulled + weights @ pulled).clamp(min=0).sqrt()
+def _start(points: Tensor, shares: Tensor) -> Tensor:
+    """The weights to start with: the shares of all points but those that lie out of all proportion.
+
+    Each step takes a factor of about the number of clients off a distant point's pull on the mean: from 1e18 times the
+    usual distance, the way back would take more steps than there are.
+    """
+    distances = torch.cdist(points, points, compute_mode="donot_use_mm_for_euclid_dist")
+    usual = distances.quantile(0.5, dim=1)
+    center = usual.argmin()
+    if not usual[center] > 0:
+        return shares
+    kept = torch.where(distances[center] <= _OUT_OF_ALL_PROPORTION * usual[center], shares, torch.zeros_like(shares))
+    return kept / kept.sum()
+
+
+def coordinates(gram: Tensor) -> Tensor:
+    """Points with these inner products, (clients, clients), up to rounding: the rows of a Cholesky factor.
+
+    The shortest vectors come first, so that each one's coordinates are as exact as its own inner products, however
+    long others are; a difference of two entries of the Gram matrix would lose them.
+
+    Args:
+        gram: (clients, clients), <u_i, u_j>, float64.
+    """
+    order = gram.diagonal().sort().indices
+    scale = gram.diagonal().clamp(min=0).sqrt()
+    inverse = torch.where(scale > 0, 1 / scale, torch.zeros_like(scale))
+    cosines = (gram * inverse[:, None] * inverse)[order][:, order]
+    factor = torch.zeros_like(gram)
+    for column in range(len(gram)):
+        left = cosines[column:, column] - factor[column:, :column] @ factor[column, :column]
+        if left[0] > _SPANNED:  # else it is what rounding leaves of a vector that the ones before it span
+            factor[column:, column] = left / left[0].sqrt()
+    points = torch.zeros_like(gram)
+    points[order] = factor * scale[order][:, None]
+    return points
+
+
+def distances_to_mean(points: Tensor, weights: Tensor) -> Tensor:
+    """||x_i - z|| for z = sum_j p_j x_j, (clients,).
+
+    Args:
+        points: (clients, dimensions).
+        weights: (clients,), p.
+    """
+    return (points - weights @ points).norm(dim=1)
