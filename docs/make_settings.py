@@ -9,6 +9,7 @@ from typing import Any
 from fedml_gradcam_ae import registry
 from fedml_gradcam_ae.hooks import builtin
 from fedml_gradcam_ae.hooks.cross_silo.settings import ServerSettings
+from fedml_gradcam_ae.hooks.upload_settings import UploadSettings
 from fedml_gradcam_ae.settings import AttackSettings, DefenseSettings, Parameters
 
 INTRODUCTION = """\
@@ -49,6 +50,11 @@ def page() -> str:
     )
     for name, cls in sorted(registry.attacks().items()):
         parts.append(f"### `{name}`\n\n{_summary(cls)}\n\n{table(cls.Settings, without=AttackSettings)}")
+    parts.append(
+        "## Uploads\n\nThese stand straight in a section `upload_args` of the YAML and hold with every defense, and "
+        "without one. In a simulation with neither attack nor defense `largest_weight` has no effect, so that it "
+        f"stays FedML's own.\n\n{table(UploadSettings)}"
+    )
     parts.append(
         "## A cross-silo server\n\nThese stand straight in a section `server_args` of the server's YAML; "
         f"[cross-silo.md](cross-silo.md) says what they do.\n\n{table(ServerSettings)}"

@@ -20,7 +20,7 @@ LARGEST = torch.finfo(torch.float32).max  # in every floating tensor, so that sq
 _FORMATS = {4: torch.channels_last, 5: torch.channels_last_3d}
 
 
-class Unusable(ValueError):
+class UnusableError(ValueError):
     """The upload goes no further, for the reason that the message gives."""
 
 
@@ -36,7 +36,7 @@ def canonical_upload(upload: object, claim: float, template: Template) -> tuple[
         The upload, and the names of the frozen tensors that differed from the global model's.
 
     Raises:
-        Unusable: if there is no canonical form of it.
+        UnusableError: if there is no canonical form of it.
         Exception: of any kind, if looking at it goes wrong.
     """
     given = _given(upload, template)
@@ -67,16 +67,18 @@ def _given(upload: object, template: Template) -> dict[str, object]:
     """The tensors by name. Read by dict's own methods: those of a subclass, or of an object, may lie."""
     cls = type(upload)
     if cls is not dict and cls is not OrderedDict:
-        raise Unusable(f"an upload must be a mapping from names to tensors, a dict or OrderedDict, found {kind(upload)}")
+        raise UnusableError(f"an upload must be a mapping from names to tensors, found {kind(upload)}")
     assert isinstance(upload, dict)
     items = dict.items(upload)
     if odd := [key for key, _ in items if type(key) is not str]:
-        raise Unusable(f"an upload's names must be text, found {shown(odd[0])}")
+        raise UnusableError(f"an upload's names must be text, found {shown(odd[0])}")
     given = dict(items)
     if missing := [name for name in template.tensors if name not in given]:
-        raise Unusable(f"{len(missing)} of {len(template.tensors)} tensors are missing, the first is {missing[0]!r}")
+        raise UnusableError(
+            f"{len(missing)} of {len(template.tensors)} tensors are missing, the first is {missing[0]!r}"
+        )
     if extra := [name for name in given if name not in template.tensors]:
-        raise Unusable(f"{len(extra)} tensors do not belong to the model, the first is {shown(extra[0])}")
+        raise UnusableError(f"{len(extra)} tensors do not belong to the model, the first is {shown(extra[0])}")
     return given
 
 
@@ -84,26 +86,26 @@ def _dense(name: str, found: object, expected: Expected) -> Tensor:
     """The tensor without gradient and graph, on the model's device, if it is one like the model's."""
     cls = type(found)
     if cls is not Tensor and cls is not nn.Parameter:
-        raise Unusable(f"{name!r} must be a tensor, found {kind(found)}")
+        raise UnusableError(f"{name!r} must be a tensor, found {kind(found)}")
     assert isinstance(found, Tensor)
     # A tensor may have attributes of its own that hide its methods: detached, it has none.
     bare = cls is Tensor and not found.__dict__ and not found.requires_grad and found._grad is None
     tensor = found if bare else Tensor.detach(found)
     if tensor.is_nested:
-        raise Unusable(f"{name!r} must be a dense tensor, found a nested one")
+        raise UnusableError(f"{name!r} must be a dense tensor, found a nested one")
     if tensor.layout is not torch.strided:
-        raise Unusable(f"{name!r} must be a dense tensor, found one in the layout {tensor.layout}")
+        raise UnusableError(f"{name!r} must be a dense tensor, found one in the layout {tensor.layout}")
     if tensor.is_quantized:
-        raise Unusable(f"{name!r} must hold plain numbers, found a quantized tensor")
+        raise UnusableError(f"{name!r} must hold plain numbers, found a quantized tensor")
     if tensor.is_meta:
-        raise Unusable(f"{name!r} holds no numbers: it is on the device meta")
+        raise UnusableError(f"{name!r} holds no numbers: it is on the device meta")
     like = expected.like
     if tensor.shape != like.shape:
-        raise Unusable(f"{name!r} must have shape {tuple(like.shape)}, found {_shape(tensor)}")
+        raise UnusableError(f"{name!r} must have shape {tuple(like.shape)}, found {_shape(tensor)}")
     if tensor.dtype != like.dtype:
-        raise Unusable(f"{name!r} must be {like.dtype}, found {tensor.dtype}")
+        raise UnusableError(f"{name!r} must be {like.dtype}, found {tensor.dtype}")
     if expected.size and _end(tensor) > tensor.untyped_storage().nbytes():
-        raise Unusable(f"{name!r} reaches beyond the end of its memory")
+        raise UnusableError(f"{name!r} reaches beyond the end of its memory")
     return tensor if tensor.device == like.device else tensor.to(like.device)
 
 
@@ -112,8 +114,8 @@ def _end(tensor: Tensor) -> int:
     if tensor.is_contiguous():
         steps = tensor.numel() - 1
     else:
-        steps = sum((size - 1) * step for size, step in zip(tensor.shape, tensor.stride(), strict=True))
-    return (tensor.storage_offset() + steps + 1) * tensor.element_size()
+        steps = sum((size - 1) * int(step) for size, step in zip(tensor.shape, tensor.stride(), strict=True))
+    return (int(tensor.storage_offset()) + steps + 1) * tensor.element_size()
 
 
 def _shape(tensor: Tensor) -> str:
@@ -126,7 +128,7 @@ def _alias(name: str, given: object, expected: Expected, first: Tensor, given_fi
         tensor = _dense(name, given, expected)
         same = tensor.data_ptr() == first.data_ptr() and tensor.stride() == first.stride()
         if not same and not torch.equal(tensor, first):
-            raise Unusable(f"{name!r} and {expected.same_as!r} are one tensor in the network, found two values")
+            raise UnusableError(f"{name!r} and {expected.same_as!r} are one tensor in the network, found two values")
     return first
 
 
@@ -140,15 +142,15 @@ def _check_numbers(found: Mapping[str, Tensor], claim: float, template: Template
     if not _look_finite([tensor for _, tensor in floats]):
         for name, tensor in floats:
             if not bool(torch.isfinite(tensor).all()):
-                raise Unusable(f"{name!r} holds NaN or infinity")
+                raise UnusableError(f"{name!r} holds NaN or infinity")
             if bool((tensor.abs() > LARGEST).any()):
-                raise Unusable(f"{name!r} holds numbers beyond float32's largest, {LARGEST:.4g}")
+                raise UnusableError(f"{name!r} holds numbers beyond float32's largest, {LARGEST:.4g}")
     variances = [(name, tensor) for name, tensor in floats if template.tensors[name].lowest is not None]
     if variances and bool(torch.stack([tensor.min().double() for _, tensor in variances]).min() < 0):
         name = next(name for name, tensor in variances if bool((tensor < 0).any()))
-        raise Unusable(f"{name!r} holds a negative variance")
+        raise UnusableError(f"{name!r} holds a negative variance")
     if problem := count_problem(dict(trained), claim, template):
-        raise Unusable(problem)
+        raise UnusableError(problem)
 
 
 def _look_finite(tensors: Sequence[Tensor]) -> bool:

@@ -19,13 +19,14 @@ class ClientReport:
 
     Attributes:
         client: its id.
-        samples: the number of samples that it claims.
+        samples: the number of samples that it claims; NaN where it sent no number of samples.
         score: suspicion, higher is worse; None without a scoring defense, infinite for an unusable upload.
         flagged: this round's flag; None without a defense that tells clients apart.
         excluded: whether the aggregation leaves it out.
         weight: in the aggregate; None where the rule makes a model of its own.
         malicious: the truth in a simulation; None where it is not known. No defense ever sees it.
         reason: why it was left out other than by its score.
+        counted: the number of samples that its claim counts as, where the claim is too large.
     """
 
     client: ClientId
@@ -36,6 +37,7 @@ class ClientReport:
     weight: float | None = None
     malicious: bool | None = None
     reason: str | None = None
+    counted: float | None = None
 
 
 @dataclass(frozen=True)
@@ -65,6 +67,7 @@ class RoundReport:
         evidence: tensors for pictures, their first dimension running over `judged`.
         judged: the clients that the defense judged: those with a usable upload.
         watched: what detectors that do not act said, by their name.
+        notes: what else there is to say, in a line each: claims that count for less, for instance.
     """
 
     number: int
@@ -75,6 +78,7 @@ class RoundReport:
     evidence: Mapping[str, Tensor] = field(default_factory=dict)
     judged: Sequence[ClientId] = ()
     watched: Mapping[str, Watched] = field(default_factory=dict)
+    notes: Sequence[str] = ()
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from fedml_gradcam_ae.screening import sample_problem as sample_problem
+    from fedml_gradcam_ae.claims import sample_problem as sample_problem
     from fedml_gradcam_ae.screening import screen as screen
     from fedml_gradcam_ae.screening import upload_problem as upload_problem
     from fedml_gradcam_ae.updates import Updates
@@ -63,7 +63,7 @@ class Round:
 
     @cached_property
     def tied(self) -> dict[str, str]:
-        """Names under which the network has one of its tensors again, each with the name of the parameter that it is."""
+        """Names under which the network has one of its tensors again, each with that parameter's name."""
         from fedml_gradcam_ae.tied import tied_names
 
         return tied_names(self.network)
@@ -152,7 +152,7 @@ if not TYPE_CHECKING:
     def __getattr__(name: str) -> Any:
         """The gate, by its former place; it waits for torch, which this module does not."""
         if name in ("screen", "upload_problem", "sample_problem"):
-            from fedml_gradcam_ae import screening
+            from fedml_gradcam_ae import claims, screening
 
-            return getattr(screening, name)
+            return getattr(claims if name == "sample_problem" else screening, name)
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -33,17 +33,17 @@ def tolerated(clients: int) -> int:
 
 
 class KrumSettings(AssumesMalicious):
-    """What every rule that ranks by Krum's score takes: f, as far as the round allows."""
+    """What every rule that ranks by Krum's score takes: f."""
 
     def check_clients(self, clients: int) -> None:
         """K > 2f + 2."""
         malicious = self.assumed(clients)
-        if malicious and malicious > tolerated(clients):
+        if malicious > tolerated(clients):
             raise ValueError(
                 f"malicious: {malicious} of {clients} clients a round are too many, since Krum needs more than "
                 f"2 * malicious + 2 clients; at most {tolerated(clients)} here"
             )
 
-    def tolerable(self, clients: int, rejected: int) -> int:
-        """f, or in a round with few usable uploads the most that they allow."""
-        return min(self.assumed(clients, rejected), tolerated(clients))
+    def needed(self, malicious: int) -> int:
+        """2f + 3 uploads; 1 where f is 0."""
+        return 2 * malicious + 3 if malicious else 1

@@ -13,6 +13,7 @@ from typing import Any
 
 from fedml_gradcam_ae.events import ClientReport, Event, Measured, RoundReport, Tested
 from fedml_gradcam_ae.federation import ClientId
+from fedml_gradcam_ae.shown import shown
 
 log = logging.getLogger("fedml_gradcam_ae")
 
@@ -57,10 +58,8 @@ def as_json(report: RoundReport) -> dict[str, Any]:
         "threshold": _finite(report.threshold),
         "global_model_stays": report.global_model_stays,
         "seconds": dict(report.seconds),
-        "clients": [
-            {**asdict(client), "score": _finite(client.score), "samples": _finite(client.samples)}
-            for client in report.clients
-        ],
+        "notes": list(report.notes),
+        "clients": [_client_as_json(client) for client in report.clients],
         "watched": {
             name: {
                 "scores": watched.scores and [_finite(score) for score in watched.scores],
@@ -74,13 +73,20 @@ def as_json(report: RoundReport) -> dict[str, Any]:
     }
 
 
+def _client_as_json(client: ClientReport) -> dict[str, Any]:
+    line = {**asdict(client), "score": _finite(client.score), "samples": _finite(client.samples)}
+    if client.counted is None:  # as nearly always
+        del line["counted"]
+    return line
+
+
 def _finite(value: Any) -> Any:
     if value is None or isinstance(value, str):
         return value
     try:
         number = float(value)
-    except (TypeError, ValueError):
-        return repr(value)
+    except (TypeError, ValueError, OverflowError):
+        return shown(value)
     return number if math.isfinite(number) else None
 
 
@@ -106,6 +112,8 @@ def log_event(event: Event) -> None:
         return
     if attackers := [str(client.client) for client in event.clients if client.malicious]:
         log.info("round %d: attacking: %s", event.number, ", ".join(attackers))
+    for note in event.notes:
+        log.warning("round %d: %s", event.number, note)
     if all(client.excluded is None for client in event.clients):
         return
     out = [client for client in event.clients if client.excluded]

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor, nn
 
-from fedml_gradcam_ae.canonical import Unusable, canonical_upload, count_problem
+from fedml_gradcam_ae.canonical import UnusableError, canonical_upload, count_problem
 from fedml_gradcam_ae.claims import LARGEST_CLAIM, LARGEST_WEIGHT, counted, lower_median, read_claim, sample_problem
 from fedml_gradcam_ae.shown import kind
 from fedml_gradcam_ae.template import Template
@@ -68,7 +68,7 @@ def admit(upload: object, samples: object, template: Template) -> Admitted | Rej
         if claim is None:
             return Rejected(sample_problem(samples) or "the claimed number of samples cannot be read")
         canonical, replaced = canonical_upload(upload, claim, template)
-    except Unusable as problem:
+    except UnusableError as problem:
         return Rejected(str(problem))
     except Exception as error:  # an object of a stranger's may do anything when it is looked at
         return Rejected(f"it cannot be read: {kind(error)}")

@@ -9,6 +9,8 @@ from typing import Annotated, Literal, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
+from fedml_gradcam_ae.federation import TooFewUploads
+
 Model = TypeVar("Model", bound="Parameters")
 
 
@@ -46,6 +48,15 @@ class AssumesMalicious(DefenseSettings):
         default=0.2, description="f, how many clients of a round are assumed malicious: a number, or a share (0.2)"
     )
 
+    def check_clients(self, clients: int) -> None:
+        """Enough for the rule's guarantee."""
+        malicious = self.assumed(clients)
+        if clients < (needed := self.needed(malicious)):
+            raise ValueError(
+                f"malicious: {malicious} of {clients} clients a round are too many, since the rule needs "
+                f"{needed} clients"
+            )
+
     def assumed(self, clients: int, rejected: int = 0) -> int:
         """f for so many usable uploads; the `rejected` ones beside them were malicious already."""
         if isinstance(self.malicious, int):
@@ -53,6 +64,21 @@ class AssumesMalicious(DefenseSettings):
         else:
             f = math.floor(self.malicious * (clients + rejected) + 1e-9)
         return max(0, f - rejected)
+
+    def needed(self, malicious: int) -> int:
+        """How many usable uploads the rule's guarantee needs: 2f + 1, more honest ones than others."""
+        return 2 * malicious + 1
+
+    def faced(self, clients: int, rejected: int = 0) -> int:
+        """f as in `assumed`, for a rule that is about to judge so many usable uploads.
+
+        Raises:
+            TooFewUploads: if the rule's guarantee needs more of them.
+        """
+        malicious = self.assumed(clients, rejected)
+        if clients < (needed := self.needed(malicious)):
+            raise TooFewUploads(needed, clients)
+        return malicious
 
 
 def _check_attackers(value: int | float | list[int | str]) -> int | float | list[int | str]:

@@ -21,7 +21,7 @@ def tied_names(network: nn.Module) -> dict[str, str]:
         if isinstance(tensor, Tensor) and tensor.numel() and tensor.data_ptr():
             place = (tensor.device, tensor.data_ptr(), tensor.shape, tensor.stride())
             groups.setdefault(place, []).append(name)
-    tied = {}
+    tied: dict[str, str] = {}
     for names in groups.values():
         first = next((name for name in names if name in parameters), names[0])
         tied |= {name: first for name in names if name != first}

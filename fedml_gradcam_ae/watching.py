@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from fedml_gradcam_ae.federation import Round, Verdict
+from fedml_gradcam_ae.federation import Round, TooFewUploads, Verdict
 
 _watchers: dict[str, Any] = {}
 
@@ -34,4 +34,14 @@ def anybody_watches() -> bool:
 
 def watch(round: Round) -> dict[str, Verdict]:
     """What each of them says of a round of usable uploads; nothing where no upload is usable."""
-    return {name: detector.judge(round) for name, detector in _watchers.items()} if round.uploads else {}
+    return {name: _judge(detector, round) for name, detector in _watchers.items()} if round.uploads else {}
+
+
+def _judge(detector: Any, round: Round) -> Verdict:
+    """Its verdict; with too few uploads for its guarantee it would keep the global model."""
+    try:
+        verdict: Verdict = detector.judge(round)
+    except TooFewUploads:
+        clients = len(round.uploads)
+        return Verdict([False] * clients, [True] * clients, [0.0] * clients, seconds={"total": 0.0})
+    return verdict

@@ -36,6 +36,14 @@ class DnC:
         )
         seed: int = Field(default=0, ge=0, description="draws the coordinates")
 
+        def needed(self, malicious: int) -> int:
+            """2f + 1, and more than are dropped each time."""
+            return max(super().needed(malicious), self.dropped(malicious) + 1)
+
+        def dropped(self, malicious: int) -> int:
+            """floor(c f)."""
+            return int(self.filter_fraction * malicious)
+
     def __init__(self, settings: DnC.Settings) -> None:
         self.settings = settings
 
@@ -46,8 +54,7 @@ class DnC:
         """
         start = perf_counter()
         settings, clients = self.settings, len(round.uploads)
-        malicious = settings.assumed(clients, len(round.rejected))
-        dropped = min(clients - 1, int(settings.filter_fraction * malicious))
+        dropped = settings.dropped(settings.faced(clients, len(round.rejected)))
         random = np.random.default_rng((settings.seed, round.number))
         size = round.updates.size
         scores = torch.zeros(clients, dtype=torch.float64)

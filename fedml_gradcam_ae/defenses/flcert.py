@@ -67,7 +67,7 @@ class FLCert:
             return global_model
         model = self._models[group_of(client, self.settings.groups, self.settings.seed)]
         return {
-            name: copy.deepcopy(tensor if tensor.is_floating_point() else global_model[name])
+            name: copy.deepcopy(tensor if tensor.is_floating_point() else global_model.get(name, tensor))
             for name, tensor in model.items()
         }
 

@@ -124,4 +124,5 @@ def distances_to_mean(points: Tensor, weights: Tensor) -> Tensor:
         points: (clients, dimensions).
         weights: (clients,), p.
     """
-    return (points - weights @ points).norm(dim=1)
+    distances: Tensor = torch.linalg.vector_norm(points - weights @ points, dim=1)
+    return distances

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from fedml_gradcam_ae.federation import Round, Verdict
 from fedml_gradcam_ae.heatmaps import Probe, ProbeSettings
-from fedml_gradcam_ae.krum import KrumSettings, krum_scores, tolerated
+from fedml_gradcam_ae.krum import KrumSettings, krum_scores
 from fedml_gradcam_ae.registry import register_defense
 
 
@@ -41,16 +41,16 @@ class GradCAMKrum:
         """One client has all the weight. Uploads whose maps hold NaN or infinity come last in any order."""
         start = perf_counter()
         clients = len(round.uploads)
-        malicious = self.settings.assumed(clients, len(round.rejected))
+        malicious = self.settings.faced(clients, len(round.rejected))
         maps = self.probe.maps(round)
         mapped = perf_counter()
         usable = maps.flatten(1).isfinite().all(dim=1).tolist()
         scores = torch.full((clients,), math.inf, dtype=torch.float64)
         if any(usable):
             flat = maps[usable].flatten(1).double()
-            scores[torch.tensor(usable)] = krum_scores(
-                _squared_distances(flat), min(malicious, tolerated(len(flat)))
-            ).cpu()
+            # Those without usable maps were malicious already, as those without a usable upload.
+            left = self.settings.faced(len(flat), len(round.rejected) + clients - len(flat))
+            scores[torch.tensor(usable)] = krum_scores(_squared_distances(flat), left).cpu()
         best = int(scores.argmin())
         worst = set(scores.sort(descending=True, stable=True).indices[:malicious].tolist()) - {best}
         flagged = [position in worst or not usable[position] for position in range(clients)]

@@ -28,7 +28,7 @@ class Krum:
         """One client has all the weight; with ties the first of them."""
         start = perf_counter()
         clients = len(round.uploads)
-        malicious = self.settings.tolerable(clients, len(round.rejected))
+        malicious = self.settings.faced(clients, len(round.rejected))
         scores = krum_scores(round.updates.squared_distances, malicious)
         best = int(scores.argmin())
         worst = set(scores.sort(descending=True, stable=True).indices[:malicious].tolist()) - {best}

@@ -30,6 +30,10 @@ class MultiKrum:
             if self.kept is not None and self.kept > clients:
                 raise ValueError(f"kept: there are {clients} clients a round, found {self.kept}")
 
+        def needed(self, malicious: int) -> int:
+            """With f above 0 also as many uploads as shall be kept."""
+            return max(super().needed(malicious), self.kept or 1) if malicious else 1
+
     def __init__(self, settings: MultiKrum.Settings) -> None:
         self.settings = settings
 
@@ -37,7 +41,7 @@ class MultiKrum:
         """The m kept share the weight; with ties the first ones are kept."""
         start = perf_counter()
         clients = len(round.uploads)
-        malicious = self.settings.tolerable(clients, len(round.rejected))
+        malicious = self.settings.faced(clients, len(round.rejected))
         scores = krum_scores(round.updates.squared_distances, malicious)
         kept = min(clients, self.settings.kept or clients - malicious)
         chosen = set(scores.sort(stable=True).indices[:kept].tolist())

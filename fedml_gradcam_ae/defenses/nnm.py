@@ -54,7 +54,8 @@ class NearestNeighborMixing:
             return settings
 
         def check_clients(self, clients: int) -> None:
-            """Enough for the rule behind it."""
+            """Enough for the mixing, and for the rule behind it."""
+            super().check_clients(clients)
             self.rule_settings().check_clients(clients)
 
     def __init__(self, settings: NearestNeighborMixing.Settings) -> None:
@@ -65,7 +66,7 @@ class NearestNeighborMixing:
         """The other rule's verdict; a client whose mixture is left out still counts where others were mixed with it."""
         start = perf_counter()
         clients = len(round.uploads)
-        malicious = min(self.settings.assumed(clients, len(round.rejected)), clients - 1)
+        malicious = self.settings.faced(clients, len(round.rejected))
         mixing = mixing_matrix(round.updates.squared_distances, malicious)
         verdict: Verdict = self.rule.judge(round.over(round.updates.mixed(mixing)))
         if verdict.weights is not None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections import OrderedDict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -43,9 +43,14 @@ class PluginAttack(BaseAttackMethod):  # type: ignore[misc]  # fedml has no type
             federation.samples.update(zip(present, samples, strict=True))
         poisoned = dict(zip(positions, poisoned_uploads(self.attack, self.settings, round, positions), strict=True))
         return [
-            (round.samples[i], OrderedDict(poisoned[i]) if i in poisoned else upload)
+            (round.samples[i], _as_fedml_has_it(poisoned[i]) if i in poisoned else upload)
             for i, upload in enumerate(round.uploads)
         ]
+
+
+def _as_fedml_has_it(upload: Any) -> Any:
+    """A state dict in an OrderedDict; anything else as it is, for the gate to refuse."""
+    return OrderedDict(upload) if isinstance(upload, Mapping) else upload
 
 
 def training_data(

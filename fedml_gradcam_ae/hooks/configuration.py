@@ -15,6 +15,7 @@ from fedml_gradcam_ae.attackers import check_attackers
 from fedml_gradcam_ae.hooks import builtin
 from fedml_gradcam_ae.hooks.cross_silo.settings import check_server_section
 from fedml_gradcam_ae.hooks.patching import Patches
+from fedml_gradcam_ae.hooks.upload_settings import check_upload_section
 from fedml_gradcam_ae.settings import (
     AttackSettings,
     DefenseSettings,
@@ -77,9 +78,10 @@ def patch(patches: Patches) -> None:
 
 
 def check(args: Any) -> None:
-    """Raise SettingsError for anything about defenses and attacks in FedML's args that cannot work."""
+    """Raise SettingsError for anything about defenses, attacks and uploads in FedML's args that cannot work."""
     if getattr(args, "training_type", None) == "cross_silo":
         check_server_section(args)
+    check_upload_section(args)
     for side in (DEFENSE, ATTACK):
         found = requested(side, args)
         if found is not None:

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import logging
 from collections import OrderedDict
+from dataclasses import replace
 from time import perf_counter
 from typing import Any
 
 from fedml.core.security.defense.defense_base import BaseDefenseMethod
 from fedml.core.security.fedml_defender import FedMLDefender
 
-from fedml_gradcam_ae.federation import Round, Verdict, sample_weights, screen
+from fedml_gradcam_ae.federation import Round, TooFewUploads, Verdict, sample_weights
 from fedml_gradcam_ae.hooks import configuration
 from fedml_gradcam_ae.hooks.attacker import with_type
-from fedml_gradcam_ae.hooks.federation import Federation, Uploads, current
+from fedml_gradcam_ae.hooks.federation import Federation, Uploads, current, pairs
 from fedml_gradcam_ae.hooks.patching import Patches
+from fedml_gradcam_ae.hooks.too_few import answer_too_few
+from fedml_gradcam_ae.tied import with_one_value
 
 log = logging.getLogger("fedml_gradcam_ae")
 
@@ -29,6 +32,8 @@ class PluginDefense(BaseDefenseMethod):  # type: ignore[misc]  # fedml has no ty
     def judge(self, round: Round) -> Verdict:
         """The defense's verdict on usable uploads."""
         verdict: Verdict = self.defense.judge(round)
+        if verdict.model is not None and round.tied:
+            verdict = replace(verdict, model=with_one_value(verdict.model, round.tied))
         self.excluded = [i for i, out in enumerate(verdict.excluded or []) if out]
         return verdict
 
@@ -38,7 +43,7 @@ class PluginDefense(BaseDefenseMethod):  # type: ignore[misc]  # fedml has no ty
 
 
 def patch(patches: Patches) -> None:
-    """Teach FedMLDefender our types, and screen the uploads in front of FedML's."""
+    """Teach FedMLDefender our types, and put the gate in front of FedML's."""
     stock_init = FedMLDefender.init
     stock_is_before = FedMLDefender.is_defense_before_aggregation
     stock_defend = FedMLDefender.defend_before_aggregation
@@ -76,10 +81,10 @@ def patch(patches: Patches) -> None:
         if federation is None:
             result: Uploads = stock_defend(self, raw_client_grad_list, extra_auxiliary_info)
             return result
-        round = screen(federation.round(raw_client_grad_list, extra_auxiliary_info))
+        round = federation.gate(raw_client_grad_list, extra_auxiliary_info)
         federation.judged = round
         if isinstance(self.defender, PluginDefense):
-            verdict = self.defender.judge(round) if round.uploads else _nobody_left(0)
+            verdict = _judge(self.defender, round, federation, self.defense_type) if round.uploads else _nobody_left(0)
             federation.verdict = verdict
             return hand_back(verdict, round)
         return _run_stock(lambda uploads: stock_defend(self, uploads, extra_auxiliary_info), round, federation)
@@ -90,6 +95,16 @@ def patch(patches: Patches) -> None:
         defend_before_aggregation,
         mends="a defense learns neither who uploaded nor on what network, and one broken upload stops the server",
     )
+
+
+def _judge(defender: PluginDefense, round: Round, federation: Federation, name: str) -> Verdict:
+    """The defense's verdict, or what the settings say where it has too few uploads for its guarantee."""
+    try:
+        return defender.judge(round)
+    except TooFewUploads as error:
+        verdict, note = answer_too_few(error, federation.settings.on_too_few, round, name)
+        federation.notes.append(note)
+        return verdict
 
 
 def hand_back(verdict: Verdict, round: Round) -> Uploads:
@@ -103,7 +118,7 @@ def hand_back(verdict: Verdict, round: Round) -> Uploads:
 
 def _run_stock(defend: Any, round: Round, federation: Federation) -> Uploads:
     """One of FedML's own defenses, on the usable uploads; a list is kept aside since some of them empty theirs."""
-    uploads = list(zip(round.samples, round.uploads, strict=True))
+    uploads = pairs(round)
     start = perf_counter()
     try:
         kept: Uploads = defend(list(uploads)) if uploads else []

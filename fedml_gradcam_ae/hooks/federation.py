@@ -5,6 +5,7 @@ A path's hook publishes it around FedML's own calls; the hooks of FedML's defend
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -13,6 +14,8 @@ from typing import Any
 from torch import Tensor, nn
 
 from fedml_gradcam_ae.federation import ClientId, Round, Upload, Verdict
+from fedml_gradcam_ae.hooks.upload_settings import UploadSettings
+from fedml_gradcam_ae.screening import pass_gate
 
 Uploads = list[tuple[float, Upload]]
 
@@ -24,32 +27,38 @@ class Federation:
     Attributes:
         number: the round, from 1.
         client_ids: real identities in the order of the uploads.
-        samples: the number of samples that each of them claims.
+        samples: what each of them sent as its number of samples, which may be anything.
         clients: everybody who may take part.
         network: a private copy of the architecture, in eval mode, on the device to compute on.
         test_data: the server's.
         local_data: training data by client id, for attacks.
         attackers: who attacked in this round; None if that cannot be known (FedML's own attacks do not tell).
+        settings: of the gate.
+        attacked: whether an attack is on, so that uploads are no longer what passed the gate before it.
         rejected: clients whose upload was found unusable before any attack or defense was asked, with the reason.
-        judged: the round that the defense saw, without unusable uploads.
+        admitted: the round behind the gate, without unusable uploads.
+        notes: lines for the report.
+        judged: the round that the defense saw: `admitted`, if a defense is on.
         verdict: what it answered.
         watched: what detectors that do not act said of the same round.
-        watched_clients: whose uploads they were given: the usable ones.
     """
 
     number: int
     client_ids: list[ClientId]
-    samples: dict[ClientId, float]
+    samples: dict[ClientId, Any]
     clients: Sequence[ClientId]
     network: nn.Module
     test_data: Iterable[Any]
     local_data: Mapping[ClientId, Iterable[Any]]
     attackers: list[ClientId] | None = field(default_factory=list)
+    settings: UploadSettings = field(default_factory=UploadSettings)
+    attacked: bool = False
     rejected: Mapping[ClientId, str] = field(default_factory=dict)
+    admitted: Round | None = None
+    notes: list[str] = field(default_factory=list)
     judged: Round | None = None
     verdict: Verdict | None = None
     watched: Mapping[str, Verdict] = field(default_factory=dict)
-    watched_clients: Sequence[ClientId] = ()
 
     @property
     def present(self) -> list[ClientId]:
@@ -69,6 +78,32 @@ class Federation:
             local_data=self.local_data if with_local_data else {},
             rejected=self.rejected,
         )
+
+    def gate(self, uploads: Uploads, global_model: Mapping[str, Tensor]) -> Round:
+        """The Round of these uploads behind the gate, through which each of them goes once, and again after an attack.
+
+        Args:
+            uploads: pairs of a number of samples and a state dict, or of whatever stands in their place.
+            global_model: what the clients started from.
+        """
+        known = self.admitted
+        given = [id(upload) for _, upload in uploads]
+        if known is not None and not self.attacked and given == [id(upload) for upload in known.uploads]:
+            return known
+        screened = pass_gate(self.round(uploads, global_model), self.settings.largest_weight)
+        self.admitted = screened.round
+        self.notes += screened.notes
+        return screened.round
+
+
+def pairs(round: Round) -> Uploads:
+    """The uploads of a round as FedML wants them: each with its number of samples."""
+    return list(zip(round.samples, round.uploads, strict=True))
+
+
+def own_dicts(uploads: Uploads) -> Uploads:
+    """The same uploads in other dicts, since FedML writes its average into the first of them."""
+    return [(samples, OrderedDict(upload)) for samples, upload in uploads]
 
 
 def identity(client: Any) -> ClientId:

@@ -20,6 +20,7 @@ from fedml_gradcam_ae.hooks import ranks, round
 from fedml_gradcam_ae.hooks.attacker import training_data
 from fedml_gradcam_ae.hooks.logits import give_logits
 from fedml_gradcam_ae.hooks.patching import Patches
+from fedml_gradcam_ae.hooks.plain import plain_average
 from fedml_gradcam_ae.settings import SettingsError
 
 
@@ -71,7 +72,7 @@ def patch(patches: Patches) -> None:
         FedAvgAPI,
         "FedAVGAggregator",
         HookedFedAVGAggregator,
-        mends="calls a method that most defenses lack; gives attacks no global model",
+        mends="calls a method that most defenses lack; gives attacks no global model; averages unusable uploads",
     )
     patches.replace(
         FedAvgAPI, "FedAVGTrainer", HookedFedAVGTrainer, mends="label_flipping never reaches the training data"
@@ -103,22 +104,32 @@ class HookedFedAVGAggregator(FedAVGAggregator):  # type: ignore[misc]  # fedml h
         return self.sampled
 
     def aggregate(self) -> Any:
-        """The new global model; FedML's own average with neither attack nor defense."""
-        if not round.anybody_acts():
-            return super().aggregate()
+        """The new global model; FedML's own average of the usable uploads with neither attack nor defense."""
         # Uploads arrive on the CPU; testing moved the global model to the device.
         self.aggregator.model.cpu()
-        model, _report = round.aggregate(
+        uploads = [(self.sample_num_dict[index], self.model_dict[index]) for index in range(self.worker_num)]
+        number, client_ids = int(self.args.round_idx) + 1, self.sampled[: self.worker_num]
+        if not round.anybody_acts():
+            model = plain_average(
+                self._fedavg_aggregation_,
+                uploads,
+                number=number,
+                client_ids=client_ids,
+                network=self.network,
+                global_model=self.get_global_model_params(),
+            )
+            self.set_global_model_params(model)
+            return model
+        return round.aggregate(
             self.aggregator,
-            [(self.sample_num_dict[index], self.model_dict[index]) for index in range(self.worker_num)],
-            number=int(self.args.round_idx) + 1,
-            client_ids=self.sampled[: self.worker_num],
+            uploads,
+            number=number,
+            client_ids=client_ids,
             clients=range(int(self.args.client_num_in_total)),
             network=self.network,
             test_data=self.test_global,
             local_data=self.train_data_local_dict,
-        )
-        return model
+        ).model
 
 
 class HookedFedAVGTrainer(FedAVGTrainer):  # type: ignore[misc]  # fedml has no types

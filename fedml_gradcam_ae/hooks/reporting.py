@@ -8,6 +8,7 @@ from contextlib import AbstractContextManager
 from typing import Any
 
 from fedml_gradcam_ae import events, recorder
+from fedml_gradcam_ae.claims import read_claim
 from fedml_gradcam_ae.federation import ClientId, Round, Verdict, sample_weights
 from fedml_gradcam_ae.hooks.federation import Federation
 
@@ -15,11 +16,14 @@ from fedml_gradcam_ae.hooks.federation import Federation
 def report_round(federation: Federation) -> events.RoundReport:
     """The report of the round that is being aggregated; the truth about the attackers enters only here."""
     verdict, judged, attackers = federation.verdict, federation.judged, federation.attackers
-    rejected = federation.rejected if judged is None else judged.rejected
+    admitted = federation.admitted
+    rejected = federation.rejected if admitted is None else admitted.rejected
+    counted = {} if admitted is None else dict(zip(admitted.client_ids, admitted.samples, strict=True))
+    claims = {client: read_claim(federation.samples[client]) for client in federation.client_ids}
     scored = verdict is not None and verdict.scores is not None
     found = {client: _unusable(reason, scored) for client, reason in rejected.items()}
     if judged is None:
-        found |= _undefended({client: federation.samples[client] for client in federation.present})
+        found |= _undefended(counted)
     else:
         found |= _defended(judged, verdict)
     weights = [client.get("weight") for client in found.values()]
@@ -28,7 +32,8 @@ def report_round(federation: Federation) -> events.RoundReport:
         clients=[
             events.ClientReport(
                 client=client,
-                samples=federation.samples[client],
+                samples=math.nan if (claim := claims[client]) is None else claim,
+                counted=limit if claim is not None and (limit := counted.get(client, claim)) < claim else None,
                 malicious=None if attackers is None else client in attackers,
                 **found[client],
             )
@@ -40,16 +45,19 @@ def report_round(federation: Federation) -> events.RoundReport:
         evidence={} if verdict is None else verdict.evidence,
         judged=[] if judged is None else judged.client_ids,
         watched={name: _watched(verdict, federation) for name, verdict in federation.watched.items()},
+        notes=tuple(federation.notes),
     )
 
 
 def _watched(verdict: Verdict, federation: Federation) -> events.Watched:
     """A watcher's verdict over all clients of the round; an unusable upload is flagged, as a defense would have it."""
 
+    judged = [] if federation.admitted is None else federation.admitted.client_ids
+
     def spread(values: Sequence[Any] | None, unusable: Any) -> list[Any] | None:
         if values is None:
             return None
-        known = dict(zip(federation.watched_clients, values, strict=True))
+        known = dict(zip(judged, values, strict=True))
         return [known.get(client, unusable) for client in federation.client_ids]
 
     return events.Watched(
@@ -68,7 +76,7 @@ def _unusable(reason: str, scored: bool) -> dict[str, Any]:
 
 
 def _undefended(samples: dict[ClientId, float]) -> dict[ClientId, dict[str, Any]]:
-    """Without a defense every client has the weight of its samples."""
+    """Without a defense every client with a usable upload has the weight of its samples."""
     weights = sample_weights(list(samples.values()), [False] * len(samples))
     return {client: {"weight": weight} for client, weight in zip(samples, weights, strict=True)}
 

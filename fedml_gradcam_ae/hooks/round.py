@@ -5,19 +5,34 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from typing import Any
+from typing import Any, NamedTuple
 
 from fedml.core.security.fedml_attacker import FedMLAttacker
 from fedml.core.security.fedml_defender import FedMLDefender
 from torch import Tensor, nn
 
 from fedml_gradcam_ae import events
-from fedml_gradcam_ae.federation import ClientId, screen
+from fedml_gradcam_ae.federation import ClientId, Round
 from fedml_gradcam_ae.hooks.attacker import PluginAttack
 from fedml_gradcam_ae.hooks.defender import PluginDefense
-from fedml_gradcam_ae.hooks.federation import Federation, Uploads, identity, publish
+from fedml_gradcam_ae.hooks.federation import Federation, Uploads, identity, own_dicts, pairs, publish
 from fedml_gradcam_ae.hooks.reporting import listeners, report_round
+from fedml_gradcam_ae.hooks.upload_settings import read_upload_settings
 from fedml_gradcam_ae.watching import anybody_watches, watch
+
+
+class Aggregated(NamedTuple):
+    """What became of a round.
+
+    Attributes:
+        model: the new global model.
+        report: of the round, which was published.
+        admitted: the round behind the gate; None where no upload got there.
+    """
+
+    model: OrderedDict[str, Tensor]
+    report: events.RoundReport
+    admitted: Round | None
 
 
 def anybody_acts() -> bool:
@@ -49,12 +64,13 @@ def aggregate(
     test_data: Iterable[Any],
     local_data: Mapping[ClientId, Iterable[Any]],
     rejected: Mapping[ClientId, str] | None = None,
-) -> tuple[OrderedDict[str, Tensor], events.RoundReport]:
+    from_strangers: bool = False,
+) -> Aggregated:
     """The new global model, through the three steps of FedML's ServerAggregator, where attacks and defenses act.
 
     Args:
         aggregator: FedML's ServerAggregator; holds the global model, and the new one afterward.
-        uploads: pairs of a sample count and a state dict.
+        uploads: pairs of a sample count and a state dict; both may be anything.
         number: the round, from 1.
         client_ids: who uploaded, in the order of the uploads.
         clients: everybody who may take part.
@@ -62,9 +78,8 @@ def aggregate(
         test_data: the server's.
         local_data: training data by client id, for attacks.
         rejected: clients whose upload is unusable and goes no further, with the reason.
-
-    Returns:
-        The new global model, and the report of the round, which is published as well.
+        from_strangers: whether the uploads come from other processes, so that they pass the gate before an attack
+            that is staged on them; else they pass it behind the attack alone.
     """
     attacker = FedMLAttacker.get_instance()
     truth_is_known = not attacker.is_enabled or isinstance(attacker.attacker, PluginAttack)
@@ -78,24 +93,29 @@ def aggregate(
         test_data=test_data,
         local_data=local_data,
         attackers=[] if truth_is_known else None,
+        settings=read_upload_settings(getattr(aggregator, "args", None)),
+        attacked=bool(attacker.is_enabled),
         rejected=rejected or {},
     )
     usable = [upload for client, upload in zip(ids, uploads, strict=True) if client not in federation.rejected]
     model: Mapping[str, Tensor] = aggregator.get_model_params()
+    if from_strangers and usable:
+        admitted = federation.gate(usable, model)
+        federation.rejected, usable = admitted.rejected, pairs(admitted)
     with publish(federation):
         kept = aggregator.on_before_aggregation(usable)[0] if usable else []
-        if anybody_watches():
-            # Without a defense nobody has screened the uploads yet, and `kept` is all of them.
-            seen = federation.judged or screen(federation.round(kept, model))
-            federation.watched, federation.watched_clients = watch(seen), seen.client_ids
+        if kept and federation.judged is None:
+            kept = pairs(federation.gate(kept, model))
+        if anybody_watches() and federation.admitted is not None:
+            federation.watched = watch(federation.admitted)
         report = report_round(federation)
         if kept:
-            model = aggregator.aggregate(kept)
+            model = aggregator.aggregate(own_dicts(kept))
         if not report.global_model_stays:
             model = aggregator.on_after_aggregation(model)
     aggregator.set_model_params(model)
     events.publish(report)
-    return OrderedDict(model), report
+    return Aggregated(OrderedDict(model), report, federation.admitted)
 
 
 def start_for(client: Any, global_model: Mapping[str, Tensor]) -> Mapping[str, Tensor]:

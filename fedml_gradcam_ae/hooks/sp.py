@@ -18,6 +18,7 @@ from fedml_gradcam_ae.hooks.attacker import training_data
 from fedml_gradcam_ae.hooks.federation import Uploads
 from fedml_gradcam_ae.hooks.logits import giving_logits
 from fedml_gradcam_ae.hooks.patching import Patches
+from fedml_gradcam_ae.hooks.plain import plain_average
 
 
 def patch(patches: Patches) -> None:
@@ -26,7 +27,8 @@ def patch(patches: Patches) -> None:
         fedml.simulation.sp.fedavg,
         "FedAvgAPI",
         HookedFedAvgAPI,
-        mends="ignores enable_defense and enable_attack; in round 0 each client starts where the last one stopped",
+        mends="ignores enable_defense and enable_attack, and averages unusable uploads; in round 0 each client starts "
+        "where the last one stopped",
     )
 
 
@@ -89,19 +91,28 @@ class HookedFedAvgAPI(FedAvgAPI):  # type: ignore[misc]  # fedml has no types
 
     def _aggregate(self, w_locals: Uploads) -> Any:
         self.round_number += 1
+        client_ids = [client.client_idx for client in self.client_list]
         if not round.anybody_acts():
-            return super()._aggregate(w_locals)
-        model, _report = round.aggregate(
+            model = plain_average(
+                super()._aggregate,
+                w_locals,
+                number=self.round_number,
+                client_ids=client_ids,
+                network=self.network,
+                global_model=self.aggregator.get_model_params(),
+            )
+            self.aggregator.set_model_params(model)
+            return model
+        return round.aggregate(
             self.aggregator,
             w_locals,
             number=self.round_number,
-            client_ids=[client.client_idx for client in self.client_list],
+            client_ids=client_ids,
             clients=range(int(self.args.client_num_in_total)),
             network=self.network,
             test_data=self.test_global,
             local_data=self.train_data_local_dict,
-        )
-        return model
+        ).model
 
     def _local_test_on_all_clients(self, round_idx: int) -> None:
         trained = self.model_trainer.model

@@ -6,6 +6,7 @@ import torch
 from hypothesis import assume, given, settings
 
 from fedml_gradcam_ae.defenses.dnc import DnC, outlier_scores
+from fedml_gradcam_ae.federation import TooFewUploads
 from vectors import aggregate, matrices, round_of, rows_of
 
 
@@ -59,4 +60,12 @@ def test_coordinates_are_drawn_anew_each_round_from_the_seed() -> None:
 def test_identical_uploads_and_single_ones_are_no_error() -> None:
     same = DnC(DnC.Settings(malicious=0)).judge(round_of(torch.ones(4, 6)))
     assert same.weights == [0.25] * 4
-    assert DnC(DnC.Settings(malicious=3)).judge(round_of(torch.ones(1, 6))).weights == [1.0]
+    assert DnC(DnC.Settings()).judge(round_of(torch.ones(1, 6))).weights == [1.0]
+
+
+def test_too_few_uploads_for_its_guarantee_or_for_what_it_drops_get_no_verdict() -> None:
+    for params, needed in (({"malicious": 3}, 7), ({"malicious": 2, "filter_fraction": 3.0}, 7)):
+        judge = DnC(DnC.Settings(**params)).judge
+        judge(round_of(torch.randn(needed, 6)))
+        with pytest.raises(TooFewUploads, match=f"{needed} usable uploads are needed, found {needed - 1}"):
+            judge(round_of(torch.randn(needed - 1, 6)))

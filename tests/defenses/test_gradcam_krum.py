@@ -9,6 +9,7 @@ from captum.attr import LayerGradCam
 from scipy.spatial.distance import cdist
 
 from fedml_gradcam_ae.defenses.gradcam_krum import GradCAMKrum
+from fedml_gradcam_ae.federation import TooFewUploads
 from fedml_gradcam_ae.heatmaps import min_max
 
 PARAMS = {"probe_images": 3, "probe_size": "native", "map_size": "native", "malicious": 1}
@@ -55,10 +56,15 @@ def test_an_upload_whose_maps_overflow_is_never_followed(make_round) -> None:
 
 
 @pytest.mark.parametrize("clients", [1, 2, 3])
-def test_few_uploads_are_no_error(make_round, clients) -> None:
-    verdict = judge(make_round(clients=clients), malicious=2)
+def test_few_uploads_are_no_error_with_the_usual_share(make_round, clients) -> None:
+    verdict = judge(make_round(clients=clients), malicious=0.2)
     assert sum(verdict.weights) == 1
     assert sum(verdict.flagged) <= clients - 1
+
+
+def test_with_fewer_uploads_than_two_f_and_three_there_is_no_verdict(make_round) -> None:
+    with pytest.raises(TooFewUploads, match="7 usable uploads are needed, found 6"):
+        judge(make_round(clients=6), malicious=2)
 
 
 def test_too_many_assumed_malicious_clients_are_refused() -> None:

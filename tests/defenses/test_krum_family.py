@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from fedml_gradcam_ae.defenses.krum import Krum
 from fedml_gradcam_ae.defenses.multi_krum import MultiKrum
 from fedml_gradcam_ae.defenses.nnm import NearestNeighborMixing, mixing_matrix
+from fedml_gradcam_ae.federation import TooFewUploads
 from fedml_gradcam_ae.krum import krum_scores, tolerated
 from fedml_gradcam_ae.settings import SettingsError, read_settings
 from vectors import aggregate, matrices, round_of, rows_of, samples
@@ -35,9 +36,13 @@ def tolerance(rows):
 @given(rows=matrices(), counts=samples, share=st.sampled_from([0.0, 0.1, 0.2, 0.4]))
 def test_krum_follows_a_client_with_the_least_score(rows, counts, share) -> None:
     round = round_of(rows, counts[: len(rows)])
+    malicious = int(share * len(rows) + 1e-9)
+    if malicious > tolerated(len(rows)):
+        with pytest.raises(TooFewUploads):
+            Krum(Krum.Settings(malicious=share)).judge(round)
+        return
     verdict = Krum(Krum.Settings(malicious=share)).judge(round)
     exact = rows_of(round)
-    malicious = min(int(share * len(rows) + 1e-9), tolerated(len(rows)))
     expected = naive_scores(exact, malicious)
     assert np.allclose(verdict.scores, expected, rtol=1e-9, atol=tolerance(exact))
     chosen = verdict.weights.index(1.0)
@@ -105,13 +110,45 @@ def test_a_clear_outlier_is_left_out_and_the_rejected_count_as_malicious() -> No
     assert not any(judge(round_of(rows, rejected={77: "NaN"})).excluded)
 
 
-@pytest.mark.parametrize("clients", [1, 2, 3, 4])
-def test_few_uploads_are_no_error(clients) -> None:
+@pytest.mark.parametrize("clients", range(1, 12))
+def test_few_uploads_are_no_error_with_the_usual_share_or_without_assumed_malicious_clients(clients) -> None:
     rows = torch.randn(clients, 5)
-    for defense in (Krum(Krum.Settings(malicious=0.4)), MultiKrum(MultiKrum.Settings(malicious=2, kept=3))):
-        verdict = defense.judge(round_of(rows))
-        assert sum(verdict.weights) == pytest.approx(1)
-        assert all(np.isfinite(verdict.scores))
+    for params in ({}, {"malicious": 0}):
+        for rule in (Krum, MultiKrum, NearestNeighborMixing):
+            settings = rule.Settings(**params, **({"rule": "krum"} if rule is NearestNeighborMixing else {}))
+            verdict = rule(settings).judge(round_of(rows))
+            assert sum(verdict.weights) == pytest.approx(1)
+            assert all(np.isfinite(verdict.scores))
+
+
+@pytest.mark.parametrize(
+    ("rule", "params", "needed"),
+    [
+        (Krum, {"malicious": 2}, 7),
+        (MultiKrum, {"malicious": 2}, 7),
+        (MultiKrum, {"malicious": 1, "kept": 6}, 6),
+        (NearestNeighborMixing, {"malicious": 2, "rule": "median"}, 5),
+        (NearestNeighborMixing, {"malicious": 2, "rule": "krum"}, 7),
+    ],
+)
+def test_fewer_uploads_than_the_guarantee_needs_are_said_to_be_too_few(rule, params, needed) -> None:
+    judge = rule(rule.Settings(**params)).judge
+    for clients in range(1, 9):
+        round = round_of(torch.randn(clients, 5))
+        if clients >= needed:
+            judge(round)
+            continue
+        with pytest.raises(TooFewUploads) as error:
+            judge(round)
+        assert (error.value.needed, error.value.found) in ((needed, clients), (5, clients))
+        assert str(clients) in str(error.value)
+
+
+def test_a_rejected_upload_counts_as_one_of_the_malicious() -> None:
+    round = round_of(torch.randn(4, 5), rejected={77: "NaN", 78: "NaN"})
+    assert sum(MultiKrum(MultiKrum.Settings(malicious=2)).judge(round).weights) == pytest.approx(1)
+    with pytest.raises(TooFewUploads):
+        MultiKrum(MultiKrum.Settings(malicious=3)).judge(round)
 
 
 @pytest.mark.parametrize(

@@ -8,11 +8,11 @@ from typing import Any
 
 from fedml.core import Context
 from fedml.cross_silo.server.fedml_aggregator import FedMLAggregator
-from torch import Tensor
 
-from fedml_gradcam_ae.federation import ClientId, sample_problem, upload_problem
+from fedml_gradcam_ae.federation import ClientId
 from fedml_gradcam_ae.hooks import round
 from fedml_gradcam_ae.hooks.cross_silo.refused import Refused
+from fedml_gradcam_ae.hooks.federation import pairs
 from fedml_gradcam_ae.hooks.logits import give_logits
 
 
@@ -42,9 +42,8 @@ class HookedAggregator(FedMLAggregator):  # type: ignore[misc]  # fedml has no t
         Returns:
             The clients that were not left out.
         """
-        template = self.get_global_model_params()
-        problems = {client: problem for client in uploads if (problem := _problem(uploads[client], template))}
-        _, report = round.aggregate(
+        refused = {client: model.reason for client, (_, model) in uploads.items() if isinstance(model, Refused)}
+        done = round.aggregate(
             self.aggregator,
             list(uploads.values()),
             number=number,
@@ -53,15 +52,10 @@ class HookedAggregator(FedMLAggregator):  # type: ignore[misc]  # fedml has no t
             network=self.network,
             test_data=self.test_global,
             local_data=local_data,
-            rejected=problems,
+            rejected=refused,
+            from_strangers=True,
         )
-        kept = [client.client for client in report.clients if not client.excluded]
-        Context().add(Context.KEY_CLIENT_MODEL_LIST, [uploads[client] for client in kept])
+        kept = [client.client for client in done.report.clients if not client.excluded]
+        usable = {} if done.admitted is None else dict(zip(done.admitted.client_ids, pairs(done.admitted), strict=True))
+        Context().add(Context.KEY_CLIENT_MODEL_LIST, [usable[client] for client in kept])
         return kept
-
-
-def _problem(upload: Any, template: Mapping[str, Tensor]) -> str | None:
-    samples, model = upload
-    if isinstance(model, Refused):
-        return model.reason
-    return sample_problem(samples) or upload_problem(model, template)

@@ -6,8 +6,10 @@ from typing import Any
 
 from pydantic import Field
 
-from fedml_gradcam_ae.settings import Parameters, SettingsError, read_settings, unknown
-from fedml_gradcam_ae.yaml_file import read_sections
+from fedml_gradcam_ae.hooks.section import check_section, read_section
+from fedml_gradcam_ae.settings import Parameters
+
+SECTION, OWNER = "server_args", "a cross-silo server"
 
 
 class ServerSettings(Parameters):
@@ -40,14 +42,9 @@ def read_server_settings(args: Any) -> ServerSettings:
     Raises:
         SettingsError: for a wrong kind of value or a value out of range.
     """
-    values = {key: getattr(args, key) for key in ServerSettings.model_fields if hasattr(args, key)}
-    return read_settings(ServerSettings, values, "server_args", "a cross-silo server")
+    return read_section(ServerSettings, args, SECTION, OWNER)
 
 
 def check_server_section(args: Any) -> None:
     """Raise SettingsError for a mistake in the section `server_args`, unknown keys included."""
-    read_server_settings(args)
-    path = getattr(args, "yaml_config_file", "")
-    for key in read_sections(path).get("server_args", {}) if path else ():
-        if key not in ServerSettings.model_fields:
-            raise SettingsError(unknown(f"key {key!r} in server_args", str(key), ServerSettings.model_fields))
+    check_section(ServerSettings, args, SECTION, OWNER)

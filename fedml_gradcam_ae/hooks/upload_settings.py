@@ -1,0 +1,43 @@
+"""The settings of the gate for uploads, which hold with every defense and without one."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import Field
+
+from fedml_gradcam_ae.claims import LARGEST_WEIGHT
+from fedml_gradcam_ae.hooks.section import check_section, read_section
+from fedml_gradcam_ae.settings import Parameters
+
+SECTION, OWNER = "upload_args", "uploads"
+
+
+class UploadSettings(Parameters):
+    """Keys of the section `upload_args`."""
+
+    largest_weight: float | None = Field(
+        default=LARGEST_WEIGHT,
+        ge=1,
+        description="a claimed number of samples counts as at most so many times the round's median claim (the lower "
+        "of the two middle ones); null: no limit",
+    )
+    on_too_few: Literal["keep_global", "average", "stop"] = Field(
+        default="keep_global",
+        description="what a round comes to that has fewer usable uploads than the defense's guarantee needs: the "
+        "global model stays, all usable uploads are averaged, or the run stops",
+    )
+
+
+def read_upload_settings(args: Any) -> UploadSettings:
+    """The settings for uploads among FedML's flat args.
+
+    Raises:
+        SettingsError: for a wrong kind of value or a value out of range.
+    """
+    return read_section(UploadSettings, args, SECTION, OWNER)
+
+
+def check_upload_section(args: Any) -> None:
+    """Raise SettingsError for a mistake in the section `upload_args`, unknown keys included."""
+    check_section(UploadSettings, args, SECTION, OWNER)
