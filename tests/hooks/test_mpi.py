@@ -91,8 +91,14 @@ def in_one_process(plugin, tmp_path):
 
 def test_with_neither_attack_nor_defense_a_run_is_fedmls_own_bit_for_bit(over_mpi) -> None:
     ours = over_mpi("plain")
-    assert same(ours["model"], over_mpi("as shipped")["model"])
-    assert distance(ours["model"], state_of(tiny_cnn())) > 1e-3
+    theirs = over_mpi("as shipped")["model"]
+    count = "1.num_batches_tracked"
+    assert int(ours["model"].pop(count)) == 4  # two batches a round
+    assert 3 <= int(theirs.pop(count)) <= 4  # FedML cuts off the decimals of its mean
+    assert same(ours["model"], theirs)
+    start = state_of(tiny_cnn())
+    del start[count]
+    assert distance(ours["model"], start) > 1e-3
     assert json.loads(ours["rounds"]) == []
     assert ours["measured"] == [1, 2]
 
