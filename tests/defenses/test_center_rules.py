@@ -56,6 +56,28 @@ def test_a_minority_far_away_hardly_moves_the_geometric_median() -> None:
     assert np.linalg.norm(found - honest) < 20
 
 
+@pytest.mark.parametrize("length", [1e18, 1e38])
+@pytest.mark.parametrize("clients", [3, 4, 10])
+def test_one_update_of_any_length_pulls_by_its_direction_alone(clients, length) -> None:
+    """Oracle: the distance to a point far off along e grows by -<e, z>; the rest is scipy's."""
+    torch.manual_seed(clients)
+    rows = torch.randn(clients, 12, dtype=torch.float64)
+    rows[-1] *= length / rows[-1].norm()
+    round = round_of(rows)
+    exact = rows_of(round)
+    far, near = exact[-1] / np.linalg.norm(exact[-1]), exact[:-1]
+
+    def cost_of(z):
+        return float(np.linalg.norm(near - z, axis=1).sum() - far @ z)
+
+    best = minimize(cost_of, near.mean(axis=0), method="BFGS", options={"gtol": 1e-9})
+
+    weights = geometric_median(round).weights
+    found = np.asarray(weights[:-1]) @ near + weights[-1] * exact[-1]
+    assert cost_of(found) <= best.fun + 1e-6
+    assert np.linalg.norm(found - best.x) < 1e-3
+
+
 def clip(round, defense):
     return aggregate(round, defense.judge(round))
 
