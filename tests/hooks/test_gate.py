@@ -291,3 +291,12 @@ def test_a_cross_silo_server_takes_canonical_uploads_and_counted_claims(silo, he
     assert torch.allclose(found["0.weight"], model["0.weight"] + 1)
     if not defense:
         assert report.clients[2].weight == pytest.approx(100 / 160)
+
+
+def test_clients_that_start_from_models_of_their_groups_pass(plugin, heard) -> None:
+    """Their batches are counted from the global model's count, whatever the groups' means are."""
+    data = fedml_dataset(6)
+    for client in (0, 1):  # twice as many batches
+        data[5][client] = list(data[5][client]) * 2
+    simulate(enable_defense=True, defense_type="flcert", defense_params={"groups": 2}, comm_round=3, dataset=data)
+    assert [client.reason for report in reports(heard) for client in report.clients] == [None] * 18
