@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import reprlib
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from fedml_gradcam_ae import strict_yaml
 from fedml_gradcam_ae.settings import SettingsError
+
+# Both ends of a connection may stand in one file.
+ENDS = {"server_args", "client_args"}
 
 
 def read_mapping(path: str | Path, example: str) -> dict[str, Any]:
@@ -18,16 +23,18 @@ def read_mapping(path: str | Path, example: str) -> dict[str, Any]:
         example: a key that such a file has, for the message.
 
     Raises:
-        SettingsError: if the file does not exist, is no YAML, or holds something else.
+        SettingsError: if the file does not exist, is no YAML, has a key twice, or holds something else.
     """
     try:
-        content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        content = strict_yaml.load(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
         raise SettingsError(f"The configuration {path} cannot be read: {error.strerror}.") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except UnicodeDecodeError as error:
+        raise SettingsError(f"The configuration {path} is not YAML: it must be UTF-8 text, and {error}.") from None
+    except (yaml.YAMLError, ValueError, TypeError) as error:  # a date such as 2024-99-99 is a ValueError
         raise SettingsError(f"The configuration {path} is not YAML: {error}") from None
     if not isinstance(content, dict):
-        raise SettingsError(f"The configuration {path} must hold keys such as {example}:, found {content!r}.")
+        raise SettingsError(f"The configuration {path} must hold keys such as {example}:, found {_short(content)}.")
     return content
 
 
@@ -35,10 +42,30 @@ def read_sections(path: str | Path) -> dict[str, dict[str, Any]]:
     """The sections of a FedML configuration file.
 
     Raises:
-        SettingsError: if it cannot be read as one, or a section is no mapping.
+        SettingsError: if it cannot be read as one, a section is no mapping, or two sections give one key different
+            values.
     """
     sections = read_mapping(path, example="train_args")
     for name, section in sections.items():
         if section is not None and not isinstance(section, dict):
-            raise SettingsError(f"{path}: the section {name} must hold keys and values, found {section!r}.")
-    return {name: section or {} for name, section in sections.items()}
+            raise SettingsError(f"{path}: the section {name} must hold keys and values, found {_short(section)}.")
+    found = {name: section or {} for name, section in sections.items()}
+    _check_across(path, found)
+    return found
+
+
+def _check_across(path: str | Path, sections: dict[str, dict[str, Any]]) -> None:
+    """FedML throws all sections together, and the last one that has a key wins."""
+    first: dict[Any, str] = {}
+    for name, section in sections.items():
+        for key, value in section.items():
+            other = first.setdefault(key, name)
+            if other != name and {other, name} != ENDS and sections[other][key] != value:
+                raise SettingsError(
+                    f"{path}: the key {key!r} stands in the sections {other} and {name}, as "
+                    f"{_short(sections[other][key])} and {_short(value)}, and FedML would take the last: remove one."
+                )
+
+
+def _short(value: object) -> str:
+    return reprlib.repr(value) if isinstance(value, str | list | dict | bytes) else repr(value)
