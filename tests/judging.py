@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import io
 import math
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
@@ -14,6 +14,7 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from fedml_gradcam_ae import Round, Verdict
+from fedml_gradcam_ae.hooks.cross_silo.checkpoint import Checkpoint, Owner
 from tiny import digits, state_of, tiny_cnn
 
 
@@ -161,10 +162,12 @@ def check_restart(build: Callable[[], Any], rounds: Sequence[Round], after: int)
     through, fresh, from_disk, from_memory = build(), build(), build(), build()
     for round in rounds[:after]:
         through.judge(round)
-    file = io.BytesIO()
-    torch.save(through.state(), file)
-    file.seek(0)
-    from_disk.restore(torch.load(file, weights_only=True))
+    with tempfile.TemporaryDirectory() as folder:
+        checkpoint = Checkpoint(folder, Owner(rounds=after, defense={}))
+        checkpoint.save(after, {}, through.state())
+        saved = checkpoint.load({})
+    assert saved is not None
+    from_disk.restore(saved.defense)
     from_memory.restore(through.state())
     for round in rounds[after:]:
         expected, unlike = through.judge(round), fresh.judge(round)

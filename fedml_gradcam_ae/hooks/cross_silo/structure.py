@@ -1,0 +1,122 @@
+"""A defense's state as JSON and tensors: nothing in it can run code, and it comes back exactly as it was."""
+
+from __future__ import annotations
+
+import math
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+DEEPEST = 32
+CONTAINERS: dict[str, Callable[[Any], Any]] = {
+    "tuple": tuple,
+    "set": set,
+    "frozenset": frozenset,
+    "dict": dict,
+    "ordered": OrderedDict,
+}
+
+
+def take_apart(value: Any, prefix: str = "state") -> tuple[Any, dict[str, Tensor]]:
+    """Separate a value's structure from its tensors.
+
+    Args:
+        value: None, booleans, numbers, text, tensors, and lists, tuples, sets and dictionaries of them.
+        prefix: what the tensors' names begin with.
+
+    Returns:
+        The structure, for `json.dumps(..., allow_nan=False)`, and the tensors by name: on the CPU, contiguous,
+        with memory of their own. A tensor that is there twice is one of them.
+
+    Raises:
+        TypeError: for anything else, with the place.
+
+    Example:
+        >>> take_apart({7: (1, float("inf"))})
+        ({'dict': [[7, {'tuple': [1, {'float': 'inf'}]}]]}, {})
+    """
+    taker = _Taker(prefix)
+    return taker.take(value, prefix, DEEPEST), taker.tensors
+
+
+class _Taker:
+    def __init__(self, prefix: str) -> None:
+        self.prefix = prefix
+        self.tensors: dict[str, Tensor] = {}
+        self._nodes: dict[int, Any] = {}
+
+    def take(self, value: Any, place: str, levels: int) -> Any:
+        if levels == 0:
+            raise TypeError(f"{place}: nested more than {DEEPEST} levels deep")
+        if value is None or isinstance(value, bool | str):
+            return value
+        if isinstance(value, int):
+            return int(value)
+        if isinstance(value, float):
+            return float(value) if math.isfinite(value) else {"float": str(float(value))}
+        if isinstance(value, Tensor):
+            return self._take_tensor(value, place)
+        if isinstance(value, Mapping):
+            kind = "ordered" if isinstance(value, OrderedDict) else "dict"
+            pairs = [(f"{place}[{key!r}]", key, item) for key, item in value.items()]
+            return {kind: [[self.take(key, at, levels - 1), self.take(item, at, levels - 1)] for at, key, item in pairs]}
+        for container in (list, tuple, set, frozenset):
+            if isinstance(value, container):
+                items = [self.take(item, f"{place}[{i}]", levels - 1) for i, item in enumerate(value)]
+                return items if container is list else {container.__name__: items}
+        raise TypeError(f"{place}: a checkpoint can hold numbers, text, tensors and containers, not {type(value)}")
+
+    def _take_tensor(self, tensor: Tensor, place: str) -> Any:
+        if id(tensor) in self._nodes:
+            return self._nodes[id(tensor)]
+        if tensor.layout is not torch.strided or tensor.is_meta or tensor.is_quantized:
+            raise TypeError(f"{place}: a checkpoint can hold dense tensors only, not {tensor.layout}, {tensor.device}")
+        name = f"{self.prefix}.{len(self.tensors)}"
+        node: dict[str, Any] = {"tensor": name}
+        if tensor.device.type != "cpu":
+            node["device"] = str(tensor.device)
+        plain = tensor.detach().cpu().resolve_conj().resolve_neg()
+        if plain.is_complex():
+            node["complex"] = True
+            plain = torch.view_as_real(plain)
+        self.tensors[name] = plain.clone(memory_format=torch.contiguous_format)
+        self._nodes[id(tensor)] = node
+        return node
+
+
+def put_together(node: Any, tensors: Mapping[str, Tensor]) -> Any:
+    """What `take_apart` was given.
+
+    Raises:
+        ValueError, KeyError, TypeError: if the structure is none of its.
+    """
+    built: dict[str, Tensor] = {}
+
+    def put(node: Any) -> Any:
+        if isinstance(node, list):
+            return [put(item) for item in node]
+        if not isinstance(node, dict):
+            return node
+        if "tensor" in node:
+            name = node["tensor"]
+            if name not in built:
+                built[name] = _tensor(node, tensors[name])
+            return built[name]
+        ((kind, content),) = node.items()
+        if kind == "float":
+            return float(content)
+        return CONTAINERS[kind](put(item) for item in content)
+
+    return put(node)
+
+
+def _tensor(node: Mapping[str, Any], tensor: Tensor) -> Tensor:
+    if node.get("complex"):
+        tensor = torch.view_as_complex(tensor)
+    device = torch.device(node.get("device", "cpu"))
+    if device.type == "cuda" and not torch.cuda.is_available():
+        return tensor
+    return tensor.to(device)
