@@ -13,15 +13,15 @@ DEEPEST = 50
 class _Loader(yaml.SafeLoader):
     """PyYAML's, which takes the last of several equal keys without a word."""
 
-    def compose_mapping_node(self, anchor: str | None) -> yaml.MappingNode:
-        node: yaml.MappingNode = super().compose_mapping_node(anchor)  # type: ignore[no-untyped-call]
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        node: yaml.MappingNode = super().compose_mapping_node(anchor)
         first: dict[Any, int] = {}
         for key, _ in node.value:
             if not isinstance(key, yaml.ScalarNode):
                 continue
             # `<<` is no value, so its text stands for it.
             merges = key.tag == "tag:yaml.org,2002:merge"
-            value = key.value if merges else self.construct_object(key)  # type: ignore[no-untyped-call]
+            value = key.value if merges else self.construct_object(key)
             line = key.start_mark.line + 1
             if value in first:
                 raise yaml.YAMLError(f"line {line}: the key {key.value!r} stands in line {first[value]} already")
@@ -45,16 +45,16 @@ def load(text: str) -> Any:
     """
     loader = _Loader(text)
     try:
-        node = loader.get_single_node()  # type: ignore[no-untyped-call]
+        node = loader.get_single_node()
         if node is None:
             return None
         if _written_out(node, {}, DEEPEST) > MOST_VALUES:
             raise yaml.YAMLError(f"its aliases stand for more than {MOST_VALUES:,} values")
-        return loader.construct_document(node)  # type: ignore[no-untyped-call]
+        return loader.construct_document(node)
     except RecursionError:
         raise yaml.YAMLError(f"it is nested more than {DEEPEST} levels deep") from None
     finally:
-        loader.dispose()  # type: ignore[no-untyped-call]
+        loader.dispose()
 
 
 def _written_out(node: yaml.Node, known: dict[int, int], levels: int) -> int:

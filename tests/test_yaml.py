@@ -54,7 +54,9 @@ def test_merge_keys_work_and_are_overridden(tmp_path) -> None:
     assert found == {"base": {"x": 1, "y": 2}, "a": {"x": 3, "y": 2}, "b": {"x": 1, "y": 2, "z": 0}}
 
 
-@pytest.mark.parametrize("text", ["", "a: 1", "a: [1, .inf, 2020-01-01, null, yes]", "- a\n- {b: c}", "a: &x [1]\nb: *x"])
+@pytest.mark.parametrize(
+    "text", ["", "a: 1", "a: [1, .inf, 2020-01-01, null, yes]", "- a\n- {b: c}", "a: &x [1]\nb: *x"]
+)
 def test_other_text_is_read_as_pyyaml_reads_it(text) -> None:
     assert strict_yaml.load(text) == yaml.safe_load(text)
 

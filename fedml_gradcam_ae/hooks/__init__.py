@@ -22,10 +22,10 @@ def install() -> None:
         warnings.filterwarnings("ignore", message="pkg_resources is deprecated")
         import fedml  # noqa: F401  (takes seconds: only here, never when the plug-in is imported)
     from fedml_gradcam_ae.hooks import attacker, averaging, configuration, defender, metrics, mpi, sp, startup
-    from fedml_gradcam_ae.hooks.cross_silo import server
+    from fedml_gradcam_ae.hooks.cross_silo import client, server
 
     patches = Patches()
-    for part in (configuration, startup, metrics, attacker, defender, averaging, sp, mpi, server):
+    for part in (configuration, startup, metrics, attacker, defender, averaging, sp, mpi, server, client):
         part.patch(patches)
     if importlib.util.find_spec("grpc") is not None:  # pip install fedml[grpc]
         from fedml_gradcam_ae.hooks.cross_silo import transport

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from fedml_gradcam_ae import registry
 from fedml_gradcam_ae.attackers import check_attackers
 from fedml_gradcam_ae.hooks import builtin
-from fedml_gradcam_ae.hooks.cross_silo.settings import check_server_section
+from fedml_gradcam_ae.hooks.cross_silo.settings import check_sections
 from fedml_gradcam_ae.hooks.patching import Patches
 from fedml_gradcam_ae.hooks.upload_settings import check_upload_section
 from fedml_gradcam_ae.settings import (
@@ -80,7 +80,7 @@ def patch(patches: Patches) -> None:
 def check(args: Any) -> None:
     """Raise SettingsError for anything about defenses, attacks and uploads in FedML's args that cannot work."""
     if getattr(args, "training_type", None) == "cross_silo":
-        check_server_section(args)
+        check_sections(args)
     check_upload_section(args)
     for side in (DEFENSE, ATTACK):
         found = requested(side, args)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 from pydantic import Field
 
-from fedml_gradcam_ae.hooks.section import check_section, read_section
-from fedml_gradcam_ae.settings import Parameters
-
-SECTION, OWNER = "server_args", "a cross-silo server"
+from fedml_gradcam_ae.settings import Parameters, SettingsError, read_settings, unknown
+from fedml_gradcam_ae.yaml_file import read_sections
 
 
 class ServerSettings(Parameters):
@@ -34,6 +33,20 @@ class ServerSettings(Parameters):
     largest_upload: float = Field(
         default=4.0, gt=1, description="the largest message that is taken, in multiples of the global model's size"
     )
+    end_timeout: float = Field(
+        default=60.0, gt=0, description="seconds that the server waits, after the last round, for clients to end"
+    )
+    tls: dict[str, Any] | None = Field(
+        default=None, description="certificate, key and authority (paths) for mutual TLS; null: no TLS"
+    )
+
+
+class ClientSettings(Parameters):
+    """Keys of the section `client_args`, for a cross-silo client that runs under the plug-in."""
+
+    tls: dict[str, Any] | None = Field(
+        default=None, description="certificate, key and authority (paths) for mutual TLS; null: no TLS"
+    )
 
 
 def read_server_settings(args: Any) -> ServerSettings:
@@ -42,9 +55,62 @@ def read_server_settings(args: Any) -> ServerSettings:
     Raises:
         SettingsError: for a wrong kind of value or a value out of range.
     """
-    return read_section(ServerSettings, args, SECTION, OWNER)
+    values = {key: getattr(args, key) for key in ServerSettings.model_fields if hasattr(args, key)}
+    if "client_args" in (sections := _sections(args)):
+        # FedML throws all sections together: the `tls` among its args may be the clients'.
+        values["tls"] = sections.get("server_args", {}).get("tls")
+    return read_settings(ServerSettings, values, "server_args", "a cross-silo server")
 
 
-def check_server_section(args: Any) -> None:
-    """Raise SettingsError for a mistake in the section `server_args`, unknown keys included."""
-    check_section(ServerSettings, args, SECTION, OWNER)
+def check_sections(args: Any) -> None:
+    """Raise SettingsError for a mistake in the sections `server_args` and `client_args`, unknown keys included."""
+    sections = _sections(args)
+    for name, model in (("server_args", ServerSettings), ("client_args", ClientSettings)):
+        for key in sections.get(name, {}):
+            if key not in model.model_fields:
+                raise SettingsError(unknown(f"key {key!r} in {name}", str(key), model.model_fields))
+    read_settings(ClientSettings, sections.get("client_args"), "client_args", "a cross-silo client")
+    _check_together(read_server_settings(args), args)
+
+
+def _check_together(settings: ServerSettings, args: Any) -> None:
+    """What cannot be true beside other settings."""
+    per_round, total = getattr(args, "client_num_per_round", None), getattr(args, "client_num_in_total", None)
+    if isinstance(per_round, int) and settings.minimum_clients > per_round:
+        raise SettingsError(
+            f"server_args.minimum_clients: found {settings.minimum_clients}, but a round asks client_num_per_round: "
+            f"{per_round} clients; give at most {per_round}."
+        )
+    if settings.resume and settings.checkpoint_dir is None:
+        raise SettingsError(
+            "server_args.resume: there is nothing to resume from without checkpoint_dir; name the folder, or leave "
+            "resume out."
+        )
+    if settings.release and not settings.resume:
+        raise SettingsError(
+            f"server_args.release: found {settings.release}, but a removal is taken back only when the server goes on "
+            "from a checkpoint; set resume: true and checkpoint_dir, or leave release out."
+        )
+    known = _client_ids(args, total)
+    if known and (strangers := [client for client in settings.release if client not in known]):
+        raise SettingsError(
+            f"server_args.release: found {strangers}, which are no clients; they have the numbers "
+            f"{min(known)} to {max(known)}."
+        )
+
+
+def _client_ids(args: Any, total: object) -> list[int]:
+    """The clients' numbers: their ranks, unless FedML's platform has given others."""
+    try:
+        given = json.loads(str(getattr(args, "client_id_list", None)))
+    except ValueError:
+        given = None
+    if isinstance(given, list) and given and all(type(client) is int for client in given):
+        # A client's own list has only itself.
+        return given if getattr(args, "rank", 0) in (0, "0") else []
+    return list(range(1, total + 1)) if isinstance(total, int) else []
+
+
+def _sections(args: Any) -> dict[str, dict[str, Any]]:
+    path = getattr(args, "yaml_config_file", "")
+    return read_sections(path) if path else {}

@@ -62,7 +62,9 @@ class _Taker:
         if isinstance(value, Mapping):
             kind = "ordered" if isinstance(value, OrderedDict) else "dict"
             pairs = [(f"{place}[{key!r}]", key, item) for key, item in value.items()]
-            return {kind: [[self.take(key, at, levels - 1), self.take(item, at, levels - 1)] for at, key, item in pairs]}
+            return {
+                kind: [[self.take(key, at, levels - 1), self.take(item, at, levels - 1)] for at, key, item in pairs]
+            }
         for container in (list, tuple, set, frozenset):
             if isinstance(value, container):
                 items = [self.take(item, f"{place}[{i}]", levels - 1) for i, item in enumerate(value)]

@@ -1,0 +1,60 @@
+"""A cross-silo client that says which round its uploads are for, and ends when the server says so."""
+
+from __future__ import annotations
+
+import secrets
+from typing import Any
+
+from fedml.cross_silo.client import client_initializer
+from fedml.cross_silo.client.fedml_client_master_manager import ClientMasterManager
+from fedml.cross_silo.client.message_define import MyMessage
+
+from fedml_gradcam_ae.hooks.cross_silo.numbering import PROCESS, ROUND, ROUNDS, whole_number
+from fedml_gradcam_ae.hooks.patching import Patches
+
+
+def patch(patches: Patches) -> None:
+    """Put our client where FedML's initializer looks it up."""
+    patches.replace(
+        client_initializer,
+        "ClientMasterManager",
+        NumberedClient,
+        mends="counts its rounds itself, so that a round trained twice ends it early; uploads say no round",
+    )
+
+
+class NumberedClient(ClientMasterManager):  # type: ignore[misc]  # fedml has no types
+    """ClientMasterManager that follows the server's round numbers, if the server sends any."""
+
+    def __init__(self, *args: Any, **keywords: Any) -> None:
+        self._process = secrets.token_hex(8)
+        self._number: int | None = None
+        super().__init__(*args, **keywords)
+
+    def handle_message_init(self, msg_params: Any) -> None:
+        """Train on the first model; FedML's would ignore that of a server that was started again."""
+        if self.is_inited:
+            self.handle_message_receive_model_from_server(msg_params)
+        else:
+            self._follow(msg_params)
+            super().handle_message_init(msg_params)
+
+    def handle_message_receive_model_from_server(self, msg_params: Any) -> None:
+        """Train on a later model, or end with the final one."""
+        self._follow(msg_params)
+        super().handle_message_receive_model_from_server(msg_params)
+
+    def send_message(self, message: Any) -> None:
+        """Add what the server is to know."""
+        if message.get_type() == MyMessage.MSG_TYPE_C2S_SEND_MODEL_TO_SERVER and self._number is not None:
+            message.add_params(ROUND, self._number)
+        elif message.get_type() == MyMessage.MSG_TYPE_C2S_CLIENT_STATUS:
+            message.add_params(PROCESS, self._process)
+        super().send_message(message)
+
+    def _follow(self, message: Any) -> None:
+        """FedML's own counter and number of rounds become the server's."""
+        number, rounds = whole_number(message.get(ROUND)), whole_number(message.get(ROUNDS))
+        self._number = number
+        if number is not None and rounds is not None:
+            self.round_idx, self.num_rounds = number - 1, rounds

@@ -1,0 +1,100 @@
+"""What a server saves after every round, and takes up again when it resumes."""
+
+from __future__ import annotations
+
+import json
+import logging
+from typing import Any
+
+from fedml_gradcam_ae.federation import ClientId
+from fedml_gradcam_ae.hooks import configuration, round
+from fedml_gradcam_ae.hooks.cross_silo.checkpoint import Checkpoint, Owner, finite
+from fedml_gradcam_ae.hooks.cross_silo.settings import ServerSettings
+from fedml_gradcam_ae.hooks.cross_silo.structure import take_apart
+
+log = logging.getLogger("fedml_gradcam_ae")
+
+OF_NO_CONSEQUENCE = {"record_dir"}  # settings of defenses that change nothing in their state
+
+
+class Persistence:
+    """The checkpoint of a server, if its settings name a folder for one.
+
+    Args:
+        args: FedML's.
+        settings: the server's.
+    """
+
+    def __init__(self, args: Any, settings: ServerSettings) -> None:
+        self.settings = settings
+        self._checkpoint = None
+        if settings.checkpoint_dir is not None:
+            self._checkpoint = Checkpoint(settings.checkpoint_dir, Owner(int(args.comm_round), _defense(args)))
+
+    def restore(self, aggregator: Any) -> int:
+        """Give the aggregator and the defense what was saved, if the server is to resume.
+
+        Returns:
+            How many rounds are done.
+
+        Raises:
+            SettingsError: if the checkpoint cannot be used.
+        """
+        if self._checkpoint is None or not self.settings.resume:
+            return 0
+        saved = self._checkpoint.load(aggregator.get_global_model_params())
+        if saved is None:
+            log.info("nothing to resume from in %s: starting with round 1", self.settings.checkpoint_dir)
+            return 0
+        aggregator.set_global_model_params(saved.model)
+        defense = round.defense()
+        if hasattr(defense, "restore"):
+            defense.restore(saved.defense)
+        for client in self.settings.release:
+            _release(defense, client)
+        log.info("going on after round %d, from %s", saved.rounds_done, self.settings.checkpoint_dir)
+        return saved.rounds_done
+
+    def try_out(self, aggregator: Any) -> None:
+        """Raise SettingsError if the state of a round could not be saved."""
+        if self._checkpoint is not None:
+            self._checkpoint.try_out(aggregator.get_global_model_params(), _state())
+
+    def save(self, rounds_done: int, aggregator: Any) -> None:
+        """Save the state; what goes wrong is reported, and the round counts all the same."""
+        if self._checkpoint is None:
+            return
+        model = aggregator.get_global_model_params()
+        if not finite(model):
+            log.warning("round %d: the global model holds NaN or infinity, and is not saved", rounds_done)
+            return
+        try:
+            self._checkpoint.save(rounds_done, model, _state())
+        except OSError as error:
+            log.warning("round %d: the state could not be saved: %s", rounds_done, error)
+
+
+def _state() -> dict[str, Any]:
+    defense = round.defense()
+    return defense.state() if hasattr(defense, "state") else {}
+
+
+def _defense(args: Any) -> dict[str, Any]:
+    """The type and the settings of the defense that is on."""
+    requested = configuration.requested(configuration.DEFENSE, args)
+    if requested is None:
+        return {}
+    settings = json.loads(requested.settings.model_dump_json(exclude=OF_NO_CONSEQUENCE))
+    return {"type": requested.name, "settings": settings}
+
+
+def _release(defense: Any, client: ClientId) -> None:
+    if not hasattr(defense, "release"):
+        log.warning("release: this defense removes no client for good: there was nothing to take back for %s", client)
+        return
+    before = take_apart(defense.state())[0] if hasattr(defense, "state") else None
+    defense.release(client)
+    if before is not None and take_apart(defense.state())[0] == before:
+        log.warning("release: nothing is held against client %s: there was nothing to take back", client)
+    else:
+        log.info("client %s is released: it is judged like any other again", client)
