@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import math
+import os
 from collections.abc import Mapping
 from dataclasses import asdict
 from datetime import datetime
@@ -16,6 +17,8 @@ from fedml_gradcam_ae.federation import ClientId
 from fedml_gradcam_ae.shown import shown
 
 log = logging.getLogger("fedml_gradcam_ae")
+
+ROUNDS, METRICS = FILES = ("rounds.jsonl", "metrics.jsonl")
 
 
 class FolderRecorder:
@@ -29,6 +32,21 @@ class FolderRecorder:
         self.pictures = pictures
         self.run = datetime.now().astimezone().isoformat(timespec="seconds")
 
+    def try_out(self) -> None:
+        """Make the folder and write to it, so that what cannot work shows before the first round.
+
+        Raises:
+            OSError: if it cannot be written to.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        trial = self.folder / f".trial-{os.getpid()}"
+        trial.write_text("This file may be removed.\n", encoding="utf-8")
+        trial.unlink()
+        for name in FILES:
+            if (self.folder / name).exists():
+                with (self.folder / name).open("a", encoding="utf-8"):
+                    pass
+
     def __call__(self, event: Event) -> None:
         """Record one event; a listener for `events.listening`."""
         if isinstance(event, Tested):
@@ -37,9 +55,9 @@ class FolderRecorder:
         if isinstance(event, Measured):
             # A model that an attack has ruined has a loss of NaN or infinity, which becomes null.
             values = {name: _finite(value) for name, value in event.values.items()}
-            self._append("metrics.jsonl", {"round": event.number, **values})
+            self._append(METRICS, {"round": event.number, **values})
             return
-        self._append("rounds.jsonl", as_json(event))
+        self._append(ROUNDS, as_json(event))
         if self.pictures and "heat_maps" in event.evidence:
             from fedml_gradcam_ae import pictures  # matplotlib takes its time: only where a picture is drawn
 

@@ -11,6 +11,7 @@ from fedml_gradcam_ae import events, recorder
 from fedml_gradcam_ae.claims import read_claim
 from fedml_gradcam_ae.federation import ClientId, Round, Verdict, sample_weights
 from fedml_gradcam_ae.hooks.federation import Federation
+from fedml_gradcam_ae.settings import SettingsError
 
 
 def report_round(federation: Federation) -> events.RoundReport:
@@ -99,10 +100,22 @@ def _defended(judged: Round, verdict: Verdict | None) -> dict[ClientId, dict[str
 
 
 def listeners(args: Any, settings: Any) -> AbstractContextManager[None]:
-    """Listeners for one run: the log always, a folder where the settings name one, wandb where FedML has it on."""
+    """Listeners for one run: the log always, a folder where the settings name one, wandb where FedML has it on.
+
+    Raises:
+        SettingsError: if the folder cannot be written to.
+    """
     found: list[events.Listener] = [recorder.log_event]
     if folder := getattr(settings, "record_dir", None):
-        found.append(recorder.FolderRecorder(folder))
+        folder_recorder = recorder.FolderRecorder(folder)
+        try:
+            folder_recorder.try_out()
+        except OSError as error:
+            raise SettingsError(
+                f"defense_params.record_dir: {folder} cannot be written to: {error}. Name a folder that this process "
+                "may write to, or leave record_dir out."
+            ) from None
+        found.append(folder_recorder)
     if getattr(args, "enable_wandb", False):
         found.append(recorder.log_to_wandb)
     return events.listening(*found)

@@ -187,6 +187,18 @@ def test_mistakes_in_the_file(plugin, config, section, message) -> None:
         ("client_timeout: -5", r"server_args\.client_timeout: expected greater than 0, found -5"),
         ("minimum_clients: 0", r"server_args\.minimum_clients: expected greater than or equal to 1, found 0"),
         ("resume: 1", r"server_args\.resume: expected a valid boolean, found 1"),
+        ("minimum_clients: 9", r"server_args\.minimum_clients: found 9, but .* client_num_per_round: 6"),
+        ("resume: true", r"server_args\.resume: there is nothing to resume from without checkpoint_dir"),
+        ("checkpoint_dir: state, release: [1]", r"server_args\.release: found \[1\], but .* set resume: true"),
+        (
+            "checkpoint_dir: state, resume: true, release: [1, 99]",
+            r"server_args\.release: found \[99\], which are no clients; they have the numbers 1 to 6",
+        ),
+        ("end_timeout: 0", r"server_args\.end_timeout: expected greater than 0, found 0"),
+        ("tls: certs", r"server_args\.tls: expected a valid dictionary, found 'certs'"),
+        ("}\nclient_args: {tsl: {}", r"Unknown key 'tsl' in client_args\. Did you mean 'tls'\?"),
+        ("}\nclient_args: {tls: [1]", r"client_args\.tls: expected a valid dictionary, found \[1\]"),
+        ("tls: 3}\nclient_args: {tls: {}", r"server_args\.tls: expected a valid dictionary, found 3"),
     ],
 )
 def test_mistakes_in_the_server_section(plugin, config, keys, message) -> None:
@@ -194,6 +206,27 @@ def test_mistakes_in_the_server_section(plugin, config, keys, message) -> None:
     config(f"{silo}server_args: {{{keys}}}")
     with pytest.raises(SettingsError, match=message):
         fedml.init()
+
+
+def test_both_ends_may_have_their_tls(plugin, config) -> None:
+    from fedml_gradcam_ae.hooks.cross_silo.settings import read_server_settings
+
+    silo = YAML.replace("training_type: simulation, backend: sp", "training_type: cross_silo, scenario: horizontal")
+    config(f"{silo}server_args: {{tls: {{key: a}}}}\nclient_args: {{tls: {{key: b}}}}")
+    assert read_server_settings(fedml.init()).tls == {"key": "a"}
+
+
+def test_a_folder_that_cannot_be_written_to_shows_before_any_training(plugin, heard, tmp_path) -> None:
+    from simulation import simulate
+
+    (tmp_path / "file").write_text("")
+    (tmp_path / "taken" / "rounds.jsonl").mkdir(parents=True)
+    for folder in (tmp_path / "file", tmp_path / "file" / "below", tmp_path / "taken"):
+        params = {"profile": "paper", "record_dir": str(folder), "probe_size": "native", "map_size": "native"}
+        with pytest.raises(SettingsError, match=r"record_dir: .* cannot be written to: .* Name a folder"):
+            simulate(enable_defense=True, defense_type="gradcam_ae", defense_params=params)
+    assert heard == []
+    assert [path.name for path in (tmp_path / "taken").iterdir()] == ["rounds.jsonl"]
 
 
 def test_keys_of_other_fedml_types_may_stand_there(plugin, config) -> None:

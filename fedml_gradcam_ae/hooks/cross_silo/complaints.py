@@ -29,13 +29,13 @@ class Complaints:
             number: the round.
             client: a member, or None.
             sender: what the message says.
-            text: what was wrong, and what became of it.
+            text: what was wrong, and what became of it; it follows the client's name.
         """
         if number != self._round:
             self._round = number
             self._lines.clear()
         self._lines[client] += 1
         if self._lines[client] <= MOST:
-            log.warning("round %d: client %s: %s", number, name_of(sender), text)
+            log.warning("round %d: client %s%s", number, name_of(sender), text)
         elif self._lines[client] == MOST + 1:
             log.warning("round %d: client %s: the rest is not logged before the next round", number, name_of(sender))

@@ -124,13 +124,13 @@ class DependableServer(FedMLServerManager):  # type: ignore[misc]  # fedml has n
         def work() -> None:
             client = self._roll.member(sender)
             if client is None:
-                self._complain(None, sender, "a message of a client that is not in the federation was ignored")
+                self._complain(None, sender, ": a message of a client that is not in the federation was ignored")
             elif type(status) is str and status == self.ONLINE_STATUS_FLAG:
                 self._hear_online(client, process)
             elif type(status) is str and status == self.RUN_FINISHED_STATUS_FLAG:
                 self._hear_finished(client)
             else:
-                self._complain(client, client, "a status other than ONLINE and FINISHED was ignored")
+                self._complain(client, client, ": a status other than ONLINE and FINISHED was ignored")
 
         self._react(work)
 
@@ -143,7 +143,7 @@ class DependableServer(FedMLServerManager):  # type: ignore[misc]  # fedml has n
             client = self._roll.member(sender)
             refusal = self._roll.upload(client, number, upload)
             if refusal is not None:
-                self._complain(client, sender, f"an upload was ignored: {refusal}")
+                self._complain(client, sender, f": an upload was ignored: {refusal}")
                 return
             mlops.event("comm_c2s", event_started=False, event_value=str(self.args.round_idx), event_edge_id=sender)
             self._carry_out(self._roll.settle())
@@ -199,12 +199,12 @@ class DependableServer(FedMLServerManager):  # type: ignore[misc]  # fedml has n
 
     def _hear_finished(self, client: int) -> None:
         if not self._roll.may_finish(client):
-            self._complain(client, client, "it says that it has ended, and was never there: ignored")
+            self._complain(client, client, ": it says that it has ended, and was never there: ignored")
             return
         if self._roll.phase is not Phase.OVER and not self._roll.clients[client].ended:
             # FedML's client counts its rounds: one that trained a round twice, for a server that was killed and for
             # this one, ends a round early.
-            self._complain(client, client, "it has ended, before the last round")
+            self._complain(client, client, " has ended, before the last round")
         decision = self._roll.finished(client)
         if decision is Do.NOTHING and self._roll.phase is Phase.RUNNING and not self._roll.can_be_enough():
             log.warning(
@@ -219,7 +219,7 @@ class DependableServer(FedMLServerManager):  # type: ignore[misc]  # fedml has n
         def work() -> None:
             client = self._roll.member(receiver)
             if client is not None:
-                self._complain(client, client, f"it cannot be reached: {reason}"[:300])
+                self._complain(client, client, f" cannot be reached: {reason}"[:300])
                 self._carry_out(self._roll.undelivered(client, message.get(ROUND)))
 
         self._react(work)
@@ -349,7 +349,7 @@ class DependableServer(FedMLServerManager):  # type: ignore[misc]  # fedml has n
                 self.send_message_sync_model_to_client(client, self._model, silo)
             else:
                 self.send_message_finish(client, silo)
-        self._start_timer(self.settings.end_timeout)
+        self._start_timer(min(self.settings.end_timeout, self.settings.client_timeout or self.settings.end_timeout))
         self._carry_out(self._roll.settle())
 
 

@@ -34,7 +34,9 @@ class ServerSettings(Parameters):
         default=4.0, gt=1, description="the largest message that is taken, in multiples of the global model's size"
     )
     end_timeout: float = Field(
-        default=60.0, gt=0, description="seconds that the server waits, after the last round, for clients to end"
+        default=60.0,
+        gt=0,
+        description="seconds that the server waits, after the last round, for clients to end; at most `client_timeout`",
     )
     tls: dict[str, Any] | None = Field(
         default=None, description="certificate, key and authority (paths) for mutual TLS; null: no TLS"
