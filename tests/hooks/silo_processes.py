@@ -10,6 +10,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections import OrderedDict
 from concurrent import futures
@@ -96,9 +97,10 @@ class Silo:
         wait_for(lambda: self._answers() or self.server.poll() is not None, "the server's port")
         assert may_end or self.server.poll() is None, self.log.read_text()
 
-    def start_client(self, rank: int) -> subprocess.Popen[str]:
-        """A plain FedML client that knows nothing of the plug-in."""
-        return self._start(self.folder / f"client-{rank}.log", MAIN, "--rank", rank, "--role", "client")
+    def start_client(self, rank: int, plugin: bool = False) -> subprocess.Popen[str]:
+        """A FedML client: a plain one that knows nothing of the plug-in, or one that runs under it."""
+        start = ["-m", "fedml_gradcam_ae", MAIN] if plugin else [MAIN]
+        return self._start(self.folder / f"client-{rank}.log", *start, "--rank", rank, "--role", "client")
 
     def _start(self, log: Path, *arguments: Any) -> subprocess.Popen[str]:
         path = f"{TESTS.parent}:{TESTS}"
@@ -162,12 +164,15 @@ class Puppet(grpc_comm_manager_pb2_grpc.gRPCCommManagerServicer):  # type: ignor
     def __init__(self, silo: Silo, rank: int) -> None:
         self.silo, self.rank = silo, rank
         self.inbox: queue.Queue[Message] = queue.Queue()
+        self.answers = threading.Event()  # cleared: takes calls, and never answers them
+        self.answers.set()
         self.server = grpc.server(futures.ThreadPoolExecutor(1), options=[("grpc.max_receive_message_length", -1)])
         grpc_comm_manager_pb2_grpc.add_gRPCCommManagerServicer_to_server(self, self.server)
         self.server.add_insecure_port(f"127.0.0.1:{silo.ports[rank]}")
         self.server.start()
 
     def sendMessage(self, request: Any, context: Any) -> Any:  # noqa: N802  (gRPC's name)
+        assert self.answers.wait(10 * PATIENCE)
         self.inbox.put(pickle.loads(request.message))
         return grpc_comm_manager_pb2.CommResponse()
 
@@ -189,19 +194,22 @@ class Puppet(grpc_comm_manager_pb2_grpc.gRPCCommManagerServicer):  # type: ignor
     def finished(self) -> None:
         self.send(ONLINE, client_status="FINISHED", client_os="linux")
 
-    def upload(self, model: Any = None, samples: Any = 20.0) -> None:
-        self.send(UPLOAD, model_params=honest(self.rank) if model is None else model, num_samples=samples)
+    def upload(self, model: Any = None, samples: Any = 20.0, **more: Any) -> None:
+        self.send(UPLOAD, model_params=honest(self.rank) if model is None else model, num_samples=samples, **more)
 
     def receive(self, *kinds: int, patience: float = PATIENCE) -> Message:
-        """The next message, which must be of one of these kinds."""
+        """The next message, which must be of one of these kinds; a call comes only if the puppet was there in time."""
         try:
             message = self.inbox.get(timeout=patience)
+            while message.get_type() == CHECK and CHECK not in kinds:
+                message = self.inbox.get(timeout=patience)
         except queue.Empty:
             raise AssertionError(f"puppet {self.rank} got nothing\n{self.silo.log.read_text()}") from None
         assert message.get_type() in kinds, message.get_type()
         return message
 
     def close(self) -> None:
+        self.answers.set()
         self.server.stop(None)
 
 

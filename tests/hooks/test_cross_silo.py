@@ -386,9 +386,115 @@ def test_clients_that_end_before_the_last_round_are_not_waited_for(silo) -> None
 def test_resuming_from_nothing_starts_with_round_1(silo, tmp_path) -> None:
     made = silo(clients=1, puppets=(1,), rounds=1, resume=True, checkpoint_dir=str(tmp_path / "none"))
     made.wait_for_log("nothing to resume from")
-    made.puppets[0].receive(INIT)
+    made.puppets[0].receive(SYNC)  # the client may have had its first model, of the server before this one
     made.puppets[0].upload()
     end(made, made.puppets)
+
+
+def test_a_server_that_is_killed_in_round_1_calls_the_clients_that_wait_for_it(silo, tmp_path) -> None:
+    made = silo(clients=2, puppets=(1, 2), rounds=1, resume=True, checkpoint_dir=str(tmp_path / "state"))
+    all_receive(made.puppets, SYNC)
+    made.puppets[0].upload()
+    made.kill_server()
+    made.start_server()
+    all_receive(made.puppets, CHECK)
+    for puppet in made.puppets:
+        puppet.online()
+    for puppet, message in zip(made.puppets, all_receive(made.puppets, SYNC), strict=True):
+        assert (message.get("round_number"), message.get("rounds")) == (1, 1)
+        puppet.upload()
+    end(made, made.puppets)
+    assert [[client["client"] for client in line["clients"]] for line in made.rounds()] == [[1, 2]]
+
+
+@pytest.mark.parametrize("content", [b"torn", None])
+def test_a_state_that_cannot_be_used_ends_the_server_with_one_message(silo, tmp_path, content) -> None:
+    (tmp_path / "state").mkdir()
+    name = "server.pt" if content is None else "server.safetensors"
+    (tmp_path / "state" / name).write_bytes(content or b"anything")
+    made = silo(clients=1, puppets=(), resume=True, checkpoint_dir=str(tmp_path / "state"), may_end=True)
+    assert made.server.wait(PATIENCE) == 2
+    log = made.log.read_text()
+    assert f"error: The checkpoint {tmp_path / 'state' / name} cannot be used: it is" in log
+    assert "Traceback" not in log
+
+
+def test_a_client_that_never_answers_a_call_holds_up_nobody(silo) -> None:
+    made = silo(clients=2, puppets=(), rounds=3, client_timeout=3.0, end_timeout=1.0)
+    first, second = made.puppets = [Puppet(made, rank) for rank in (1, 2)]
+    silo.stack.callback(first.close)
+    silo.stack.callback(second.close)
+    second.answers.clear()
+    for puppet in made.puppets:
+        puppet.online()
+    for kind in (INIT, SYNC, SYNC):
+        first.receive(kind)
+        first.upload()
+        made.wait_for_log("going on without clients 2")
+    first.receive(SYNC)
+    first.finished()
+    made.wait_for_end()
+    assert [[client["client"] for client in line["clients"]] for line in made.rounds()] == [[1]] * 3
+    assert "ending, though clients 2 have not said that they did" in made.log.read_text()
+
+
+def test_strange_messages_break_nothing(silo) -> None:
+    """Statuses and round numbers of any type, ends and greetings of a client that was not asked, and far too many."""
+    made = silo(clients=2, puppets=(), rounds=2)
+    first, second = made.puppets = [Puppet(made, rank) for rank in (1, 2)]
+    silo.stack.callback(first.close)
+    silo.stack.callback(second.close)
+    first.finished()  # before it was ever there
+    for status in (None, 5, [1], {"ONLINE": 1}, torch.ones(2), "online"):
+        first.send(5, client_status=status, client_process=status)
+    first.send(0)
+    for puppet in made.puppets:
+        puppet.online()
+    all_receive(made.puppets, INIT)
+    for number in ("1", [1], torch.ones(2), 10**30, -1, 7):
+        first.upload(samples=666, round_number=number)
+    for _ in range(50):
+        second.online()
+    first.upload(round_number=1)
+    second.upload()
+    second.finished()
+    all_receive([first], SYNC)
+    first.upload(samples=666, round_number=1)
+    first.upload(round_number=2)
+    end(made, [first])
+    samples = [{client["client"]: client["samples"] for client in line["clients"]} for line in made.rounds()]
+    assert samples == [{1: 20, 2: 20}, {1: 20}]
+    log = made.log.read_text()
+    assert "client 1: it says that it has ended, and was never there: ignored" in log
+    assert "client 1: a status other than ONLINE and FINISHED was ignored" in log
+    assert "client 1: an upload was ignored: its round number must be a whole number, found str" in log
+    assert 2 <= log.count("client 2 is back") < 30
+    assert "Traceback" not in log
+
+
+@pytest.mark.long
+def test_clients_under_the_plugin_follow_the_servers_rounds(silo, tmp_path) -> None:
+    """A round that is trained twice, for a server that was killed and for the next one, ends no client early."""
+    made = silo(clients=2, puppets=(1,), rounds=3, resume=True, checkpoint_dir=str(tmp_path / "state"))
+    (first,) = made.puppets
+    client = made.start_client(2, plugin=True)
+    first.receive(SYNC)
+    first.upload()
+    first.receive(SYNC)  # round 2, which the client trains for this server, and again for the next one
+    time.sleep(3)
+    made.kill_server()
+    made.start_server()
+    first.receive(CHECK)
+    first.online()
+    for number in (2, 3):
+        assert first.receive(SYNC).get("round_number") == number
+        first.upload(round_number=number)
+    first.receive(SYNC, FINISH)
+    first.finished()
+    made.wait_for_end()
+    assert client.wait(30) == 0
+    assert [[client["client"] for client in line["clients"]] for line in made.rounds()] == [[1, 2]] * 3
+    assert "has ended, before the last round" not in made.log.read_text()
 
 
 def test_what_the_defense_cannot_work_with_ends_the_server_at_the_start(silo) -> None:

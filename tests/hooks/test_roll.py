@@ -115,6 +115,20 @@ def test_what_did_not_get_to_a_client_is_not_expected_from_it() -> None:
     assert roll.clients[1].received == 1
 
 
+def test_news_of_an_old_message_does_not_hide_that_the_client_has_come() -> None:
+    roll = waiting(members=(1, 2))
+    roll.called(1)
+    roll.online(1, None, 0)
+    assert roll.undelivered(1, None) is Do.NOTHING  # the call, before the client started
+    assert roll.online(2, None, 0) is Do.START
+    roll.start()
+    ask(roll)
+    assert roll.online(1, None, 1) is Do.ASK
+    roll.withdrawn(1, 1)
+    roll.undelivered(1, 1)
+    assert roll.clients[1].online
+
+
 def test_what_was_overtaken_by_a_newer_model_is_not_expected() -> None:
     roll = running()
     next_round(roll)
@@ -224,8 +238,11 @@ def test_only_a_client_that_was_there_can_end() -> None:
     assert not roll.may_finish(1)
     roll.called(1)
     assert roll.may_finish(1)
+    roll.called(2)
     roll.online(2, None, 0)
+    roll.called(2)
     roll.undelivered(2, None)
+    assert not roll.clients[2].online
     assert roll.may_finish(2)
     roll.end()
     assert roll.may_finish(3)
@@ -303,4 +320,4 @@ def test_whatever_clients_say_nothing_breaks_and_no_round_ends_with_too_few(said
                 next_round(roll)
         elif do is Do.STOP:
             break
-        assert all(0 <= known.received and len(known.owed) <= known.received for known in roll.clients.values())
+        assert all(known.received >= 0 and len(known.owed) <= known.received for known in roll.clients.values())

@@ -134,9 +134,11 @@ class Roll:
 
     def undelivered(self, client: int, number: int | None) -> Do:
         """A message did not get to a client; `number` is the round of the model in it, if there is one."""
-        self.withdrawn(client, number)
         known = self.clients[client]
-        known.online = known.called = False
+        # One from before the client was heard of again says nothing about now.
+        if number in known.owed if number is not None else known.called:
+            known.online = known.called = False
+        self.withdrawn(client, number)
         known.ended |= self.phase is Phase.OVER
         return self.settle()
 

@@ -88,7 +88,9 @@ class DependableServer(FedMLServerManager):  # type: ignore[misc]  # fedml has n
             self.com_manager.stop_receive_message()
             raise
         finally:
-            self._cancel_timer()
+            with self._lock:
+                self._over = True
+                self._cancel_timer()
 
     # What the transport calls.
 
