@@ -5,6 +5,7 @@ import math
 import os
 import struct
 from collections import OrderedDict
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,9 +14,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fedml_gradcam_ae import registry
 from fedml_gradcam_ae.hooks.cross_silo.checkpoint import NO_DIGEST, Checkpoint, Owner
 from fedml_gradcam_ae.hooks.cross_silo.structure import put_together, take_apart
-from fedml_gradcam_ae.settings import SettingsError
+from fedml_gradcam_ae.settings import DefenseSettings, SettingsError
 from tiny import state_of, tiny_cnn
 
 DEFENSE = {"type": "gradcam_ae", "settings": {"alpha": 1.0, "permanent": True}}
@@ -243,3 +245,19 @@ def test_a_whole_network(tmp_path) -> None:
     state = state_of(tiny_cnn())
     checkpoint(tmp_path).save(1, state, {})
     assert same(checkpoint(tmp_path).load(state).model, dict(state))
+
+
+@pytest.mark.parametrize("name", sorted(name for name, cls in registry.defenses().items() if hasattr(cls, "state")))
+def test_the_state_of_every_defense(tmp_path, make_round, name) -> None:
+    cls = registry.defenses()[name]
+    defense = cls(getattr(cls, "Settings", DefenseSettings)())
+    for number in (1, 2, 3):
+        made = make_round(6, number=number)
+        if number > 1:  # rules that look at steps of the global model need some
+            made = replace(made, global_model={n: t + 0.01 * number for n, t in made.global_model.items()})
+        defense.judge(made)
+    state = defense.state()
+    checkpoint(tmp_path).save(1, MODEL, state)
+    loaded = checkpoint(tmp_path).load(MODEL).defense
+    assert same(loaded, state)
+    cls(getattr(cls, "Settings", DefenseSettings)()).restore(loaded)
