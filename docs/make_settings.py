@@ -8,7 +8,7 @@ from typing import Any
 
 from fedml_gradcam_ae import registry
 from fedml_gradcam_ae.hooks import builtin
-from fedml_gradcam_ae.hooks.cross_silo.settings import ServerSettings
+from fedml_gradcam_ae.hooks.cross_silo.settings import ClientSettings, ServerSettings
 from fedml_gradcam_ae.hooks.upload_settings import UploadSettings
 from fedml_gradcam_ae.settings import AttackSettings, DefenseSettings, Parameters
 
@@ -58,6 +58,10 @@ def page() -> str:
     parts.append(
         "## A cross-silo server\n\nThese stand straight in a section `server_args` of the server's YAML; "
         f"[cross-silo.md](cross-silo.md) says what they do.\n\n{table(ServerSettings)}"
+    )
+    parts.append(
+        "## A cross-silo client\n\nThese stand straight in a section `client_args` of the YAML of a client that runs "
+        f"under the plug-in.\n\n{table(ClientSettings)}"
     )
     parts.append("## FedML's own types\n\nThese run as FedML 0.9.6 ships them, their defects included.\n")
     parts.append(f"| `defense_type` | keys | known defect |\n| --- | --- | --- |\n{_builtin(builtin.DEFENSES)}")

@@ -178,6 +178,7 @@ def test_a_flood_of_greetings_costs_few_models() -> None:
             roll.asked(1, step / 1000)
             asked += 1
     assert asked == FREE_REPEATS - 1
+    assert roll.clients[1].owed == [1]
     assert roll.online(1, None, 1.999 + PAUSE_SECONDS) is Do.ASK  # a real start takes longer than the pause
 
 

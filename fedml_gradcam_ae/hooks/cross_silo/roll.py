@@ -151,6 +151,8 @@ class Roll:
             now: seconds, from any beginning.
         """
         known = self.clients[client]
+        if known.repeats >= FREE_REPEATS and now - known.asked_at < PAUSE_SECONDS and self.phase is Phase.RUNNING:
+            return Do.NOTHING  # no process starts so fast, and each model sent costs the server time
         same = process is not None and process == known.process
         known.seen = known.online = True
         known.ended, known.called, known.process = False, False, process
@@ -164,8 +166,6 @@ class Roll:
             return Do.START if everyone else Do.NOTHING
         if client not in self.chosen or client in self.uploads or self.number in known.owed:
             return Do.NOTHING
-        if known.repeats >= FREE_REPEATS and now - known.asked_at < PAUSE_SECONDS:
-            return Do.NOTHING  # no process starts so fast, and each model sent costs the server time
         return Do.ASK
 
     def was_restarted(self, client: int, process: str | None) -> bool:

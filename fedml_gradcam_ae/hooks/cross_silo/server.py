@@ -209,10 +209,8 @@ class DependableServer(FedMLServerManager):  # type: ignore[misc]  # fedml has n
             self._complain(client, client, " has ended, before the last round")
         decision = self._roll.finished(client)
         if decision is Do.NOTHING and self._roll.phase is Phase.RUNNING and not self._roll.can_be_enough():
-            log.warning(
-                "round %d: minimum_clients is %d, and fewer can still answer: waiting for a client to be started again",
-                *(self._number, self._roll.minimum),
-            )
+            few = f": fewer than minimum_clients, {self._roll.minimum}, can still answer"
+            self._complain(client, client, f"{few}: waiting for it to be started again")
         self._carry_out(decision)
 
     def _undelivered(self, receiver: int, message: Any, reason: str) -> None:
