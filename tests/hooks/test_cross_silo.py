@@ -446,7 +446,7 @@ def test_strange_messages_break_nothing(silo) -> None:
     silo.stack.callback(second.close)
     first.finished()  # before it was ever there
     for status in (None, 5, [1], {"ONLINE": 1}, torch.ones(2), "online"):
-        first.send(5, client_status=status, client_process=status)
+        second.send(5, client_status=status, client_process=status)
     first.send(0)
     for puppet in made.puppets:
         puppet.online()
@@ -466,7 +466,7 @@ def test_strange_messages_break_nothing(silo) -> None:
     assert samples == [{1: 20, 2: 20}, {1: 20}]
     log = made.log.read_text()
     assert "client 1: it says that it has ended, and was never there: ignored" in log
-    assert "client 1: a status other than ONLINE and FINISHED was ignored" in log
+    assert "client 2: a status other than ONLINE and FINISHED was ignored" in log
     assert "client 1: an upload was ignored: its round number must be a whole number, found str" in log
     assert 2 <= log.count("client 2 is back") < 30
     assert "Traceback" not in log
