@@ -11,6 +11,8 @@ import yaml
 from fedml_gradcam_ae import strict_yaml
 from fedml_gradcam_ae.settings import SettingsError
 
+# The sections that decide what is defended. FedML's own sections may share keys: its examples do.
+OURS = {"defense_args", "attack_args", "upload_args", "server_args", "client_args"}
 # Both ends of a connection may stand in one file.
 ENDS = {"server_args", "client_args"}
 
@@ -42,8 +44,8 @@ def read_sections(path: str | Path) -> dict[str, dict[str, Any]]:
     """The sections of a FedML configuration file.
 
     Raises:
-        SettingsError: if it cannot be read as one, a section is no mapping, or two sections give one key different
-            values.
+        SettingsError: if it cannot be read as one, a section is no mapping, or another section gives a key of one of
+            ours another value.
     """
     sections = read_mapping(path, example="train_args")
     for name, section in sections.items():
@@ -60,7 +62,8 @@ def _check_across(path: str | Path, sections: dict[str, dict[str, Any]]) -> None
     for name, section in sections.items():
         for key, value in section.items():
             other = first.setdefault(key, name)
-            if other != name and {other, name} != ENDS and sections[other][key] != value:
+            ours = {other, name} & OURS and {other, name} != ENDS
+            if other != name and ours and sections[other][key] != value:
                 raise SettingsError(
                     f"{path}: the key {key!r} stands in the sections {other} and {name}, as "
                     f"{_short(sections[other][key])} and {_short(value)}, and FedML would take the last: remove one."

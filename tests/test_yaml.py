@@ -68,3 +68,9 @@ def test_a_key_in_two_sections(tmp_path) -> None:
     assert read(tmp_path, SECTION + "train_args: {enable_defense: true}")
     both = "server_args: {tls: {key: a}}\nclient_args: {tls: {key: b}}\n"
     assert read(tmp_path, both)["client_args"] == {"tls": {"key": "b"}}
+
+
+def test_a_key_in_two_of_fedmls_own_sections(tmp_path) -> None:
+    """One of FedML's examples has it: what its own sections mean is FedML's to say."""
+    sections = read(tmp_path, "train_args: {batch_size: 10}\nfhe_args: {batch_size: 8192}\n")
+    assert sections["fhe_args"] == {"batch_size": 8192}
