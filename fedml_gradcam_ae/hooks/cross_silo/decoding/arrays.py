@@ -1,0 +1,122 @@
+"""NumPy's arrays and scalars, from exactly as many bytes as they need."""
+
+from __future__ import annotations
+
+from math import prod
+from typing import Any
+
+import numpy as np
+
+from fedml_gradcam_ae.hooks.cross_silo.decoding.budget import Ledger
+from fedml_gradcam_ae.hooks.cross_silo.decoding.errors import Undecodable
+from fedml_gradcam_ae.hooks.cross_silo.decoding.shapes import check_shape, is_shape
+from fedml_gradcam_ae.hooks.cross_silo.decoding.values import Unfinished, argument_count
+
+ARRAY = 256  # bytes beside the data
+CODES = ("b1", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "f2", "f4", "f8", "c8", "c16")
+DTYPES = {code: np.dtype(code) for code in CODES}
+SCALARS = frozenset(dtype.type for dtype in DTYPES.values())
+
+
+class UnfinishedDtype(Unfinished):
+    """A dtype, whose byte order comes later."""
+
+    __slots__ = ("code", "dtype")
+    title = "a dtype"
+
+    def __init__(self, code: str) -> None:
+        self.code = code
+        self.dtype: np.dtype[Any] | None = None
+
+    def fill(self, state: Any, ledger: Ledger) -> None:
+        """Take the byte order; see `Unfinished`."""
+        order = state[1] if type(state) is tuple and len(state) == 8 else None
+        if self.dtype is not None or type(order) is not str or any(part is not None for part in state[2:5]):
+            raise Undecodable("bad array", "a dtype of another form than a plain one's")
+        if order not in ("<", "|"):
+            raise Undecodable("unsupported", "an array whose numbers are not little-endian")
+        self.dtype = DTYPES[self.code]
+
+
+class UnfinishedArray(Unfinished):
+    """An array, whose shape and data come later."""
+
+    __slots__ = ("value",)
+    title = "an array without data"
+
+    def __init__(self) -> None:
+        self.value: np.ndarray[Any, Any] | None = None
+
+    def fill(self, state: Any, ledger: Ledger) -> None:
+        """Take shape and data; see `Unfinished`."""
+        if self.value is not None or type(state) is not tuple or len(state) != 5 or type(state[3]) is not bool:
+            raise Undecodable("bad array", "an array of another form than NumPy writes")
+        _, shape, dtype, fortran, data = state
+        self.value = array(data, dtype, shape, "F" if fortran else "C", ledger)
+
+
+def array(data: Any, dtype: Any, shape: Any, order: str, ledger: Ledger) -> np.ndarray[Any, Any]:
+    """Copy `data` into a new array.
+
+    Args:
+        data: a view of the message.
+        dtype: an `UnfinishedDtype` that is filled.
+        shape: the array's.
+        order: "C" or "F".
+        ledger: pays for it.
+
+    Raises:
+        Undecodable: if the bytes are not exactly those of the shape, or another argument is wrong.
+    """
+    kind = _finished(dtype)
+    if type(data) is not memoryview or not is_shape(shape):
+        raise Undecodable("bad array", "its data are no bytes or its shape is none")
+    check_shape("bad array", shape, kind.itemsize, ledger)
+    size = prod(shape) * kind.itemsize
+    if len(data) != size:
+        raise Undecodable("bad array", f"{len(data)} bytes of data for an array of {size} bytes")
+    ledger.take(ARRAY + size)
+    result: np.ndarray[Any, Any] = np.empty(shape, kind, order="F" if order == "F" else "C")
+    result.reshape(-1, order="A").view(np.uint8)[:] = np.frombuffer(data, np.uint8)
+    if kind.kind == "b" and size and int(result.view(np.uint8).max()) > 1:
+        raise Undecodable("bad array", "a truth value that is neither 0 nor 1")
+    return result
+
+
+def make_dtype(arguments: tuple[Any, ...], ledger: Ledger) -> UnfinishedDtype:
+    """`numpy.dtype(code, False, True)`, as NumPy writes it."""
+    argument_count("dtype", len(arguments), (3,))
+    code, align, copy = arguments
+    if type(code) is not str or code not in DTYPES or align is not False or copy is not True:
+        raise Undecodable("unsupported", f"an array of {code if type(code) is str else 'objects'} (expected numbers)")
+    ledger.take(ARRAY)
+    return UnfinishedDtype(code)
+
+
+def make_array(arguments: tuple[Any, ...], ledger: Ledger) -> UnfinishedArray:
+    """`numpy.core.multiarray._reconstruct(ndarray, (0,), b"b")`; what it is called with makes no difference."""
+    argument_count("_reconstruct", len(arguments), (3,))
+    ledger.take(ARRAY)
+    return UnfinishedArray()
+
+
+def make_scalar(arguments: tuple[Any, ...], ledger: Ledger) -> Any:
+    """`numpy.core.multiarray.scalar(dtype, data)`."""
+    argument_count("scalar", len(arguments), (2,))
+    dtype, data = arguments
+    return array(data, dtype, (), "C", ledger)[()]
+
+
+def from_buffer(arguments: tuple[Any, ...], ledger: Ledger) -> np.ndarray[Any, Any]:
+    """`numpy.core.numeric._frombuffer(data, dtype, shape, order)`."""
+    argument_count("_frombuffer", len(arguments), (4,))
+    data, dtype, shape, order = arguments
+    if type(order) is not str or order not in ("C", "F"):
+        raise Undecodable("bad array", "an order that is neither C nor F")
+    return array(data, dtype, shape, order, ledger)
+
+
+def _finished(dtype: Any) -> np.dtype[Any]:
+    if type(dtype) is not UnfinishedDtype or dtype.dtype is None:
+        raise Undecodable("bad array", "its dtype is none")
+    return dtype.dtype

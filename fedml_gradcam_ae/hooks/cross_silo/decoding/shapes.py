@@ -1,0 +1,41 @@
+"""Shapes and strides that a message claims."""
+
+from __future__ import annotations
+
+from math import prod
+from typing import Any, TypeGuard
+
+from fedml_gradcam_ae.hooks.cross_silo.decoding.budget import Ledger
+from fedml_gradcam_ae.hooks.cross_silo.decoding.errors import Kind, Undecodable
+
+MOST_DIMENSIONS = 32  # NumPy's
+
+
+def is_shape(value: Any) -> TypeGuard[tuple[int, ...]]:
+    """Whether it is a tuple of integers that are not negative, as sizes and strides are."""
+    if type(value) is not tuple or len(value) > MOST_DIMENSIONS:
+        return False
+    return all(type(item) is int and item >= 0 for item in value)
+
+
+def check_shape(kind: Kind, shape: tuple[int, ...], itemsize: int, ledger: Ledger) -> None:
+    """Raise Undecodable if the budget does not allow the shape, those of no elements included.
+
+    An empty tensor of shape (0, 2**62, 2**62) costs nothing and breaks what computes with its sizes.
+    """
+    if prod(max(size, 1) for size in shape) * itemsize > ledger.budget.bytes:
+        raise Undecodable("too large", f"{kind.removeprefix('bad ')} of shape {shape} is larger than the budget")
+
+
+def is_dense(shape: tuple[int, ...], stride: tuple[int, ...]) -> bool:
+    """Whether the elements fill their memory without gap or overlap, in any order of the dimensions.
+
+    >>> is_dense((2, 3), (3, 1)), is_dense((2, 3), (1, 2)), is_dense((2, 3), (0, 1)), is_dense((2, 3), (6, 2))
+    (True, True, False, False)
+    """
+    expected = 1
+    for step, size in sorted((step, size) for step, size in zip(stride, shape, strict=True) if size != 1):
+        if step != expected:
+            return False
+        expected *= size
+    return True

@@ -1,0 +1,109 @@
+"""A storage's bytes as `torch.storage.TypedStorage.__reduce__` writes them: torch's legacy serialization.
+
+Five pickles and the data: a magic number, the version, the writer's system, a persistent id that says what the storage
+is, the list of the keys of the storages that follow (here one), and for each its number of elements and its data.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import torch
+
+from fedml_gradcam_ae.hooks.cross_silo.decoding.budget import Ledger
+from fedml_gradcam_ae.hooks.cross_silo.decoding.errors import Undecodable
+from fedml_gradcam_ae.hooks.cross_silo.decoding.literals import read_long_size
+from fedml_gradcam_ae.hooks.cross_silo.decoding.machine import Machine
+from fedml_gradcam_ae.hooks.cross_silo.decoding.values import Refusal, SavedStorage, Storage, argument_count
+
+MAGIC = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
+VERSION = 1001
+LONGEST_HEADER = 1024  # that is kept to be recognized
+OBJECT = 1024  # bytes of a storage without its data
+DEVICE = re.compile(r"(cpu|(cuda|mps|xpu|npu|hpu)(:\d{1,3})?)")
+CLASSES = {
+    "DoubleStorage": torch.float64,
+    "FloatStorage": torch.float32,
+    "HalfStorage": torch.float16,
+    "BFloat16Storage": torch.bfloat16,
+    "LongStorage": torch.int64,
+    "IntStorage": torch.int32,
+    "ShortStorage": torch.int16,
+    "CharStorage": torch.int8,
+    "ByteStorage": torch.uint8,
+    "BoolStorage": torch.bool,
+    "ComplexFloatStorage": torch.complex64,
+    "ComplexDoubleStorage": torch.complex128,
+}
+QUANTIZED = ("QInt8Storage", "QInt32Storage", "QUInt8Storage", "QUInt4x2Storage", "QUInt2x4Storage")
+
+
+class StorageClass:
+    """A storage's type: what its elements are; None: bytes."""
+
+    __slots__ = ("dtype",)
+
+    def __init__(self, dtype: torch.dtype | None) -> None:
+        self.dtype = dtype
+
+
+# Up to torch 1.10, storages on a GPU have classes of their own.
+TABLE: dict[tuple[str, str], Any] = {
+    (module, name): StorageClass(dtype) for module in ("torch", "torch.cuda") for name, dtype in CLASSES.items()
+}
+TABLE |= {(module, "UntypedStorage"): StorageClass(None) for module in ("torch", "torch.storage")}
+TABLE |= {("torch", name): Refusal("a quantized tensor (dequantize it first)") for name in QUANTIZED}
+
+
+def load_storage(arguments: tuple[Any, ...], ledger: Ledger) -> Storage:
+    """`torch.storage._load_from_bytes(data)`.
+
+    Returns:
+        The storage, a view of `data`.
+
+    Raises:
+        Undecodable: if the bytes are anything but one complete storage of a known type.
+    """
+    argument_count("_load_from_bytes", len(arguments), (1,))
+    data = arguments[0]
+    if type(data) is not memoryview:
+        raise Undecodable("bad tensor", "its storage is no bytes")
+    ledger.take(OBJECT)
+    machine = Machine(data, TABLE, ledger, storages=True)
+    saved, position = machine.run(_header(machine, ledger))
+    keys, position = machine.run(position)
+    if type(saved) is not SavedStorage or len(saved.fields) != 6:
+        raise Undecodable("bad tensor", "what is saved is no storage")
+    word, kind, key, location, count, view = saved.fields
+    if type(word) is not str or word != "storage" or type(kind) is not StorageClass or view is not None:
+        raise Undecodable("bad tensor", "what is saved is no storage, or a part of another")
+    if type(key) is not str or type(keys) is not list or len(keys) != 1 or type(keys[0]) is not str or keys[0] != key:
+        raise Undecodable("bad tensor", "not exactly one storage follows")
+    if type(location) is not str or not DEVICE.fullmatch(location):
+        raise Undecodable("unsupported", "a tensor on a device that is neither a CPU nor a GPU")
+    content = data[position + 8 :]
+    if type(count) is not int or read_long_size(data, position)[0] != count:
+        raise Undecodable("bad tensor", "its storage's length is stated twice, and differs")
+    itemsize = 1 if kind.dtype is None else kind.dtype.itemsize
+    if count * itemsize != len(content):
+        raise Undecodable("bad tensor", f"{len(content)} bytes of data for a storage of {count * itemsize} bytes")
+    return Storage(kind.dtype, content)
+
+
+def _header(machine: Machine, ledger: Ledger) -> int:
+    """Where what follows the first three pickles begins."""
+    data, known = machine.data, ledger.header
+    if known and data[: len(known)] == known:
+        return len(known)
+    if data[: len(MAGIC)] != MAGIC:
+        raise Undecodable("bad tensor", "its storage is not in torch's legacy format")
+    version, position = machine.run(len(MAGIC))
+    system, position = machine.run(position)
+    if type(version) is not int or version != VERSION or type(system) is not dict:
+        raise Undecodable("unsupported", "a storage of another version of torch's legacy format")
+    if system.get("little_endian") is not True:
+        raise Undecodable("unsupported", "a tensor whose numbers are not little-endian")
+    if position <= LONGEST_HEADER:
+        ledger.header = bytes(data[:position])
+    return position

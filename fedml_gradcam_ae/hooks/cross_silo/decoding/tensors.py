@@ -1,0 +1,113 @@
+"""PyTorch's dense tensors: checked against the storage that they claim to be views of, and copied out of it once."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from math import prod
+from typing import Any
+
+import numpy as np
+import torch
+
+from fedml_gradcam_ae.hooks.cross_silo.decoding.budget import Ledger
+from fedml_gradcam_ae.hooks.cross_silo.decoding.errors import Undecodable
+from fedml_gradcam_ae.hooks.cross_silo.decoding.shapes import check_shape, is_dense, is_shape
+from fedml_gradcam_ae.hooks.cross_silo.decoding.values import Storage, argument_count
+
+TENSOR = 1024  # bytes beside the data
+# Any type of the same size will do for moving elements.
+ELEMENT: dict[int, np.dtype[Any]] = {
+    1: np.dtype("u1"),
+    2: np.dtype("u2"),
+    4: np.dtype("u4"),
+    8: np.dtype("u8"),
+    16: np.dtype("c16"),
+}
+
+
+def rebuild_v2(arguments: tuple[Any, ...], ledger: Ledger) -> torch.Tensor:
+    """`torch._utils._rebuild_tensor_v2(storage, offset, size, stride, requires_grad, hooks[, metadata])`."""
+    argument_count("_rebuild_tensor_v2", len(arguments), (6, 7))
+    storage, offset, size, stride, _, hooks = arguments[:6]
+    if type(storage) is not Storage or storage.dtype is None:
+        raise Undecodable("bad tensor", "its storage is none, or does not say what it holds")
+    _check_extras(hooks, arguments[6:])
+    return tensor(storage, storage.dtype, offset, size, stride, ledger)
+
+
+def rebuild_v3(arguments: tuple[Any, ...], ledger: Ledger) -> torch.Tensor:
+    """`torch._utils._rebuild_tensor_v3(storage, offset, size, stride, requires_grad, hooks, dtype[, metadata])`."""
+    argument_count("_rebuild_tensor_v3", len(arguments), (7, 8))
+    storage, offset, size, stride, _, hooks, dtype = arguments[:7]
+    if type(storage) is not Storage or type(dtype) is not torch.dtype:
+        raise Undecodable("bad tensor", "its storage or its dtype is none")
+    _check_extras(hooks, arguments[7:])
+    return tensor(storage, dtype, offset, size, stride, ledger)
+
+
+def rebuild_parameter(arguments: tuple[Any, ...], ledger: Ledger) -> torch.Tensor:
+    """`torch._utils._rebuild_parameter(tensor, requires_grad, hooks)`: the tensor, which requires no gradient here."""
+    argument_count("_rebuild_parameter", len(arguments), (3,))
+    if type(arguments[0]) is not torch.Tensor:
+        raise Undecodable("bad tensor", "a parameter of no tensor")
+    _check_extras(arguments[2], ())
+    return arguments[0]
+
+
+def _check_extras(hooks: Any, metadata: tuple[Any, ...]) -> None:
+    if (type(hooks) is not OrderedDict and type(hooks) is not dict) or hooks:
+        raise Undecodable("bad tensor", "its hooks are no empty dictionary")
+    for flags in metadata:
+        if type(flags) is not dict or flags:
+            raise Undecodable("unsupported", "a tensor that is a conjugated or negated view (resolve it first)")
+
+
+def tensor(storage: Storage, dtype: torch.dtype, offset: Any, size: Any, stride: Any, ledger: Ledger) -> torch.Tensor:
+    """Copy a view of a storage into memory of its own.
+
+    Args:
+        storage: the data.
+        dtype: of the elements.
+        offset: first element, in elements, as are the strides.
+        size: shape.
+        stride: a dense layout (channels last, for instance) is kept, any other is made contiguous.
+        ledger: pays for the copy.
+
+    Raises:
+        Undecodable: if an element would lie outside of the storage, or an argument is wrong.
+    """
+    if not is_shape(size) or not is_shape(stride) or len(size) != len(stride) or not is_shape((offset,)):
+        raise Undecodable("bad tensor", "its offset, size or stride is no tuple of integers from 0 on")
+    itemsize = dtype.itemsize
+    check_shape("bad tensor", size, itemsize, ledger)
+    count = prod(size)
+    last = offset + sum((length - 1) * step for length, step in zip(size, stride, strict=True)) if count else offset - 1
+    held = len(storage.data) // itemsize
+    if last >= held:
+        raise Undecodable("bad tensor", f"its last element would be number {last + 1} of {held} in its storage")
+    ledger.take(TENSOR + count * itemsize)
+    dense = is_dense(size, stride)
+    result = torch.empty_strided(
+        size, stride if dense else contiguous(size), dtype=dtype, device="cpu", requires_grad=False
+    )
+    if count:
+        elements = np.frombuffer(storage.data[: held * itemsize], ELEMENT[itemsize])
+        memory = result.as_strided((count,), (1,)).view(torch.uint8).numpy()
+        if dense:
+            memory.view(ELEMENT[itemsize])[:] = elements[offset : offset + count]
+        else:
+            steps = tuple(step * itemsize for step in stride)
+            view = np.ndarray(size, ELEMENT[itemsize], storage.data, offset * itemsize, steps)
+            memory.view(ELEMENT[itemsize]).reshape(size)[...] = view
+        if dtype == torch.bool and int(memory.max()) > 1:
+            raise Undecodable("bad tensor", "a truth value that is neither 0 nor 1")
+    return result
+
+
+def contiguous(size: tuple[int, ...]) -> tuple[int, ...]:
+    """Strides of a contiguous tensor.
+
+    >>> contiguous((2, 3, 4))
+    (12, 4, 1)
+    """
+    return tuple(prod(max(length, 1) for length in size[index + 1 :]) for index in range(len(size)))

@@ -1,0 +1,31 @@
+"""A FedML message between its class and its state."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fedml_gradcam_ae.hooks.cross_silo.decoding.budget import Ledger
+from fedml_gradcam_ae.hooks.cross_silo.decoding.errors import Undecodable
+from fedml_gradcam_ae.hooks.cross_silo.decoding.values import Unfinished
+
+ATTRIBUTES = {"type", "sender_id", "receiver_id", "msg_params"}
+
+
+class UnfinishedMessage(Unfinished):
+    """A message whose attributes come later; any beyond FedML's own could replace a method."""
+
+    __slots__ = ("attributes",)
+    title = "a message inside of the message"
+
+    def __init__(self) -> None:
+        self.attributes: dict[str, Any] | None = None
+
+    def fill(self, state: Any, ledger: Ledger) -> None:
+        """Take the attributes; see `Unfinished`."""
+        if self.attributes is not None or type(state) is not dict:
+            raise Undecodable("broken", "a message whose attributes are no dictionary, or set twice")
+        unknown = [str(name) for name in state if name not in ATTRIBUTES]
+        if unknown or len(state) != len(ATTRIBUTES):
+            found = f"found {unknown[0]}" if unknown else "some are missing"
+            raise Undecodable("unsupported", f"a message with other attributes than FedML's: {found}")
+        self.attributes = state
