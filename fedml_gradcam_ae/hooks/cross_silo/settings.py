@@ -24,9 +24,6 @@ class ServerSettings(Parameters):
         default=None, description="folder that the server's state is saved in after every round; null: nowhere"
     )
     resume: bool = Field(default=False, description="whether to go on from what `checkpoint_dir` holds")
-    restrict_unpickling: bool = Field(
-        default=True, description="whether messages may hold data only; false: any pickle is loaded, and may run code"
-    )
     release: list[int] = Field(
         default=[], description="clients, by rank, whose removal for good is taken back when the server resumes"
     )

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import logging
-import pickle
 import queue
 from typing import Any
 
 from fedml.core.distributed.communication.grpc import grpc_comm_manager, grpc_comm_manager_pb2, grpc_server
 from fedml.core.distributed.communication.message import Message
 
-from fedml_gradcam_ae.hooks.cross_silo import unpickling
+from fedml_gradcam_ae.hooks.cross_silo.decoding import Budget, decode_message
 from fedml_gradcam_ae.hooks.cross_silo.refused import Refused
 from fedml_gradcam_ae.hooks.patching import Patches
 
@@ -19,7 +18,8 @@ log = logging.getLogger("fedml_gradcam_ae")
 UPLOAD = 3  # MSG_TYPE_C2S_SEND_MODEL_TO_SERVER in fedml.cross_silo.server.message_define
 WAKE_UP_SECONDS = 0.2
 STOP_SECONDS = 2.0
-MESSAGE = {("fedml.core.distributed.communication.message", "Message"): Message}
+DECODED = 4  # times the size of a message, and
+MARGIN = 64_000_000  # bytes: what decoding it may take
 
 
 def patch(patches: Patches) -> None:
@@ -67,7 +67,7 @@ def _handle_messages(self: Any) -> None:
             client, content = self.grpc_servicer.message_q.get(timeout=WAKE_UP_SECONDS)
         except queue.Empty:
             continue
-        message = _read(client, content, getattr(self.args, "restrict_unpickling", True))
+        message = _read(client, content)
         for observer in self._observers:
             if message.get_type() in observer.message_handler_dict:
                 _remember(self, message)
@@ -76,18 +76,18 @@ def _handle_messages(self: Any) -> None:
                 log.warning("client %s: a message of an unknown type was ignored: %r", client, message.get_type())
 
 
-def _read(client: int, content: bytes | Refused, restricted: bool) -> Message:
+def _read(client: int, content: bytes | Refused) -> Message:
     """The message, or in the place of one that cannot be read, a refused upload of the same client."""
     if not isinstance(content, Refused):
         try:
-            message = unpickling.loads(content, MESSAGE) if restricted else pickle.loads(content)
-            int(message.get_sender_id()), message.get_type(), message.get_receiver_id()
-            if not isinstance(message, Message):
-                raise TypeError(f"expected a FedML message, found {type(message).__name__}")
+            decoded = decode_message(content, Budget(bytes=DECODED * len(content) + MARGIN))
+            int(decoded.sender)
+            message = Message(decoded.type, decoded.sender, decoded.receiver)
+            for name, value in decoded.parameters.items():
+                message.add_params(name, value)
             return message
-        except Exception as error:
-            # Broken bytes make pickle raise anything; none of it may stop the server.
-            content = Refused(f"{type(error).__name__}: {error}")
+        except Exception as error:  # the decoder's, and whatever a sender that is no number raises
+            content = Refused(str(error))
     log.warning("client %s: a message was not read: %s", client, content.reason)
     message = Message(UPLOAD, client, 0)
     message.add_params(Message.MSG_ARG_KEY_MODEL_PARAMS, content)

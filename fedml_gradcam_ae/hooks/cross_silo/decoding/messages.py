@@ -85,8 +85,9 @@ def _guarded(decode: Callable[[Content, Ledger], Result], content: Content, budg
     except Exception as error:
         # A defect of the decoder's; the fuzzer looks for these words.
         refused = Undecodable("broken", f"{UNFORESEEN}, {type(error).__name__}: {error}")
-    # Raised here, the error does not keep the frames, and with them the message, in memory.
-    raise refused.with_traceback(None) from None
+    # An error that is kept, in a report for instance, must not keep the frames, and with them the message, in memory.
+    refused.__context__ = refused.__cause__ = None
+    raise refused.with_traceback(None)
 
 
 def _run(content: Content, ledger: Ledger) -> Any:

@@ -16,13 +16,8 @@ from fedml_gradcam_ae.hooks.cross_silo.decoding.values import Storage, argument_
 
 TENSOR = 1024  # bytes beside the data
 # Any type of the same size will do for moving elements.
-ELEMENT: dict[int, np.dtype[Any]] = {
-    1: np.dtype("u1"),
-    2: np.dtype("u2"),
-    4: np.dtype("u4"),
-    8: np.dtype("u8"),
-    16: np.dtype("c16"),
-}
+SIZES = {1: "u1", 2: "u2", 4: "u4", 8: "u8", 16: "c16"}
+ELEMENT: dict[int, np.dtype[Any]] = {size: np.dtype(code) for size, code in SIZES.items()}
 
 
 def rebuild_v2(arguments: tuple[Any, ...], ledger: Ledger) -> torch.Tensor:
@@ -97,7 +92,7 @@ def tensor(storage: Storage, dtype: torch.dtype, offset: Any, size: Any, stride:
             memory.view(ELEMENT[itemsize])[:] = elements[offset : offset + count]
         else:
             steps = tuple(step * itemsize for step in stride)
-            view = np.ndarray(size, ELEMENT[itemsize], storage.data, offset * itemsize, steps)
+            view: np.ndarray[Any, Any] = np.ndarray(size, ELEMENT[itemsize], storage.data, offset * itemsize, steps)
             memory.view(ELEMENT[itemsize]).reshape(size)[...] = view
         if dtype == torch.bool and int(memory.max()) > 1:
             raise Undecodable("bad tensor", "a truth value that is neither 0 nor 1")

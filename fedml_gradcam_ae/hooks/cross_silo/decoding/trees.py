@@ -6,6 +6,7 @@ from collections import OrderedDict
 from collections.abc import Collection
 from typing import Any
 
+import numpy as np
 import torch
 
 from fedml_gradcam_ae.hooks.cross_silo.decoding.arrays import SCALARS, UnfinishedArray
@@ -13,7 +14,7 @@ from fedml_gradcam_ae.hooks.cross_silo.decoding.budget import Ledger
 from fedml_gradcam_ae.hooks.cross_silo.decoding.errors import Undecodable
 from fedml_gradcam_ae.hooks.cross_silo.decoding.values import Name, Unfinished
 
-LEAVES = frozenset({type(None), bool, int, float, torch.Tensor}) | SCALARS
+LEAVES = frozenset({type(None), bool, int, float, torch.Tensor, np.ndarray}) | SCALARS
 CONTAINERS = frozenset({list, tuple, dict, OrderedDict})
 LONGEST_TEXT = 2**20
 ENTRY = 500  # bytes: a container's entries in the tables below
