@@ -85,6 +85,11 @@ def view_of(count: int, offset: int, size: tuple[int, ...], stride: tuple[int, .
     return pickled(tensor(floats(count), number(offset), numbers(*size), numbers(*stride)))
 
 
+def deep_messages(depth: int) -> bytes:
+    head = name(Message.__module__, "Message") + b")\x81}(" + text("type") + b"N" + text("sender_id") + b"N"
+    return pickled((head + text("receiver_id") + b"N" + text("msg_params")) * depth, b"N", b"ub" * depth)
+
+
 EMPTY = b")"
 ONE = saved(b"\x00" * 4, 1)
 CODE = [
@@ -239,6 +244,34 @@ TREES = [
         "",
         Budget(10**7),
     ),
+    Case(
+        "5,000 numbers as keys",
+        pickled(b"}(", b"".join(number(2**20 * (i % 2048) + i) + b"N" for i in range(5000)), b"u"),
+        "too many objects",
+        "numbers as keys",
+        Budget(10**7),
+    ),
+    Case("messages 30,000 deep", deep_messages(30_000), "unsupported", "no plain value", Budget(10**9)),
+    Case(
+        "OrderedDicts 30,000 deep",
+        pickled((name("collections", "OrderedDict") + b")R" + text("a")) * 30_000, b"N", b"s" * 30_000),
+        "too deep",
+        "",
+        Budget(10**9),
+    ),
+    Case(
+        "arrays filled with themselves 30,000 deep",
+        pickled(
+            b"N" + (b"\x85" * 30_000) + b"q\x00",
+            name("collections", "OrderedDict"),
+            b")R}",
+            text("_metadata"),
+            b"h\x00sb\x86",
+        ),
+        "too deep",
+        "",
+        Budget(10**9),
+    ),
     Case("a key that is a float", pickled(b"}G" + struct.pack(">d", 1.5) + b"Ns"), "unsupported", "key"),
     Case("a key that is True", pickled(b"}\x88Ns"), "unsupported", "key"),
     Case("a key that is None", pickled(b"}NNs"), "unsupported", "key"),
@@ -293,6 +326,8 @@ FRAMING = [
     Case("GLOBAL that is no UTF-8", pickled(b"c\xff\n\xfe\n"), "broken"),
     Case("text that is no UTF-8", pickled(b"\x8c\x01\xff"), "broken", "UTF-8"),
     Case("a lone surrogate", pickled(text("\ud800")), "broken", "UTF-8"),
+    Case("a memo index of 4 billion", pickled(b"Nr" + b"\xff" * 4), "broken", "memo"),
+    Case("a memo index that skips one", pickled(b"Nq\x01"), "broken", "memo"),
     Case("a float cut off", b"\x80\x04G\x00.", "broken"),
     Case("an int cut off", b"\x80\x04J\x00", "broken"),
     Case("a frame cut off", b"\x80\x04\x95\x00", "broken"),
@@ -314,6 +349,9 @@ TENSORS = [
     Case("a stride that wraps", view_of(4, 0, (2, 2), (2**63, 2**63)), "bad tensor"),
     Case("expanded to 4 TB", view_of(1, 0, (2**40,), (0,)), "too large"),
     Case("an empty one of 2**62", view_of(1, 0, (0, 2**62), (1, 1)), "too large"),
+    Case("a size of 2**64 - 1", view_of(1, 0, (2**64 - 1,), (0,)), "too large"),
+    Case("a stride of 2**64 - 1", view_of(1, 0, (2,), (2**64 - 1,)), "bad tensor"),
+    Case("an offset of 2**64 - 1", view_of(1, 2**64 - 1, (), ()), "bad tensor"),
     Case("strides of another length", view_of(4, 0, (4,), (1, 1)), "bad tensor"),
     Case("40 dimensions", view_of(1, 0, (1,) * 40, (1,) * 40), "bad tensor"),
     Case("a size that is a list", pickled(tensor(floats(1), number(0), b"]", b"]")), "bad tensor"),
@@ -569,7 +607,7 @@ MESSAGES = [
     Case("a message without a state", pickled(name(Message.__module__, "Message"), b")\x81"), "broken"),
     Case("a replaced get_type", message(b"", more=text("get_type") + b"K\x03"), "unsupported", "get_type"),
     Case("a replaced class", message(b"", more=text("__class__") + b"N"), "unsupported", "__class__"),
-    Case("an attribute that is a number", message(b"", more=b"K\x05N"), "unsupported", "found 5"),
+    Case("an attribute that is a number", message(b"", more=b"K\x05N"), "unsupported", "have not: 5"),
     Case("an attribute with line breaks", message(b"", more=text("a\nb\x1b[2J") + b"N"), "unsupported", "a?b?[2J"),
     Case(
         "an attribute left out",

@@ -112,6 +112,15 @@ def test_overlapping_views_are_copied_out() -> None:
         check_plain(decoded, SMALL)
 
 
+def test_the_stride_of_a_single_element_does_not_matter() -> None:
+    for size in ((1,), (1, 2), (2, 1), (1, 0), (0, 1)):
+        for stride in (2**63, 2**64 - 1, 2**62, 0):
+            steps = [1 if length != 1 else stride for length in size]
+            decoded = decode_value(pickled(tensor(floats(4), number(1), numbers(*size), numbers(*steps))), SMALL)
+            assert torch.equal(decoded, torch.arange(1.0, 3).reshape(-1)[: decoded.numel()].reshape(size))
+            assert all(step <= 4 for step in decoded.stride())
+
+
 def test_random_views_are_those_of_torch() -> None:
     draw, seen = random.Random(0), 0
     for _ in range(400):

@@ -13,7 +13,9 @@ if TYPE_CHECKING:
     from fedml_gradcam_ae.hooks.cross_silo.decoding.machine import Machine
 
 DICTIONARY, LIST = 232, 100  # bytes that one takes beyond an instruction's
-LARGEST_KEY = 2**31  # the hashes of larger ints could be made to collide
+LARGEST_KEY = 2**31
+# Python hashes an int to itself: many could be chosen to collide, and each would be compared with all before it.
+MOST_NUMBERS = 4096
 
 
 def empty_list(machine: Machine, position: int) -> int:
@@ -90,17 +92,22 @@ def _put(machine: Machine, pairs: list[Any]) -> None:
         key = pairs[index]
         if type(key) is not str and not (type(key) is int and -LARGEST_KEY < key < LARGEST_KEY):
             raise Undecodable("unsupported", "a key that is neither text nor a small integer")
+        if type(key) is int and len(target) >= MOST_NUMBERS:
+            raise Undecodable("too many objects", f"a dictionary with more than {MOST_NUMBERS} numbers as keys")
         target[key] = pairs[index + 1]
 
 
 def memoize(machine: Machine, position: int) -> int:
-    machine.memo[len(machine.memo)] = machine.stack[-1]
+    machine.memo.append(machine.stack[-1])
     return position
 
 
 def memo_put(read: Callable[..., tuple[int]], width: int) -> Handler:
     def put(machine: Machine, position: int) -> int:
-        machine.memo[read(machine.data, position)[0]] = machine.stack[-1]
+        index = read(machine.data, position)[0]
+        if index > len(machine.memo):
+            raise Undecodable("broken", "memo entries that are not numbered one after the other")
+        machine.memo[index : index + 1] = machine.stack[-1:]
         return position + width
 
     return put

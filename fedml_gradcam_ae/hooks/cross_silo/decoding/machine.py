@@ -46,10 +46,10 @@ class Machine:
         self.start = start
         self.stack: list[Any] = []
         self.outer: list[list[Any]] = []  # the stacks below the marks
-        self.memo: dict[int, Any] = {}
+        self.memo: list[Any] = []
         try:
             return self._execute(start)
-        except (IndexError, KeyError, struct.error):
+        except (IndexError, struct.error):
             # Reading past the end, popping from an empty stack, getting what was never put.
             raise Undecodable("broken", "the pickle is cut off or inconsistent") from None
         except UnicodeError:

@@ -82,8 +82,10 @@ def tensor(storage: Storage, dtype: torch.dtype, offset: Any, size: Any, stride:
         raise Undecodable("bad tensor", f"its last element would be number {last + 1} of {held} in its storage")
     ledger.take(TENSOR + count * itemsize)
     dense = is_dense(size, stride)
+    # The stride of a single element says nothing, and may be one that torch cannot take.
+    steps = tuple(min(step, count) if length == 1 else step for length, step in zip(size, stride, strict=True))
     result = torch.empty_strided(
-        size, stride if dense else contiguous(size), dtype=dtype, device="cpu", requires_grad=False
+        size, steps if dense else contiguous(size), dtype=dtype, device="cpu", requires_grad=False
     )
     if count:
         elements = np.frombuffer(storage.data[: held * itemsize], ELEMENT[itemsize])
@@ -91,8 +93,8 @@ def tensor(storage: Storage, dtype: torch.dtype, offset: Any, size: Any, stride:
         if dense:
             memory.view(ELEMENT[itemsize])[:] = elements[offset : offset + count]
         else:
-            steps = tuple(step * itemsize for step in stride)
-            view: np.ndarray[Any, Any] = np.ndarray(size, ELEMENT[itemsize], storage.data, offset * itemsize, steps)
+            jumps = tuple(step * itemsize for step in steps)
+            view: np.ndarray[Any, Any] = np.ndarray(size, ELEMENT[itemsize], storage.data, offset * itemsize, jumps)
             memory.view(ELEMENT[itemsize]).reshape(size)[...] = view
         if dtype == torch.bool and int(memory.max()) > 1:
             raise Undecodable("bad tensor", "a truth value that is neither 0 nor 1")

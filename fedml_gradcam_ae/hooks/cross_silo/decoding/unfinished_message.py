@@ -24,8 +24,11 @@ class UnfinishedMessage(Unfinished):
         """Take the attributes; see `Unfinished`."""
         if self.attributes is not None or type(state) is not dict:
             raise Undecodable("broken", "a message whose attributes are no dictionary, or set twice")
-        unknown = [str(name) for name in state if name not in ATTRIBUTES]
-        if unknown or len(state) != len(ATTRIBUTES):
-            found = f"found {unknown[0]}" if unknown else "some are missing"
-            raise Undecodable("unsupported", f"a message with other attributes than FedML's: {found}")
+        for name in state:
+            if name not in ATTRIBUTES:
+                raise Undecodable(
+                    "unsupported", f"a message with an attribute that FedML's have not: {str(name)[:100]}"
+                )
+        if len(state) != len(ATTRIBUTES):
+            raise Undecodable("unsupported", "a message of which attributes are missing")
         self.attributes = state
