@@ -88,9 +88,8 @@ def make_dtype(arguments: tuple[Any, ...], ledger: Ledger) -> UnfinishedDtype:
     argument_count("dtype", len(arguments), (3,))
     code, align, copy = arguments
     if type(code) is not str or code not in DTYPES or align is not False or copy is not True:
-        raise Undecodable(
-            "unsupported", f"an array of {code[:20] if type(code) is str else 'objects'} (expected numbers)"
-        )
+        found = code[:20] if type(code) is str else "objects"
+        raise Undecodable("unsupported", f"an array of {found} (expected numbers)")
     ledger.take(ARRAY)
     return UnfinishedDtype(code)
 

@@ -26,9 +26,7 @@ class UnfinishedMessage(Unfinished):
             raise Undecodable("broken", "a message whose attributes are no dictionary, or set twice")
         for name in state:
             if name not in ATTRIBUTES:
-                raise Undecodable(
-                    "unsupported", f"a message with an attribute that FedML's have not: {str(name)[:100]}"
-                )
+                raise Undecodable("unsupported", f"a message with an attribute of its own: {str(name)[:100]}")
         if len(state) != len(ATTRIBUTES):
             raise Undecodable("unsupported", "a message of which attributes are missing")
         self.attributes = state
