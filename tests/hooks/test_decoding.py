@@ -325,22 +325,25 @@ def test_memory_stays_within_content_and_budget(kind) -> None:
 
 
 MEASURE = """
-import resource, sys, torch
+from pathlib import Path
 from fedml_gradcam_ae.hooks.cross_silo.decoding import Budget, Undecodable, decode_value
 from amplifying import AMPLIFYING
-def largest():
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+def memory(line):
+    found = next(row for row in Path("/proc/self/status").read_text().splitlines() if row.startswith(line))
+    return 1024 * int(found.split()[1])
 decode_value(b"\\x80\\x04N.", Budget(bytes=1000))
-before = largest()
+Path("/proc/self/clear_refs").write_text("5")  # from here on, the high-water mark is what decoding adds
+before = memory("VmRSS")
 for content in AMPLIFYING:
     try:
         decode_value(content, Budget(bytes=30_000_000))
     except Undecodable:
         pass
-print(largest() - before)
+print(memory("VmHWM") - before)
 """
 
 
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="needs Linux's high-water mark")
 def test_the_memory_of_the_process_stays_within_the_budget_for_what_amplifies() -> None:
     path = os.pathsep.join(map(str, (ROOT, ROOT / "tests" / "hooks", ROOT / "tests")))
     result = subprocess.run(
@@ -350,7 +353,8 @@ def test_the_memory_of_the_process_stays_within_the_budget_for_what_amplifies() 
         text=True,
         check=True,
     )
-    assert int(result.stdout) < 30_000_000 + 20_000_000
+    # The last of them fills the budget with tensors, some of them where memory was free: the measurement works.
+    assert 5_000_000 < int(result.stdout) < 30_000_000 + 10_000_000
 
 
 def test_tensors_of_one_storage_are_charged_one_by_one() -> None:
