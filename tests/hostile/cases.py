@@ -26,6 +26,7 @@ class Case:
     Attributes:
         name: the function's name, in words.
         group: what `build` makes, and from what: see uploads.py, claims.py, messages.py.
+        heading: what it is an example of.
         what: a phrase for the documentation.
         outcomes: what may happen; where there are several, each is right.
         report: a regular expression for the reason in the report; None where none is demanded.
@@ -37,6 +38,7 @@ class Case:
 
     name: str
     group: Group
+    heading: str
     what: str
     outcomes: tuple[Outcome, ...]
     report: str | None
@@ -51,6 +53,12 @@ class Case:
 
 
 _cases: dict[str, Case] = {}
+_heading: list[str] = []
+
+
+def heading(text: str) -> None:
+    """Begin a paragraph of cases: those that follow are examples of this."""
+    _heading[:] = [text]
 
 
 def case(group: Group, *outcomes: Outcome, report: str | None = None, **more: Any) -> Callable[[Build], Build]:
@@ -60,7 +68,7 @@ def case(group: Group, *outcomes: Outcome, report: str | None = None, **more: An
         name = build.__name__.replace("_", " ")
         if name in _cases or not build.__doc__:
             raise ValueError(f"a case needs a name of its own and a docstring: {name}")
-        _cases[name] = Case(name, group, build.__doc__.strip(), outcomes, report, build, **more)
+        _cases[name] = Case(name, group, _heading[0], build.__doc__.strip(), outcomes, report, build, **more)
         return build
 
     return register

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from hostile.cases import case
+from hostile.cases import case, heading
 from hostile.network import CLAIM
 
 SAMPLES = "samples|claim|num_samples|decod|forbidden|allowed|name"
@@ -22,7 +22,7 @@ def claim(*outcomes: Any, report: str | None = None, **more: Any) -> Callable[..
     return case("claim", *outcomes, report=report, **more)
 
 
-# Too large: capped, or no number of samples at all
+heading("too many samples")
 
 
 @claim("taken", report=CAPPED, stands_for=LARGEST)
@@ -73,7 +73,7 @@ def claim_of_a_fraction_too_large() -> Any:
     return Fraction(10**400)
 
 
-# Numbers that are no number of samples
+heading("numbers that are no number of samples")
 
 
 @claim("left out", report=SAMPLES)
@@ -142,7 +142,7 @@ def claim_of_a_decimal() -> Any:
     return Decimal("20")
 
 
-# numpy's and torch's numbers
+heading("numbers of other libraries")
 
 
 @claim("left out", "taken", report=SAMPLES, stands_for=20.0)
@@ -211,7 +211,7 @@ def claim_of_a_date() -> Any:
     return np.datetime64("2020-01-01")
 
 
-# No numbers
+heading("no number")
 
 
 @claim("left out", report=SAMPLES)

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from hostile import pickles as p
-from hostile.cases import case
+from hostile.cases import case, heading
 from hostile.network import MINE, honest
 
 # What the report names: the decoder's kinds, then the schema's.
@@ -37,7 +37,7 @@ def raw(report: str, *more: Any) -> Callable[..., Any]:
     return message("ignored", "left out", *more, report=report, undecodable=not more)
 
 
-# Bytes that are no pickle
+heading("bytes that are no message")
 
 
 @raw(BROKEN)
@@ -138,7 +138,7 @@ def a_model_in_the_place_of_a_message() -> bytes:
     return p.program(p.model())
 
 
-# Opcodes that do not fit
+heading("broken pickles")
 
 
 @raw(BROKEN)
@@ -219,7 +219,7 @@ def a_buffer_outside_of_the_message() -> bytes:
     return b"\x80\x05" + p.message(model_params=b"\x97")[2:]
 
 
-# Calls
+heading("code to run")
 
 
 @raw(CALL)
@@ -361,7 +361,7 @@ def a_message_of_another_class() -> bytes:
     return p.message({"__class__": p.name("collections", "OrderedDict")})
 
 
-# Memory
+heading("small messages that would take much memory")
 
 
 @raw(MEMORY)
@@ -428,7 +428,7 @@ def two_hundred_thousand_empty_lists() -> bytes:
     return p.message(note=p.list_of(*[b"]"] * 200_000))
 
 
-# Depth, and what is hashed
+heading("nesting and keys")
 
 
 @raw(DEPTH)
@@ -506,7 +506,7 @@ def a_model_that_holds_itself() -> bytes:
     return p.message(model_params=b"}q\x00" + p.value("conv.bias") + b"h\x00s")
 
 
-# Tensors whose numbers do not fit together
+heading("tensors and arrays that do not fit their data")
 
 
 @raw(TENSOR)
@@ -576,7 +576,7 @@ def an_array_of_too_few_bytes() -> bytes:
     return p.message(model_params=array.replace(p.value((4,)), p.value((400,))))
 
 
-# The envelope: type, sender, receiver
+heading("a wrong type")
 
 KIND = f"type|kind|{CALL}"
 SENDER = f"sender|client|federation|{CALL}"
@@ -653,6 +653,9 @@ def an_order_to_finish() -> bytes:
 def a_type_that_is_missing() -> bytes:
     """the type is missing"""
     return p.message(msg_type=None)
+
+
+heading("a wrong sender")
 
 
 @message(report=SENDER)
@@ -757,6 +760,9 @@ def a_stranger_whose_address_is_a_list() -> bytes:
     return from_a_stranger(p.value("first"), p.value([[]]), p.value(80))
 
 
+heading("a wrong receiver")
+
+
 @message("ignored", "left out", "taken", report=RECEIVER)
 def a_receiver_in_text() -> bytes:
     """the receiver is text"""
@@ -781,7 +787,7 @@ def another_client_as_the_receiver() -> bytes:
     return p.addressed(receiver=p.value(p.OTHER))
 
 
-# The client's status
+heading("a wrong status")
 
 STATUS = "status|client_status|online|decod|forbidden|name|allowed"
 
@@ -835,7 +841,7 @@ def a_stranger_that_is_online() -> bytes:
     )
 
 
-# What else a message may hold
+heading("wrong parameters")
 
 
 @message(report=f"param|mapping|attribute|{CALL}")

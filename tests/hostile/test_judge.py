@@ -14,7 +14,7 @@ from fedml_gradcam_ae import Round, Verdict
 from fedml_gradcam_ae.federation import screen
 from hostile import rules
 from hostile.cases import Case, cases
-from hostile.network import CLAIM, MINE, OFFSETS, State, honest, network, state
+from hostile.network import CLAIM, MINE, State, honest, network, offsets, state
 from judging import check_verdict, moved
 from tiny import digits
 
@@ -30,7 +30,7 @@ ALL = [
 def round_with(upload: Any, samples: Any = CLAIM, number: int = 1) -> Round:
     """Five honest clients, and the hostile one among them."""
     images, labels = digits()
-    uploads: list[Any] = [honest(offset + 1e-3 * number) for offset in OFFSETS]
+    uploads: list[Any] = [honest(offset) for offset in offsets(number)]
     claims: list[Any] = [CLAIM] * len(uploads)
     return Round(
         number=number,
@@ -103,7 +103,7 @@ def test_a_hostile_client_changes_nothing(rule: str, case: Case) -> None:
         assert "bounded" in case.outcomes, "the upload was taken"
         clean = aggregate(rules.build(rule), without("bounded"))
         names = [name for name, tensor in clean.items() if tensor.is_floating_point()]
-        longest = max(distance(honest(offset + 1e-3), state(), names) for offset in OFFSETS)
+        longest = max(distance(honest(offset), state(), names) for offset in offsets(1))
         assert all(tensor.isfinite().all() for tensor in found.values())
         assert distance(found, clean, names) <= longest  # as much as an honest client could do, had it the whole say
 
@@ -125,8 +125,8 @@ def test_the_screen_touches_nothing_of_the_server_and_of_the_others(case: Case) 
     round = round_of(case)
     screen(round)
     assert same(round.global_model, state())
-    for position, offset in zip((0, 1, 2, 4, 5), OFFSETS, strict=True):
-        assert same(round.uploads[position], honest(offset + 1e-3))
+    for position, offset in zip((0, 1, 2, 4, 5), offsets(1), strict=True):
+        assert same(round.uploads[position], honest(offset))
 
 
 @pytest.mark.parametrize("rule", [name if name in rules.QUICK else pytest.param(name, marks=pytest.mark.long)

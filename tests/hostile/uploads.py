@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from hostile.cases import case
+from hostile.cases import case, heading
 from hostile.network import State, network
 
 TENSOR = r"tensor|layout|dense|strided|decod|forbidden|allowed|name"
@@ -31,7 +31,7 @@ def with_number(mine: State, name: str, number: float) -> State:
     return with_tensor(mine, name, changed)
 
 
-# Numbers that are none
+heading("numbers that are not finite")
 
 
 @upload(LEFT, report="NaN or infinity")
@@ -76,7 +76,7 @@ def nan_under_the_second_name_of_a_tied_tensor(mine: State) -> Any:
     return with_number(mine, "twin.bias", float("nan"))
 
 
-# Statistics and counters
+heading("statistics and counters out of their range")
 
 
 @upload(LEFT, report="negative|variance")
@@ -109,7 +109,7 @@ def batches_tracked_beyond_the_claimed_samples(mine: State) -> Any:
     return with_tensor(mine, "norm.num_batches_tracked", torch.tensor(10**9))
 
 
-# Tensors that are no plain tensors
+heading("tensors of another kind")
 
 
 @upload(LEFT, report=TENSOR)
@@ -195,7 +195,7 @@ def a_tensor_class_of_its_own_that_lies(mine: State) -> Any:
     return with_tensor(mine, "conv.bias", torch.full((4,), float("nan")).as_subclass(LyingTensor))
 
 
-# Memory
+heading("tensors in unusual memory")
 
 
 @upload(LEFT, report=rf"storage|{TENSOR}")
@@ -245,7 +245,7 @@ def two_tensors_in_one_memory(mine: State) -> Any:
     return with_tensor(mine, "norm.running_mean", mine["norm.bias"])
 
 
-# Shapes, types and names
+heading("another shape")
 
 
 @upload(LEFT, report="shape")
@@ -282,6 +282,9 @@ def a_frozen_layer_of_another_shape(mine: State) -> Any:
 def a_huge_tensor(mine: State) -> Any:
     """a tensor of 8 million numbers where some are right"""
     return with_tensor(mine, "conv.bias", torch.zeros(8_000_000))
+
+
+heading("another type")
 
 
 def retyped(mine: State, kind: torch.dtype) -> State:
@@ -328,6 +331,9 @@ def truth_values(mine: State) -> Any:
 def a_counter_of_another_type(mine: State) -> Any:
     """a counter in 32 bits"""
     return with_tensor(mine, "norm.num_batches_tracked", mine["norm.num_batches_tracked"].int())
+
+
+heading("other names")
 
 
 @upload(LEFT, report="missing")
@@ -406,7 +412,7 @@ def a_hundred_thousand_tensors(mine: State) -> Any:
     return {**mine, **{f"extra.{number}": one for number in range(100_000)}}
 
 
-# No model at all
+heading("no model")
 
 
 @upload(LEFT, report="mapping")
@@ -475,7 +481,7 @@ def a_dictionary_in_the_place_of_a_tensor(mine: State) -> Any:
     return with_tensor(mine, "conv.bias", {"data": mine["conv.bias"]})
 
 
-# Dictionaries that are no plain dictionaries
+heading("dictionaries of another kind")
 
 
 @upload(LEFT, "taken", report="mapping|items|attribute|state|decod|build")
@@ -552,7 +558,7 @@ def names_that_cannot_be_compared(mine: State) -> Any:
     return {Name(name): tensor for name, tensor in mine.items()}
 
 
-# What is not trained, and what has two names
+heading("frozen layers and tied tensors")
 
 
 @upload("taken")
@@ -567,7 +573,7 @@ def two_names_of_one_tensor_that_differ(mine: State) -> Any:
     return with_tensor(mine, "twin.weight", mine["twin.weight"] * 1000)
 
 
-# Usable, and poison: a rule keeps its effect small; without a rule nothing does
+heading("usable numbers that poison")
 
 
 @upload("bounded")
