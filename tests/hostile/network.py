@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -46,11 +47,22 @@ def offsets(number: int) -> list[float]:
 
 
 def honest(offset: float) -> State:
-    """An upload that no screen finds fault with: all that training changes has moved by about the offset."""
+    """An upload that no screen finds fault with: what training changes has moved by about the offset, its own way."""
+    generator = torch.Generator().manual_seed(round(offset * 1e6))
     model = state()
     for name, tensor in model.items():
         if not name.startswith(("stem", "twin")) and tensor.is_floating_point():
-            wave = torch.linspace(0.0, 6.28, tensor.numel()).sin().view(tensor.shape)
-            tensor += offset if name.startswith("norm") else offset * (1 + 0.5 * wave)
+            own = torch.randn(tensor.shape, generator=generator)
+            tensor += offset if name.startswith("norm") else offset * (0.3 + own)
     model["twin.weight"], model["twin.bias"] = model["head.weight"].clone(), model["head.bias"].clone()
     return model
+
+
+def average(uploads: Sequence[tuple[float, Mapping[str, Tensor]]]) -> State:
+    """FedML's average of pairs of a weight and a model."""
+    total = sum(weight for weight, _ in uploads)
+    first = uploads[0][1]
+    return OrderedDict(
+        (name, sum(weight / total * upload[name].double() for weight, upload in uploads).to(tensor.dtype))
+        for name, tensor in first.items()
+    )

@@ -22,6 +22,8 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "auror": {"observe_rounds": 1},
 }
 NAMES = sorted(registry.defenses())
+# Averages whole uploads by their claims and remembers them: what passes the screen shows most with it.
+STRICT = "foolsgold"
 # One of each kind: follows one client, looks at heat maps, answers with a model, averages by the claims.
 QUICK = ("krum", "gradcam_ae", "median", "foolsgold")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from dataclasses import replace
 from typing import Any
@@ -12,24 +13,29 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from fedml_gradcam_ae import Round, Verdict
 from fedml_gradcam_ae.federation import screen
+from fedml_gradcam_ae.hooks.defender import hand_back
 from hostile import rules
 from hostile.cases import Case, cases
-from hostile.network import CLAIM, MINE, State, honest, network, offsets, state
-from judging import check_verdict, moved
+from hostile.network import CLAIM, MINE, State, average, honest, network, offsets, state
+from judging import check_verdict
 from tiny import digits
 
 HOSTILE = 3  # its position among the clients
 UNUSABLE = [case for case in cases("upload", "claim") if case.outcomes == ("left out",)]
 ALL = [
-    pytest.param(name, case, id=f"{name}-{case.name}", marks=() if name in rules.QUICK else pytest.mark.long)
+    pytest.param(name, case, id=f"{name}-{case.name}", marks=() if name == rules.STRICT else pytest.mark.long)
     for name in rules.NAMES
     for case in cases("upload", "claim")
 ]
+EACH = [pytest.param(name, marks=() if name in rules.QUICK else pytest.mark.long) for name in rules.NAMES]
+
+
+test_images = functools.cache(digits)
 
 
 def round_with(upload: Any, samples: Any = CLAIM, number: int = 1) -> Round:
     """Five honest clients, and the hostile one among them."""
-    images, labels = digits()
+    images, labels = test_images()
     uploads: list[Any] = [honest(offset) for offset in offsets(number)]
     claims: list[Any] = [CLAIM] * len(uploads)
     return Round(
@@ -56,11 +62,11 @@ def without(reason: str, number: int = 1) -> Round:
 
 
 def aggregate(defense: Any, round: Round) -> State:
-    """The new global model; what a verdict must keep to is checked on the way."""
+    """The new global model, as FedML makes it of what the hooks hand back; the verdict is checked on the way."""
     screened = screen(round)
     verdict = defense.judge(screened)
     check_verdict(with_all_lists(verdict, len(screened.uploads)), screened)
-    return moved(screened.global_model, verdict, screened)
+    return average(hand_back(verdict, screened))
 
 
 def with_all_lists(verdict: Verdict, clients: int) -> Verdict:
@@ -103,14 +109,19 @@ def test_a_hostile_client_changes_nothing(rule: str, case: Case) -> None:
         assert "bounded" in case.outcomes, "the upload was taken"
         clean = aggregate(rules.build(rule), without("bounded"))
         names = [name for name, tensor in clean.items() if tensor.is_floating_point()]
-        longest = max(distance(honest(offset), state(), names) for offset in offsets(1))
+        longest = max(distance(model, state(), names) for model in (clean, *map(honest, offsets(1))))
         assert all(tensor.isfinite().all() for tensor in found.values())
-        assert distance(found, clean, names) <= longest  # as much as an honest client could do, had it the whole say
+        # A kept upload may count for a sixth, and be a few times as long as usual.
+        assert distance(found, clean, names) <= 2 * longest
 
 
 @pytest.mark.parametrize("case", cases("upload", "claim"), ids=lambda case: case.name)
-def test_the_screen_reports_what_is_wrong_in_a_line(case: Case) -> None:
-    screened = screen(round_of(case))
+def test_the_screen_says_in_a_line_what_is_wrong_and_touches_nothing_else(case: Case) -> None:
+    round = round_of(case)
+    screened = screen(round)
+    assert same(round.global_model, state())
+    for position, offset in zip((0, 1, 2, 4, 5), offsets(1), strict=True):
+        assert same(round.uploads[position], honest(offset))
     reason = screened.rejected.get("hostile")
     assert list(screened.rejected) in ([], ["hostile"])
     assert reason is not None or case.outcomes != ("left out",)
@@ -120,17 +131,7 @@ def test_the_screen_reports_what_is_wrong_in_a_line(case: Case) -> None:
         assert reason.isprintable()
 
 
-@pytest.mark.parametrize("case", cases("upload", "claim"), ids=lambda case: case.name)
-def test_the_screen_touches_nothing_of_the_server_and_of_the_others(case: Case) -> None:
-    round = round_of(case)
-    screen(round)
-    assert same(round.global_model, state())
-    for position, offset in zip((0, 1, 2, 4, 5), offsets(1), strict=True):
-        assert same(round.uploads[position], honest(offset))
-
-
-@pytest.mark.parametrize("rule", [name if name in rules.QUICK else pytest.param(name, marks=pytest.mark.long)
-                                  for name in rules.NAMES])  # fmt: skip
+@pytest.mark.parametrize("rule", EACH)
 def test_a_rule_that_meets_one_after_the_other_is_as_one_that_meets_none(rule: str) -> None:
     """What a rule remembers of earlier rounds included."""
     met, spared = rules.build(rule), rules.build(rule)

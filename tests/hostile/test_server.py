@@ -12,11 +12,11 @@ import torch
 pytest.importorskip("grpc", reason="gRPC is not installed: pip install 'fedml-gradcam-ae[grpc]'")
 
 from fedml_gradcam_ae import Round
+from fedml_gradcam_ae.hooks.defender import hand_back
 from hostile import rules
 from hostile.cases import Case, cases
-from hostile.network import CLAIM, MINE, State, honest, network, offsets, state
+from hostile.network import CLAIM, MINE, State, average, honest, network, offsets, state
 from hostile.playing import Played, play_all
-from judging import moved
 
 STARTS = 4  # after a server has ended, the cases that are left are tried on a fresh one, so often
 MEGABYTES = 400.0  # that the server may take beyond its first round: some messages of the corpus have 1 to 8 MB
@@ -48,11 +48,8 @@ def aggregate(defense: str, uploads: list[State], claims: list[float]) -> State:
             rejected={} if len(ids) > 5 else {"hostile": "left out"},
         )
         verdict = rules.build("krum").judge(round)
-        return moved(round.global_model, verdict, round)
-    return {
-        name: sum(claim * upload[name].double() for claim, upload in zip(claims, uploads, strict=True)) / sum(claims)
-        for name in uploads[0]
-    }
+        return average(hand_back(verdict, round))
+    return average(list(zip(claims, uploads, strict=True)))
 
 
 def close(found: State, expected: State) -> bool:
@@ -80,7 +77,7 @@ def problem(defense: str, played: Played, log: str) -> str | None:
         out = close(played.model, aggregate(defense, [*uploads, honest(MINE)], [CLAIM] * 5 + [claim]))
     if case.outcomes == ("bounded",):
         longest = max(distance(upload, state()) for upload in uploads)
-        return None if distance(played.model, clean) <= longest else "it moved the model further than any client"
+        return None if distance(played.model, clean) <= 2 * longest else "it moved the model further than two clients"
     if not out:
         return f"the aggregate is another: {distance(played.model, clean):.3g} from the honest clients'"
     if case.may_be_taken and case.stands_for is None:

@@ -43,13 +43,13 @@ def nan_in_one_number(mine: State) -> Any:
 @upload(LEFT, report="NaN or infinity")
 def infinity_in_one_number(mine: State) -> Any:
     """infinity in one number"""
-    return with_number(mine, "head.bias", float("inf"))
+    return with_number(mine, "norm.bias", float("inf"))
 
 
 @upload(LEFT, report="NaN or infinity")
 def infinities_that_cancel(mine: State) -> Any:
     """infinity and minus infinity in one tensor"""
-    return with_number(with_number(mine, "head.bias", float("inf")), "conv.bias", float("-inf"))
+    return with_tensor(mine, "norm.bias", torch.tensor([1.0, float("inf"), float("-inf"), 1.0]))
 
 
 @upload(LEFT, report="NaN or infinity")
@@ -129,7 +129,9 @@ def sparse_tensor_by_rows(mine: State) -> Any:
 @upload(LEFT, report=TENSOR)
 def sparse_tensor_that_claims_to_be_huge(mine: State) -> Any:
     """a sparse tensor of 2^40 numbers, all zero"""
-    return with_tensor(mine, "head.weight", torch.sparse_coo_tensor(size=(2**20, 2**20)))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return with_tensor(mine, "head.weight", torch.sparse_coo_tensor(size=(2**20, 2**20)))
 
 
 @upload(LEFT, report=TENSOR)
@@ -198,7 +200,7 @@ def a_tensor_class_of_its_own_that_lies(mine: State) -> Any:
 heading("tensors in unusual memory")
 
 
-@upload(LEFT, report=rf"storage|{TENSOR}")
+@upload(LEFT, report=rf"storage|memory|{TENSOR}")
 def tensor_larger_than_its_storage(mine: State) -> Any:
     """a tensor larger than its storage"""
     short = mine["head.weight"].clone()
