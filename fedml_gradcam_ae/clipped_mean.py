@@ -25,4 +25,4 @@ def clipped_mean(round: Round, excluded: Sequence[bool], limit: float) -> dict[s
     kept = torch.tensor([not out for out in excluded], dtype=norms.dtype, device=norms.device)
     coefficients = kept * clip_factors(norms, limit) / kept.sum()
     weights = torch.tensor(sample_weights(round.samples, excluded), dtype=norms.dtype, device=norms.device)
-    return round.updates.combine(coefficients, weights)
+    return round.bounded.updates.combine(coefficients, weights)

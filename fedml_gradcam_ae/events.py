@@ -27,6 +27,7 @@ class ClientReport:
         malicious: the truth in a simulation; None where it is not known. No defense ever sees it.
         reason: why it was left out other than by its score.
         counted: the number of samples that its claim counts as, where the claim is too large.
+        shortened: how many tensors of its upload were kept, but pulled toward the global model (`Round.bounded`).
     """
 
     client: ClientId
@@ -38,6 +39,7 @@ class ClientReport:
     malicious: bool | None = None
     reason: str | None = None
     counted: float | None = None
+    shortened: int = 0
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+    from fedml_gradcam_ae.bounding import Steps
     from fedml_gradcam_ae.claims import sample_problem as sample_problem
     from fedml_gradcam_ae.screening import screen as screen
     from fedml_gradcam_ae.screening import upload_problem as upload_problem
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 
 ClientId = int | str
 Upload: TypeAlias = "Mapping[str, Tensor]"  # a state dict; quoted, since this module does not wait for torch
+
+LARGEST_STEP = 10.0  # in median lengths; docs/defenses.md has what honest clients were measured to need
 
 
 @dataclass(frozen=True)
@@ -36,6 +39,8 @@ class Round:
         local_data: training data by client id, for attacks in a simulation; always empty for a defense.
         rejected: clients whose upload is missing from the lists above because it was unusable,
             with the reason.
+        largest_step: how far what is kept may move any tensor, in units of the median client's step
+            (see `bounded`); None: as far as it says.
     """
 
     number: int
@@ -47,6 +52,7 @@ class Round:
     test_data: Iterable[Any]
     local_data: Mapping[ClientId, Iterable[Any]] = field(default_factory=dict)
     rejected: Mapping[ClientId, str] = field(default_factory=dict)
+    largest_step: float | None = LARGEST_STEP
 
     @cached_property
     def parameters(self) -> list[str]:
@@ -68,20 +74,61 @@ class Round:
 
         return tied_names(self.network)
 
+    @cached_property
+    def steps(self) -> Steps:
+        """How far each upload moves each tensor; computed once a round, for all rules."""
+        from fedml_gradcam_ae.bounding import Steps
+
+        if self._part_of is None:
+            return Steps.of(self.uploads, self.global_model)
+        whole, positions = self._part_of
+        return whole.steps.only(positions)
+
+    @cached_property
+    def bounded(self) -> Round:
+        """The round to aggregate, once it is judged: the same with no step longer than `largest_step` medians."""
+        from fedml_gradcam_ae.bounding import bounded
+        from fedml_gradcam_ae.updates import Updates
+
+        if self.largest_step is None or not self.uploads:
+            return self
+        factors = self.steps.factors(self.largest_step)
+        if bool((factors == 1).all()):
+            return self
+        changed = replace(self, uploads=bounded(self.uploads, self.global_model, self.steps.names, factors))
+        judged = self.updates
+        changed.__dict__["updates"] = Updates(changed.uploads, judged.center, judged.names, judged.mixing, judged.tied)
+        changed.__dict__["bounded"] = changed
+        return changed
+
+    @cached_property
+    def shortened(self) -> list[int]:
+        """How many tensors of each upload `bounded` pulls toward the global model."""
+        if self.largest_step is None or not self.uploads:
+            return [0] * len(self.uploads)
+        return [int(count) for count in (self.steps.factors(self.largest_step) < 1).sum(dim=1)]
+
     def over(self, updates: Updates) -> Round:
         """The same round for rules that judge by `updates` alone, with others in their place."""
         changed = replace(self)
         changed.__dict__["updates"] = updates
+        changed.__dict__["_part_of"] = (self, range(len(self.uploads)))
         return changed
 
     def only(self, positions: Sequence[int]) -> Round:
-        """The same round with the uploads at these positions alone."""
-        return replace(
+        """The same round with the uploads at these positions alone; how long a step may be still depends on all."""
+        changed = replace(
             self,
             client_ids=[self.client_ids[i] for i in positions],
             uploads=[self.uploads[i] for i in positions],
             samples=[self.samples[i] for i in positions],
         )
+        changed.__dict__["_part_of"] = (self, positions)
+        return changed
+
+    @cached_property
+    def _part_of(self) -> tuple[Round, Sequence[int]] | None:
+        return None
 
 
 @dataclass(frozen=True)

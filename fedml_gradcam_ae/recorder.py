@@ -17,6 +17,7 @@ from fedml_gradcam_ae.federation import ClientId
 from fedml_gradcam_ae.shown import shown
 
 log = logging.getLogger("fedml_gradcam_ae")
+_NAMED = 10  # clients in one line of the log
 
 ROUNDS, METRICS = FILES = ("rounds.jsonl", "metrics.jsonl")
 
@@ -139,6 +140,9 @@ def log_event(event: Event) -> None:
         log.warning("round %d: nobody is left, the global model stays as it was", event.number)
     names = ", ".join(_describe(client, event.threshold) for client in out) or "nobody"
     log.info("round %d: left out %s of %d clients: %s", event.number, len(out), len(event.clients), names)
+    if shortened := [f"{client.client} ({client.shortened})" for client in event.clients if client.shortened]:
+        names = ", ".join(shortened[:_NAMED]) + (", ..." if len(shortened) > _NAMED else "")
+        log.info("round %d: kept, with so many tensors pulled back that moved too far: %s", event.number, names)
 
 
 def _describe(client: ClientReport, threshold: float | None) -> str:

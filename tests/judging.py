@@ -63,6 +63,7 @@ def round_of(
         global_model=center,
         network=network,
         test_data=DataLoader(TensorDataset(images[:64], labels[:64]), batch_size=16),
+        largest_step=None,  # the rules as their papers have them; tests/test_bounding.py has the bound
     )
 
 

@@ -48,6 +48,7 @@ def test_lines_are_plain_json_also_for_what_json_has_no_word_for(tmp_path) -> No
         "weight": 0.3,
         "malicious": False,
         "reason": None,
+        "shortened": 0,
     }
     assert (second["clients"][0]["score"], second["clients"][0]["samples"]) == (None, None)
     metrics = json.loads((tmp_path / "new/folder/metrics.jsonl").read_text())

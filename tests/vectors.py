@@ -48,6 +48,7 @@ def round_of(rows: Any, samples: Any = None, **changes: Any) -> Round:
         "global_model": state(center, 0),
         "network": network,
         "test_data": [],
+        "largest_step": None,  # the rules as their papers have them; tests/test_bounding.py has the bound
     }
     return Round(**{**fields, **changes})
 

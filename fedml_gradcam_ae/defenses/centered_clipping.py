@@ -53,13 +53,14 @@ class CenteredClipping:
         model = dict(round.global_model)
         for name, carried in self._carried.items():
             model[name] = model[name] + carried.to(model[name])
-        updates = round.updates if not self._carried else round.updates.recentered(model)
+        updates = round.updates.recentered(model) if self._carried else round.updates
         tau = None if self.settings.tau == "median" else float(self.settings.tau)
         coefficients, distances = clipping_coefficients(updates.gram.cpu(), tau, self.settings.iterations)
-        aggregate = updates.combine(coefficients.to(updates.gram.device))
+        kept = round.bounded
+        aggregate = kept.updates.recentered(model).combine(coefficients.to(updates.gram.device))
         others = set(round.global_model) - set(round.parameters) - set(round.tied)
         statistics = {name: tensor for name, tensor in round.global_model.items() if name in others}
-        aggregate |= Updates(round.uploads, statistics, []).columnwise(median)
+        aggregate |= Updates(kept.uploads, statistics, []).columnwise(median)
         self._carried = {name: aggregate[name] - round.global_model[name] for name in round.parameters}
         return Verdict(model=aggregate, scores=distances.tolist(), seconds={"total": perf_counter() - start})
 

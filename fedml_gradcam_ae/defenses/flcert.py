@@ -55,7 +55,7 @@ class FLCert:
         members = [group_of(client, self.settings.groups, self.settings.seed) for client in round.client_ids]
         self._models = []
         for group, model in enumerate(models):
-            there = round.only([position for position, member in enumerate(members) if member == group])
+            there = round.bounded.only([position for position, member in enumerate(members) if member == group])
             weights = sample_weights(there.samples, [False] * len(there.samples))
             self._models.append(weighted_mean(there.uploads, weights) if weights else model)
         middle = Updates(self._models, round.global_model, round.parameters, tied=round.tied).columnwise(median)

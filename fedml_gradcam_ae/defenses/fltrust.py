@@ -117,7 +117,7 @@ class FLTrust:
         if not all(distrusted):
             shares = trust / trust.sum()
             factors = torch.where(trust > 0, length / norms, torch.zeros_like(norms))
-            answer = {"model": round.updates.combine(shares * factors, shares)}
+            answer = {"model": round.bounded.updates.combine(shares * factors, shares)}
         return Verdict(
             **answer,
             flagged=distrusted,

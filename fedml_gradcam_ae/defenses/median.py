@@ -27,7 +27,7 @@ class Median:
     def judge(self, round: Round) -> Verdict:
         """A model; nobody is left out as a whole."""
         start = perf_counter()
-        return Verdict(model=round.updates.columnwise(median), seconds={"total": perf_counter() - start})
+        return Verdict(model=round.bounded.updates.columnwise(median), seconds={"total": perf_counter() - start})
 
 
 def median(values: Tensor) -> Tensor:

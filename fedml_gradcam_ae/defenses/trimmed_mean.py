@@ -36,7 +36,7 @@ class TrimmedMean:
         """A model; nobody is left out as a whole."""
         start = perf_counter()
         cut = math.floor(self.settings.beta * len(round.uploads) + 1e-9)
-        model = round.updates.columnwise(lambda values: trimmed_mean(values, cut))
+        model = round.bounded.updates.columnwise(lambda values: trimmed_mean(values, cut))
         return Verdict(model=model, seconds={"total": perf_counter() - start})
 
 

@@ -1,6 +1,6 @@
 """Grad-CAM heat maps of many uploads on the same probe images."""
 
-from fedml_gradcam_ae.heatmaps.class_maps import class_maps
+from fedml_gradcam_ae.heatmaps.class_maps import class_maps, maps_and_outputs
 from fedml_gradcam_ae.heatmaps.differentiable import differentiable_class_maps, differentiable_grad_cam
 from fedml_gradcam_ae.heatmaps.gradcam import grad_cam
 from fedml_gradcam_ae.heatmaps.layer import find_target_layer
@@ -17,6 +17,7 @@ __all__ = [
     "draw_probe",
     "find_target_layer",
     "grad_cam",
+    "maps_and_outputs",
     "min_max",
     "resize",
 ]

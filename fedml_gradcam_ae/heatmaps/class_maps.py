@@ -30,15 +30,23 @@ def class_maps(network: nn.Module, uploads: Sequence[Upload], images: Tensor, la
         (clients, images, classes, height, width), on the network's device, float32 for a network in half precision;
         NaN or infinity where an upload's arithmetic overflows.
     """
+    return maps_and_outputs(network, uploads, images, layer)[0]
+
+
+def maps_and_outputs(
+    network: nn.Module, uploads: Sequence[Upload], images: Tensor, layer: str
+) -> tuple[Tensor, Tensor]:
+    """`class_maps`, and the class scores that they explain, (clients, images, classes), from the same forward passes."""
     with evaluating(network):
-        maps = torch.stack(on_each_upload(network, uploads, partial(_maps_of, images=images, layer=layer)))
-        return maps.to(torch.promote_types(maps.dtype, torch.float32))
+        found = on_each_upload(network, uploads, partial(_maps_of, images=images, layer=layer))
+    maps, scores = torch.stack([maps for maps, _ in found]), torch.stack([scores for _, scores in found])
+    return maps.to(torch.promote_types(maps.dtype, torch.float32)), scores
 
 
-def _maps_of(network: nn.Module, upload: Upload, images: Tensor, layer: str) -> Tensor:
+def _maps_of(network: nn.Module, upload: Upload, images: Tensor, layer: str) -> tuple[Tensor, Tensor]:
     constants = {name: tensor.detach().to(images.device) for name, tensor in upload.items()}
     scores, (activations,) = run_to_layers(network, constants, images, [layer])
-    return maps_of_classes(scores, activations)
+    return maps_of_classes(scores, activations), scores.detach()
 
 
 def maps_of_classes(scores: Tensor, activations: Tensor, *, differentiable: bool = False) -> Tensor:

@@ -108,11 +108,12 @@ def _judge(defender: PluginDefense, round: Round, federation: Federation, name: 
 
 
 def hand_back(verdict: Verdict, round: Round) -> Uploads:
-    """What FedML is to average: the kept uploads with their weights, or the one model that stands for them."""
+    """What FedML is to average: the kept uploads, bounded, with their weights, or the one model that stands for them."""
     if verdict.model is not None:
         return [(1.0, OrderedDict(verdict.model))]
     assert verdict.weights is not None  # Verdict has weights or a model
-    kept = [(weight, upload) for weight, upload in zip(verdict.weights, round.uploads, strict=True) if weight > 0]
+    uploads = round.bounded.uploads
+    kept = [(weight, upload) for weight, upload in zip(verdict.weights, uploads, strict=True) if weight > 0]
     return kept or [(1.0, OrderedDict(round.global_model))]
 
 
@@ -133,7 +134,10 @@ def _run_stock(defend: Any, round: Round, federation: Federation) -> Uploads:
         federation.verdict = _nobody_left(len(uploads), seconds)
         return [(1.0, OrderedDict(round.global_model))]
     federation.verdict = _describe(kept, uploads, seconds)
-    return kept
+    if federation.verdict is None:
+        return kept
+    bounded = {id(given): upload for given, upload in zip(round.uploads, round.bounded.uploads, strict=True)}
+    return [(weight, bounded[id(upload)]) for weight, upload in kept]
 
 
 def _nobody_left(clients: int, seconds: float = 0.0) -> Verdict:

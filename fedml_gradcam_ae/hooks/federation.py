@@ -77,6 +77,7 @@ class Federation:
             test_data=self.test_data,
             local_data=self.local_data if with_local_data else {},
             rejected=self.rejected,
+            largest_step=self.settings.largest_step,
         )
 
     def gate(self, uploads: Uploads, global_model: Mapping[str, Tensor]) -> Round:

@@ -92,9 +92,10 @@ def _defended(judged: Round, verdict: Verdict | None) -> dict[ClientId, dict[str
         "excluded": verdict.excluded,
         "weight": verdict.weights,
     }
+    out = verdict.excluded or [False] * len(judged.client_ids)
     return {
         client: {name: None if values is None else values[position] for name, values in lists.items()}
-        | {"reason": verdict.reasons.get(client)}
+        | {"reason": verdict.reasons.get(client), "shortened": 0 if out[position] else judged.shortened[position]}
         for position, client in enumerate(judged.client_ids)
     }
 

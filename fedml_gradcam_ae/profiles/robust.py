@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from fedml_gradcam_ae.batchnorm import statistics_of
 from fedml_gradcam_ae.evidence import Evidence, Maps, Rules
 from fedml_gradcam_ae.federation import ClientId, Round
-from fedml_gradcam_ae.heatmaps import class_maps
+from fedml_gradcam_ae.heatmaps import maps_and_outputs
+from fedml_gradcam_ae.outliers import output_scores, step_scores, strongest
 from fedml_gradcam_ae.outputs import Classifier
 from fedml_gradcam_ae.profiles.class_probe import ClassProbe
 from fedml_gradcam_ae.profiles.scored import Scored
@@ -28,7 +29,11 @@ WHY = {
     "errors": "an autoencoder trained on other clients' heat maps does not know its own",
     "disagreement": "its heat maps changed against everybody's direction",
     "statistics": "the means that its BatchNorm layers hold did not move with its weights",
+    "outputs": "its outputs on the server's test images are far from what others' are",
 }
+
+
+Part = tuple[Tensor, list[str]]  # (clients,), and words for each client
 
 
 class RobustProfile:
@@ -51,9 +56,9 @@ class RobustProfile:
             self.prepare(round.network, round.test_data)
         round = replace(round, network=Classifier(round.network, self.settings.logits))
         probe = self.probe.draw(round.network, round.test_data, round.number)
-        large = self._maps(round, probe.large)
+        large, outputs = self._maps(round, probe.large)
         statistics = statistics_of(round.network, round.global_model, round.uploads, probe.native)
-        native = self._maps(round, probe.native) if statistics is None else statistics
+        native = self._maps(round, probe.native)[0] if statistics is None else statistics
         mapped = perf_counter()
 
         judged, broken = large.finite, not large.comparable
@@ -69,20 +74,25 @@ class RobustProfile:
         if clients and not broken:
             samples = [count for count, good in zip(round.samples, judged.tolist(), strict=True) if good]
             found = self.evidence.judge(round.number, clients, large.only(judged), native.only(judged), samples)
-            scores[judged.cpu()] = found.scores.float().cpu()
+            gross, words = _gross(round, outputs)
+            parts = [_named(found.parts), (gross[judged.cpu()], [w for w, good in zip(words, judged.tolist()) if good])]
+            values, reasons = strongest(parts)
+            scores[judged.cpu()] = found.scores.double().cpu().maximum(values).float()
             shown[judged] = _of_class(found.deviations, probe.labels).to(shown)
             reconstructions[judged] = _of_class(found.reconstructions, probe.labels).to(shown)
-            for position, reason in zip(judged.nonzero()[:, 0].tolist(), _reasons(found.parts), strict=True):
-                why[position] = reason
+            for position, value, reason in zip(judged.nonzero()[:, 0].tolist(), values.tolist(), reasons, strict=True):
+                why[position] = reason if value > 1 else ""
         elif clients:  # the global model itself is broken: there is nothing to compare with
             scores[judged.cpu()] = 0.0
         seconds = {"heat_maps": mapped - start, "evidence": perf_counter() - mapped}
         return Scored(scores.tolist(), 1.0, shown, reconstructions, seconds, why)
 
-    def _maps(self, round: Round, images: Tensor) -> Maps:
+    def _maps(self, round: Round, images: Tensor) -> tuple[Maps, Tensor]:
+        """The maps, and the class scores, (1 + clients, images, classes), the global model's first."""
         assert self._layer is not None
-        maps = class_maps(round.network, [round.global_model, *round.uploads], images, self._layer)
-        return Maps(maps[1:], maps[0])
+        models = [round.global_model, *round.uploads]
+        maps, outputs = maps_and_outputs(round.network, models, images, self._layer)
+        return Maps(maps[1:], maps[0]), outputs
 
     def state(self) -> dict[str, Any]:
         """See `Evidence.state`."""
@@ -102,9 +112,14 @@ def _of_class(maps: Tensor, labels: Tensor) -> Tensor:
     return maps[:, torch.arange(len(labels), device=labels.device), labels]
 
 
-def _reasons(parts: Mapping[str, Tensor]) -> Sequence[str]:
-    """For each client the strongest kind of evidence above 1, in words; maps before means, since one can see them."""
+def _named(parts: Mapping[str, Tensor]) -> Part:
+    """For each client the strongest kind of evidence, in words; maps before means, since one can see them."""
     kinds = list(parts)
     shown = [parts[kind].masked_fill(parts["copies"] > 1, 0) if kind == "means" else parts[kind] for kind in kinds]
-    values, which = torch.stack(shown).max(dim=0)
-    return [WHY[kinds[k]] if value > 1 else "" for value, k in zip(values.tolist(), which.tolist(), strict=True)]
+    return strongest([(part.double().cpu(), [WHY[kind]] * len(part)) for kind, part in zip(kinds, shown, strict=True)])
+
+
+def _gross(round: Round, outputs: Tensor) -> Part:
+    """What no heat map shows: see `fedml_gradcam_ae.outliers`."""
+    far = output_scores(outputs[1:], outputs[0]).cpu()
+    return strongest([step_scores(round.steps), (far, [WHY["outputs"]] * len(far))])

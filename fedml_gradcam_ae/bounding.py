@@ -1,0 +1,105 @@
+"""How far one upload may move each tensor of the model, whatever a rule thinks of the upload as a whole.
+
+A rule judges uploads by what it looks at: distances over all parameters, heat maps, signs. One number that none of them
+shows (the bias of one class, a running variance) can be worth any value. So what a rule keeps is averaged with every
+tensor's change no longer than `largest_step` times the round's median length of that change:
+
+    w_g,T + f_i,T (w_i,T - w_g,T),  f_i,T = min(1, largest_step * median_j ||u_j,T|| / ||u_i,T||)
+
+for each floating-point tensor T, BatchNorm's statistics included. The result lies between the global model's tensor and
+the upload's, so a variance stays at least 0.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from fedml_gradcam_ae.federation import Upload
+from fedml_gradcam_ae.updates import Updates
+
+
+@dataclass(frozen=True)
+class Steps:
+    """How far each upload moves each tensor.
+
+    Attributes:
+        names: the floating-point tensors of the model.
+        lengths: (clients, tensors), float64, on the CPU: ||u_i,T||, infinite where float64 overflows.
+        usual: (tensors,), float64: the median of each column over all usable uploads of the round.
+    """
+
+    names: Sequence[str]
+    lengths: Tensor
+    usual: Tensor
+
+    @classmethod
+    def of(cls, uploads: Sequence[Upload], center: Mapping[str, Tensor]) -> Steps:
+        """The steps from the model `center` to each upload, at least one."""
+        names = [name for name, tensor in center.items() if tensor.is_floating_point() and tensor.numel()]
+        lengths = Updates(uploads, center, names).lengths()
+        return cls(names, lengths, lower_median(lengths))
+
+    def only(self, positions: Sequence[int]) -> Steps:
+        """Those of some uploads; what is usual stays that of all."""
+        return Steps(self.names, self.lengths[list(positions)], self.usual)
+
+    def factors(self, largest_step: float) -> Tensor:
+        """f_i,T, (clients, tensors): what each change has to be multiplied by.
+
+        >>> lengths = torch.tensor([[1.0, 0.0], [2.0, 0.0], [100.0, 3.0]], dtype=torch.float64)
+        >>> Steps(["weight", "bias"], lengths, lower_median(lengths)).factors(10.0)
+        tensor([[1.0000, 1.0000],
+                [1.0000, 1.0000],
+                [0.2000, 0.0000]], dtype=torch.float64)
+        """
+        limits = largest_step * self.usual
+        return torch.where(self.lengths > limits, limits / self.lengths, torch.ones_like(self.lengths))
+
+    def longest(self) -> list[tuple[float, str]]:
+        """For each upload its longest step in units of the median, infinite where that is 0, and the tensor's name."""
+        ratios = torch.where(self.lengths > 0, self.lengths / self.usual, torch.zeros_like(self.lengths))
+        values, which = ratios.nan_to_num(0, posinf=torch.inf).max(dim=1)
+        return [(value, self.names[k]) for value, k in zip(values.tolist(), which.tolist(), strict=True)]
+
+
+def lower_median(values: Tensor) -> Tensor:
+    """The median of each column, the lower of the two middle values where there are two.
+
+    A value that at most half of the clients exceed, and that of an honest one unless half of them lie. The mean of the
+    two middle values would let one client of two decide alone how far it may go.
+
+    Args:
+        values: (clients, columns), at least one client.
+    """
+    return values.sort(dim=0).values[(len(values) - 1) // 2]
+
+
+def bounded(
+    uploads: Sequence[Upload], center: Mapping[str, Tensor], names: Sequence[str], factors: Tensor
+) -> list[Upload]:
+    """The uploads with each tensor pulled toward the center; what needs no change is the very same object.
+
+    Args:
+        uploads: state dicts.
+        center: the global model.
+        names: the tensors that may change.
+        factors: (clients, names), in [0, 1].
+    """
+    return [
+        upload if all(factor == 1 for factor in row) else _pulled(upload, center, dict(zip(names, row, strict=True)))
+        for upload, row in zip(uploads, factors.tolist(), strict=True)
+    ]
+
+
+def _pulled(upload: Upload, center: Mapping[str, Tensor], factors: Mapping[str, float]) -> Upload:
+    pulled = dict(upload)
+    for name, factor in factors.items():
+        if factor < 1:
+            # Both weights are at least 0, and nothing overflows on the way from one to the other.
+            here = center[name].double() * (1 - factor)
+            pulled[name] = here.add_(upload[name].double(), alpha=factor).to(upload[name].dtype)
+    return pulled
