@@ -59,12 +59,6 @@ class Steps:
         limits = largest_step * self.usual
         return torch.where(self.lengths > limits, limits / self.lengths, torch.ones_like(self.lengths))
 
-    def longest(self) -> list[tuple[float, str]]:
-        """For each upload its longest step in units of the median, infinite where that is 0, and the tensor's name."""
-        ratios = torch.where(self.lengths > 0, self.lengths / self.usual, torch.zeros_like(self.lengths))
-        values, which = ratios.nan_to_num(0, posinf=torch.inf).max(dim=1)
-        return [(value, self.names[k]) for value, k in zip(values.tolist(), which.tolist(), strict=True)]
-
 
 def lower_median(values: Tensor) -> Tensor:
     """The median of each column, the lower of the two middle values where there are two.

@@ -4,9 +4,10 @@ Source: this project's own; docs/robust.md. Two kinds of evidence, in units of t
 `fedml_gradcam_ae.evidence`, but 0 up to them: they find what no training does, and have no opinion of the rest.
 
 * `steps`: one tensor moved out of all proportion. A client with unusual or many data moves every tensor further than
-  others do, up to some hundred times where these have nothing left to learn, so its steps are compared with one another
-  as well;
-* `outputs`: the class scores on the probe images are far from the global model's, by its own scale and by what is usual.
+  others do, some hundred times as far where these have nothing left to learn, so its steps are compared with one
+  another as well;
+* `outputs`: the class scores on the probe images are far from the global model's, both by the scale of these and by
+  what is usual among clients.
 """
 
 from __future__ import annotations
@@ -19,10 +20,8 @@ from torch import Tensor
 from fedml_gradcam_ae.bounding import Steps, lower_median
 
 FEWEST = 4  # clients: the median of fewer says nothing
-FARTHEST_STEP = (
-    50.0  # in the median client's steps and the client's own usual ones; at most 22 in honest development runs
-)
-FARTHEST_OUTPUT = 25.0  # in usual changes of the scores; at most 8 there
+FARTHEST_STEP = 50.0  # times as far as other clients and as its own other tensors: honest ones were at 22 at most
+FARTHEST_OUTPUT = 25.0  # usual changes of the scores: honest clients were at 8 at most
 LIMIT = 1e9  # what is infinitely far counts as that far
 
 

@@ -36,7 +36,7 @@ def class_maps(network: nn.Module, uploads: Sequence[Upload], images: Tensor, la
 def maps_and_outputs(
     network: nn.Module, uploads: Sequence[Upload], images: Tensor, layer: str
 ) -> tuple[Tensor, Tensor]:
-    """`class_maps`, and the class scores that they explain, (clients, images, classes), from the same forward passes."""
+    """`class_maps`, and the class scores that they explain, (clients, images, classes), of the same forward passes."""
     with evaluating(network):
         found = on_each_upload(network, uploads, partial(_maps_of, images=images, layer=layer))
     maps, scores = torch.stack([maps for maps, _ in found]), torch.stack([scores for _, scores in found])

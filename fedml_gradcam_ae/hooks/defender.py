@@ -108,7 +108,7 @@ def _judge(defender: PluginDefense, round: Round, federation: Federation, name: 
 
 
 def hand_back(verdict: Verdict, round: Round) -> Uploads:
-    """What FedML is to average: the kept uploads, bounded, with their weights, or the one model that stands for them."""
+    """What FedML is to average: the kept uploads, bounded, with their weights, or one model that stands for them."""
     if verdict.model is not None:
         return [(1.0, OrderedDict(verdict.model))]
     assert verdict.weights is not None  # Verdict has weights or a model

@@ -31,8 +31,6 @@ WHY = {
     "statistics": "the means that its BatchNorm layers hold did not move with its weights",
     "outputs": "its outputs on the server's test images are far from what others' are",
 }
-
-
 Part = tuple[Tensor, list[str]]  # (clients,), and words for each client
 
 
@@ -74,9 +72,7 @@ class RobustProfile:
         if clients and not broken:
             samples = [count for count, good in zip(round.samples, judged.tolist(), strict=True) if good]
             found = self.evidence.judge(round.number, clients, large.only(judged), native.only(judged), samples)
-            gross, words = _gross(round, outputs)
-            parts = [_named(found.parts), (gross[judged.cpu()], [w for w, good in zip(words, judged.tolist()) if good])]
-            values, reasons = strongest(parts)
+            values, reasons = strongest([_named(found.parts), _beside_maps(round, outputs, judged)])
             scores[judged.cpu()] = found.scores.double().cpu().maximum(values).float()
             shown[judged] = _of_class(found.deviations, probe.labels).to(shown)
             reconstructions[judged] = _of_class(found.reconstructions, probe.labels).to(shown)
@@ -119,7 +115,8 @@ def _named(parts: Mapping[str, Tensor]) -> Part:
     return strongest([(part.double().cpu(), [WHY[kind]] * len(part)) for kind, part in zip(kinds, shown, strict=True)])
 
 
-def _gross(round: Round, outputs: Tensor) -> Part:
-    """What no heat map shows: see `fedml_gradcam_ae.outliers`."""
+def _beside_maps(round: Round, outputs: Tensor, judged: Tensor) -> Part:
+    """What no heat map shows, of the clients that are judged: see `fedml_gradcam_ae.outliers`."""
     far = output_scores(outputs[1:], outputs[0]).cpu()
-    return strongest([step_scores(round.steps), (far, [WHY["outputs"]] * len(far))])
+    values, reasons = strongest([step_scores(round.steps), (far, [WHY["outputs"]] * len(far))])
+    return values[judged.cpu()], [reasons[client] for client in judged.nonzero()[:, 0].tolist()]
