@@ -69,7 +69,8 @@ class Updates:
 
         In float32 where the tensors are no wider, which takes half the time, and again in float64 where it overflows.
         """
-        columns = [self._lengths_of(name) for name in self.names]
+        rooms: dict[torch.dtype, Tensor] = {}
+        columns = [self._lengths_of(name, rooms) for name in self.names]
         found = torch.stack(columns, dim=1).cpu() if columns else torch.zeros(len(self), 0, dtype=torch.float64)
         for client, tensor in torch.nonzero(~found.isfinite()).tolist():
             name = self.names[tensor]
@@ -77,15 +78,16 @@ class Updates:
             found[client, tensor] = torch.linalg.vector_norm(change)
         return found
 
-    def _lengths_of(self, name: str) -> Tensor:
+    def _lengths_of(self, name: str, rooms: dict[torch.dtype, Tensor]) -> Tensor:
+        """The lengths of one tensor's change, (clients,); `rooms` keeps memory for the tensors that follow."""
         like = self.center[name]
         kind = torch.promote_types(like.dtype, torch.float32)
         total = torch.zeros(len(self), dtype=torch.float64, device=like.device)
-        room = torch.empty(len(self), min(self._columns, like.numel()), dtype=kind, device=like.device)
-        for values, center in self._pieces_of(name):
-            if center.numel() > room.shape[1]:  # a piece of a tensor that lies in rows is at least one row
-                room = torch.empty(len(self), center.numel(), dtype=kind, device=like.device)
-            block, start = room[:, : center.numel()], center.to(kind)
+        for values, center in self._pieces_of(name, any_order=True):
+            shape, start = (len(values), center.numel()), center.to(kind)
+            if kind not in rooms or rooms[kind].numel() < shape[0] * shape[1]:
+                rooms[kind] = torch.empty(shape[0] * shape[1], dtype=kind, device=like.device)
+            block = rooms[kind][: shape[0] * shape[1]].view(shape)
             for row, value in zip(block, values, strict=True):
                 torch.sub(value, start, out=row)
             total += torch.linalg.vector_norm(block, dim=1).double().square()
@@ -245,9 +247,18 @@ class Updates:
         for values, center in self._pieces_of(name):
             yield torch.stack(values), center
 
-    def _pieces_of(self, name: str) -> Iterator[tuple[list[Tensor], Tensor]]:
-        """The uploads' pieces, (columns,) each, and the center's, in their own dtype."""
+    def _pieces_of(self, name: str, any_order: bool = False) -> Iterator[tuple[list[Tensor], Tensor]]:
+        """The uploads' pieces, (columns,) each, and the center's, in their own dtype.
+
+        Args:
+            name: of the tensor.
+            any_order: whether the columns may come as they lie in memory, which saves copying those of channels_last.
+        """
         rows = [upload[name] for upload in self.uploads] + [self.center[name]]
+        steps = rows[0].stride()
+        if any_order and all(row.stride() == steps for row in rows):
+            outermost_first = sorted(range(len(steps)), key=lambda dim: -steps[dim])
+            rows = [row.permute(outermost_first) for row in rows]
         if all(row.is_contiguous() for row in rows) or rows[0].dim() < 2:
             pieces = [torch.split(row.reshape(-1), self._columns) for row in rows]
         else:  # channels_last, say: flattening it whole would be a copy
