@@ -1,4 +1,4 @@
-"""The `robust` profile: heat maps of all classes and BatchNorm's statistics, judged as docs/robust.md explains."""
+"""The `robust` profile: heat maps, BatchNorm's statistics and what stands out beside them; docs/robust.md explains."""
 
 from __future__ import annotations
 
