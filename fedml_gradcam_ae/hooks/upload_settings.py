@@ -7,6 +7,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from fedml_gradcam_ae.claims import LARGEST_WEIGHT
+from fedml_gradcam_ae.federation import LARGEST_STEP
 from fedml_gradcam_ae.hooks.section import check_section, read_section
 from fedml_gradcam_ae.settings import Parameters
 
@@ -21,6 +22,12 @@ class UploadSettings(Parameters):
         ge=1,
         description="a claimed number of samples counts as at most so many times the round's median claim (the lower "
         "of the two middle ones); null: no limit",
+    )
+    largest_step: float | None = Field(
+        default=LARGEST_STEP,
+        ge=1,
+        description="how far an upload that is kept may move any tensor, in units of the median client's step (the "
+        "lower of the two middle ones); null: no limit",
     )
     on_too_few: Literal["keep_global", "average", "stop"] = Field(
         default="keep_global",

@@ -13,6 +13,7 @@ from fedml_gradcam_ae.events import RoundReport
 from fedml_gradcam_ae.federation import LARGEST_STEP
 from fedml_gradcam_ae.hooks.defender import _run_stock
 from fedml_gradcam_ae.hooks.federation import Federation
+from fedml_gradcam_ae.hooks.upload_settings import UploadSettings
 from fedml_gradcam_ae.settings import AttackSettings
 from simulation import simulate
 from tiny import fedml_dataset
@@ -121,5 +122,5 @@ def test_every_round_of_the_hooks_has_the_default_bound(make_round, federation) 
     round = make_round(6)
     pairs = list(zip(round.samples, round.uploads, strict=True))
     assert federation.round(pairs, round.global_model).largest_step == LARGEST_STEP
-    federation.largest_step = None
+    federation.settings = UploadSettings(largest_step=None)
     assert federation.round(pairs, round.global_model).largest_step is None
