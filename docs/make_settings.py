@@ -8,7 +8,8 @@ from typing import Any
 
 from fedml_gradcam_ae import registry
 from fedml_gradcam_ae.hooks import builtin
-from fedml_gradcam_ae.hooks.cross_silo.settings import ClientSettings, ServerSettings
+from fedml_gradcam_ae.hooks.cross_silo.settings import ServerSettings
+from fedml_gradcam_ae.hooks.cross_silo.transport.settings import TransportSettings
 from fedml_gradcam_ae.hooks.upload_settings import UploadSettings
 from fedml_gradcam_ae.settings import AttackSettings, DefenseSettings, Parameters
 
@@ -61,7 +62,7 @@ def page() -> str:
     )
     parts.append(
         "## A cross-silo client\n\nThese stand straight in a section `client_args` of the YAML of a client that runs "
-        f"under the plug-in.\n\n{table(ClientSettings)}"
+        f"under the plug-in.\n\n{table(TransportSettings)}"
     )
     parts.append("## FedML's own types\n\nThese run as FedML 0.9.6 ships them, their defects included.\n")
     parts.append(f"| `defense_type` | keys | known defect |\n| --- | --- | --- |\n{_builtin(builtin.DEFENSES)}")
@@ -99,7 +100,7 @@ def _kind(annotation: Any) -> str:
         return " or ".join(f"`{value}`" for value in typing.get_args(annotation))
     if typing.get_origin(annotation) in (typing.Union, types.UnionType):
         return " or ".join(_kind(part) for part in typing.get_args(annotation))
-    if typing.get_origin(annotation) is dict:
+    if typing.get_origin(annotation) is dict or (isinstance(annotation, type) and issubclass(annotation, Parameters)):
         return "keys and values"
     if typing.get_origin(annotation) is list:
         return "list of client ids"

@@ -1,4 +1,7 @@
-"""python -m fedml_gradcam_ae SCRIPT.py --cf CONFIG ...: run an unmodified FedML script with the plug-in on."""
+"""python -m fedml_gradcam_ae SCRIPT.py --cf CONFIG ...: run an unmodified FedML script with the plug-in on.
+
+python -m fedml_gradcam_ae certificates ...: make certificates for a trial of mutual TLS.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,11 @@ USAGE = """\
 usage: python -m fedml_gradcam_ae SCRIPT.py --cf CONFIG.yaml [arguments of the script]
 
 Runs a FedML script as it is, with `defense_type` and `attack_type` of CONFIG.yaml taking effect,
-the plug-in's types and FedML's own."""
+the plug-in's types and FedML's own.
+
+       python -m fedml_gradcam_ae certificates --clients N --out FOLDER [--days DAYS]
+
+Makes an authority and certificates for a trial of mutual TLS in a cross-silo federation."""
 
 
 def main(argv: list[str]) -> int:
@@ -18,6 +25,10 @@ def main(argv: list[str]) -> int:
     if not argv or argv[0] in ("-h", "--help"):
         print(USAGE, file=sys.stdout if argv else sys.stderr)
         return 0 if argv else 2
+    if argv[0] == "certificates":
+        from fedml_gradcam_ae import certificates
+
+        return certificates.main(argv[1:])
     script = Path(argv[0])
     if not script.is_file():
         print(f"error: there is no script {script}\n\n{USAGE}", file=sys.stderr)
@@ -49,10 +60,10 @@ def _check_config_file(arguments: list[str]) -> None:
     """Answer a missing or broken configuration before the seconds that importing FedML takes."""
     from fedml_gradcam_ae.yaml_file import read_sections
 
-    for option, value in zip(arguments, [*arguments[1:], ""], strict=True):
+    for place, option in enumerate(arguments):
         name, _, attached = option.partition("=")
         if name in ("--cf", "--yaml_config_file"):
-            read_sections(attached or value)
+            read_sections(attached or "".join(arguments[place + 1 : place + 2]))
 
 
 if __name__ == "__main__":

@@ -72,7 +72,7 @@ class DependableServer(FedMLServerManager):  # type: ignore[misc]  # fedml has n
         self._silos: dict[int, int] = {}
         self._model: Any = None
         self.com_manager.on_undelivered = self._undelivered
-        _expect(self.com_manager, aggregator, self.client_real_ids, self.settings.largest_upload)
+        _expect(self.com_manager, aggregator, self.client_real_ids)
 
     def run(self) -> None:
         """Serve until the last round is over."""
@@ -353,11 +353,8 @@ class DependableServer(FedMLServerManager):  # type: ignore[misc]  # fedml has n
         self._carry_out(self._roll.settle())
 
 
-def _expect(manager: Any, aggregator: HookedAggregator, clients: list[int], largest_upload: float) -> None:
-    """Tell the transport how large the model is, and which clients there are."""
-    model = aggregator.get_global_model_params().values()
-    size = sum(tensor.numel() * tensor.element_size() for tensor in model if isinstance(tensor, Tensor))
+def _expect(manager: Any, aggregator: HookedAggregator, clients: list[int]) -> None:
+    """Tell a transport that asks for it how large the model is, and which clients there are."""
     if hasattr(manager, "expect"):
-        manager.expect(size, clients)
-    elif hasattr(manager, "grpc_servicer"):
-        manager.grpc_servicer.largest_message = int(largest_upload * size) + 1_000_000
+        model = aggregator.get_global_model_params().values()
+        manager.expect(sum(t.numel() * t.element_size() for t in model if isinstance(t, Tensor)), clients)

@@ -7,11 +7,16 @@ from typing import Any
 
 from pydantic import Field
 
-from fedml_gradcam_ae.settings import Parameters, SettingsError, read_settings, unknown
+from fedml_gradcam_ae.hooks.cross_silo.transport.settings import (
+    TransportSettings,
+    check_transport_settings,
+    read_transport_settings,
+)
+from fedml_gradcam_ae.settings import SettingsError, read_settings, unknown
 from fedml_gradcam_ae.yaml_file import read_sections
 
 
-class ServerSettings(Parameters):
+class ServerSettings(TransportSettings):
     """Keys of the section `server_args`, for a cross-silo server."""
 
     client_timeout: float | None = Field(
@@ -35,40 +40,29 @@ class ServerSettings(Parameters):
         gt=0,
         description="seconds that the server waits, after the last round, for clients to end; at most `client_timeout`",
     )
-    tls: dict[str, Any] | None = Field(
-        default=None, description="certificate, key and authority (paths) for mutual TLS; null: no TLS"
-    )
-
-
-class ClientSettings(Parameters):
-    """Keys of the section `client_args`, for a cross-silo client that runs under the plug-in."""
-
-    tls: dict[str, Any] | None = Field(
-        default=None, description="certificate, key and authority (paths) for mutual TLS; null: no TLS"
-    )
 
 
 def read_server_settings(args: Any) -> ServerSettings:
-    """The server's settings among FedML's flat args.
+    """The server's settings among FedML's flat args; those that clients have as well, in the server's own section.
 
     Raises:
         SettingsError: for a wrong kind of value or a value out of range.
     """
-    values = {key: getattr(args, key) for key in ServerSettings.model_fields if hasattr(args, key)}
-    if "client_args" in (sections := _sections(args)):
-        # FedML throws all sections together: the `tls` among its args may be the clients'.
-        values["tls"] = sections.get("server_args", {}).get("tls")
+    own = ServerSettings.model_fields.keys() - TransportSettings.model_fields.keys()
+    values = {key: getattr(args, key) for key in own if hasattr(args, key)}
+    values |= dict(read_transport_settings(args, rank=0))
     return read_settings(ServerSettings, values, "server_args", "a cross-silo server")
 
 
 def check_sections(args: Any) -> None:
     """Raise SettingsError for a mistake in the sections `server_args` and `client_args`, unknown keys included."""
-    sections = _sections(args)
-    for name, model in (("server_args", ServerSettings), ("client_args", ClientSettings)):
+    path = getattr(args, "yaml_config_file", "")
+    sections = read_sections(path) if path else {}
+    for name, model in (("server_args", ServerSettings), ("client_args", TransportSettings)):
         for key in sections.get(name, {}):
             if key not in model.model_fields:
                 raise SettingsError(unknown(f"key {key!r} in {name}", str(key), model.model_fields))
-    read_settings(ClientSettings, sections.get("client_args"), "client_args", "a cross-silo client")
+    check_transport_settings(args)
     _check_together(read_server_settings(args), args)
 
 
@@ -108,8 +102,3 @@ def _client_ids(args: Any, total: object) -> list[int]:
         # A client's own list has only itself.
         return given if getattr(args, "rank", 0) in (0, "0") else []
     return list(range(1, total + 1)) if isinstance(total, int) else []
-
-
-def _sections(args: Any) -> dict[str, dict[str, Any]]:
-    path = getattr(args, "yaml_config_file", "")
-    return read_sections(path) if path else {}

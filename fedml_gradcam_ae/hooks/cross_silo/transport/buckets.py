@@ -1,0 +1,35 @@
+"""How many messages a second each sender may send."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Hashable
+
+
+class Buckets:
+    """A token bucket for each sender.
+
+    Args:
+        rate: messages a second in the long run.
+        burst: how many may come at once.
+        clock: seconds, from any start.
+
+    Example:
+        >>> now = 0.0
+        >>> buckets = Buckets(rate=1.0, burst=2, clock=lambda: now)
+        >>> [buckets.take("client 1") for _ in range(3)], buckets.take("client 2")
+        ([True, True, False], True)
+    """
+
+    def __init__(self, rate: float, burst: float, clock: Callable[[], float] = time.monotonic) -> None:
+        self._rate, self._burst, self._clock = rate, burst, clock
+        self._left: dict[Hashable, tuple[float, float]] = {}
+
+    def take(self, sender: Hashable) -> bool:
+        """Take one token; False if there is none."""
+        now = self._clock()
+        tokens, since = self._left.get(sender, (self._burst, now))
+        tokens = min(self._burst, tokens + (now - since) * self._rate)
+        enough = tokens >= 1
+        self._left[sender] = (tokens - 1 if enough else tokens, now)
+        return enough

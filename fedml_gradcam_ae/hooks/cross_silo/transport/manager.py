@@ -1,0 +1,286 @@
+"""FedML's communication manager over gRPC, for the server and for clients under the plug-in."""
+
+from __future__ import annotations
+
+import json
+import logging
+import pickle
+import threading
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from fedml.core.distributed.communication.constants import CommunicationConstants
+from fedml.core.distributed.communication.grpc import grpc_comm_manager_pb2
+from fedml.core.distributed.communication.grpc.grpc_comm_manager import GRPCCommManager, GRPCMapping
+from fedml.core.distributed.communication.message import Message
+
+from fedml_gradcam_ae.hooks.cross_silo.decoding import Budget, Envelope, Undecodable, decode_message
+from fedml_gradcam_ae.hooks.cross_silo.refused import Refused
+from fedml_gradcam_ae.hooks.cross_silo.transport import envelope as schema
+from fedml_gradcam_ae.hooks.cross_silo.transport import event_loop
+from fedml_gradcam_ae.hooks.cross_silo.transport.addresses import Addresses, join
+from fedml_gradcam_ae.hooks.cross_silo.transport.buckets import Buckets
+from fedml_gradcam_ae.hooks.cross_silo.transport.complaints import Complaints, printable
+from fedml_gradcam_ae.hooks.cross_silo.transport.inbox import Arrival, Inbox
+from fedml_gradcam_ae.hooks.cross_silo.transport.limits import Limits, of_a_model, raise_open_files
+from fedml_gradcam_ae.hooks.cross_silo.transport.receiving import Doorstep, Receiver
+from fedml_gradcam_ae.hooks.cross_silo.transport.sending import Address, Letter, Outbox, deliver
+from fedml_gradcam_ae.hooks.cross_silo.transport.settings import load_identity, read_transport_settings
+
+log = logging.getLogger("fedml_gradcam_ae")
+
+WAKE_UP_SECONDS = 0.2
+STOP_SECONDS = 2.0
+LARGEST_UPLOAD = 4.0
+AROUND_THE_DATA = 64_000_000  # bytes: about 16 kB for each tensor, however small
+UNKNOWN_MODEL = 250_000_000  # bytes: times LARGEST_UPLOAD, 1 GB
+
+
+class GRPCTransport(GRPCCommManager):  # type: ignore[misc]  # fedml has no types
+    """FedML's GRPCCommManager, on the same wire format, such that no peer can block it, fill it, or stop it.
+
+    Messages are decoded, not unpickled, and checked; what does not fit is dropped and reported. A message of a known
+    client that cannot be read is handed to the server as an upload that is `Refused`: a round need not wait for it.
+
+    Attributes:
+        on_undelivered: on the server, told of each message that did not arrive: (receiver, message, reason), in the
+            thread that tried to send it.
+        complaints: what was dropped.
+    """
+
+    def __init__(
+        self,
+        grpc_ipconfig_path: str,
+        topic: str = "fedml",
+        client_rank: int = 0,
+        client_num: int = 0,
+        args: Any = None,
+    ) -> None:
+        # FedML's own constructor starts its server, so its attributes are set here.
+        self._topic, self.grpc_ipconfig_path = topic, grpc_ipconfig_path
+        self._observers: list[Any] = []
+        self.client_rank = self.client_id = int(client_rank)
+        self.client_num, self.args = client_num, args
+        self.grpc_mappings: dict[int, Any] = {}
+        self._init_grpc_mappings()
+        self.is_running = True
+
+        self.settings = read_transport_settings(args, self.client_rank)
+        self._identity = self._load_identity()
+        port = CommunicationConstants.GRPC_BASE_PORT + self.client_rank
+        default = GRPCMapping(self.client_id, self.client_rank, "0.0.0.0", port, None)
+        self._own = self.grpc_mappings.setdefault(self.client_id, default)
+        self._addresses = Addresses(self.grpc_mappings)
+        self._largest_upload = getattr(args, "largest_upload", LARGEST_UPLOAD)
+        self._limits = Limits()
+        self._members = self._by_rank([0] if self.client_rank else json.loads(getattr(args, "client_id_list", "[]")))
+        self._buckets = Buckets(self.settings.messages_per_second, 2 * self.settings.messages_per_second + 20)
+        self._inbox = Inbox()
+        self._receiver: Receiver | None = None
+        self._listening = threading.Lock()
+        self.complaints = Complaints()
+        self.on_undelivered: Callable[[int, Message, str], None] | None = None
+        self._outbox = Outbox(self._address, self.settings.send_timeout, self._when_undelivered)
+
+    def expect(self, model_bytes: int, clients: Sequence[int]) -> None:
+        """Say what will come, so that it can be bounded; the server listens from then on.
+
+        Args:
+            model_bytes: the size of the global model.
+            clients: the ids of all clients that may take part.
+
+        Raises:
+            PortTakenError: if it cannot listen.
+        """
+        self._members = self._by_rank(clients)
+        self._limits = of_a_model(model_bytes, self._largest_upload, len(clients))
+        self._listen()
+
+    def handle_receive_message(self) -> None:
+        """Receive until `stop_receive_message`."""
+        try:
+            if self.client_rank != 0:
+                # A client says at once that it is there, and may be answered at once: it must listen before that.
+                size = _model_bytes(self._observers) or UNKNOWN_MODEL
+                self.expect(size, [0])
+            self._notify_connection_ready()
+            self._listen()
+            self.message_handling_subroutine()
+        finally:
+            self.stop_receive_message()
+            self._outbox.close(STOP_SECONDS)
+            if self._receiver is not None:
+                event_loop.run(self._receiver.stop(STOP_SECONDS), STOP_SECONDS + 5)
+            self.complaints.flush(everything=True)
+
+    def message_handling_subroutine(self) -> None:
+        """Decode and hand on one message after the other, asleep in between."""
+        while self.is_running:
+            arrival = self._inbox.get(WAKE_UP_SECONDS)
+            self.complaints.flush()
+            message = self._read(arrival) if arrival is not None else None
+            if message is not None:
+                for observer in self._observers:
+                    observer.receive_message(message.get_type(), message)
+
+    def stop_receive_message(self) -> None:
+        """Stop; messages that are under way are answered."""
+        self.is_running = False
+
+    def send_message(self, msg: Message) -> None:
+        """Send a message: on the server from another thread, on a client at once.
+
+        Raises:
+            UndeliveredError: on a client, if the server has not taken it in `send_timeout` seconds.
+        """
+        own = self._own
+        msg.add_params(self.MSG_ARG_KEY_SENDER_RANK, self.client_rank)
+        msg.add_params(self.MSG_ARG_KEY_SENDER_IP, own.ingress_ip or own.grpc_server_ip)
+        msg.add_params(self.MSG_ARG_KEY_SENDER_PORT, own.grpc_server_port)
+        # Pickled here and not in the other thread: the next round changes the model's tensors in their place.
+        request = grpc_comm_manager_pb2.CommRequest(client_id=self.client_id, message=pickle.dumps(msg))
+        content, receiver = request.SerializeToString(), int(msg.get_receiver_id())
+        if self.client_rank == 0:
+            self._outbox.put(receiver, Letter(msg, content))
+        else:
+            deliver(self._address(receiver), content, self.settings.send_timeout, patient=True)
+
+    def _listen(self) -> None:
+        """Listen, or listen again if the largest message has changed."""
+        with self._listening:
+            if self._receiver is not None:
+                if self._receiver.limits == self._limits:
+                    return
+                event_loop.run(self._receiver.stop(STOP_SECONDS))
+            address = join(self._own.grpc_server_ip, self._own.grpc_server_port)
+            credentials = None if self._identity is None else self._identity.server_credentials()
+            connections, timeout = raise_open_files(), self.settings.receive_timeout
+            doorstep = Doorstep(
+                None if self._identity is None else self._identify, self._members.__contains__, self._take_in
+            )
+            receiver = Receiver(
+                *(address, credentials, self._limits, connections, timeout, doorstep), complaints=self.complaints
+            )
+            event_loop.run(receiver.start())
+            if self._identity is None and self.client_rank == 0 and self._receiver is None:
+                log.warning(
+                    "no TLS: whoever reaches %s can speak as any client, and whoever listens reads the models "
+                    "(server_args.tls turns it on)",
+                    address,
+                )
+            self._receiver = receiver
+
+    def _load_identity(self) -> Any:
+        if self.settings.tls is None:
+            return None
+        return load_identity(self.settings.tls, self.client_rank, self.args)
+
+    def _identify(self, auth_context: Any) -> int | None:
+        from fedml_gradcam_ae.hooks.cross_silo.transport import tls
+
+        rank: int | None = tls.rank_of(auth_context)
+        return rank
+
+    def _by_rank(self, ids: Sequence[Any]) -> dict[int, int]:
+        return {self._addresses.rank(int(id)): int(id) for id in ids}
+
+    def _address(self, receiver: int) -> Address:
+        """Where a receiver is called, and as whom it must show itself."""
+        target = self._addresses.target(receiver)
+        if self._identity is None:
+            return Address(target)
+        from fedml_gradcam_ae.hooks.cross_silo.transport import tls
+
+        options = tls.channel_options(self._addresses.rank(receiver))
+        return Address(target, self._identity.channel_credentials(), tuple(options))
+
+    def _when_undelivered(self, receiver: int, message: Message, reason: str) -> None:
+        if self.on_undelivered is not None:
+            self.on_undelivered(receiver, message, reason)
+        else:
+            log.warning("%s cannot be reached: %s", self._name(receiver), reason)
+
+    def _take_in(self, rank: int | None, claimed: int, content: bytes) -> None:
+        """The event loop: let a message wait to be decoded, if it may."""
+        report = self.complaints.report
+        if rank is not None and claimed != rank:
+            report("identity", f"the holder of the certificate of rank {rank} spoke as rank {claimed}: dropped")
+            return
+        sender = self._members.get(claimed)
+        if sender is None:
+            report("stranger", f"client {claimed}: a message of a client that is not in the federation was dropped")
+            return
+        if not self._buckets.take(sender):
+            rate = f"{self.settings.messages_per_second:g}"
+            report("flood", f"{self._name(sender)}: a message was dropped: more than {rate} messages a second")
+            return
+        most = self._limits.message
+        if len(content) > most:
+            arrival = Arrival(sender, Refused(f"it has {len(content)} bytes, where at most {most} are taken"))
+        else:
+            arrival = Arrival(sender, content)
+        if not self._inbox.put(arrival, most):
+            report("queue", f"{self._name(sender)}: a message was dropped: too many of its messages wait")
+
+    def _read(self, arrival: Arrival) -> Message | None:
+        """The message, if it can be read and fits; else what stands for it, or nothing."""
+        if isinstance(arrival.content, Refused):
+            return self._refuse(arrival.sender, "size", arrival.content.reason)
+        try:
+            found = self._decode(arrival.content)
+        except Undecodable as error:
+            return self._refuse(arrival.sender, error.kind, str(error))
+        types = {kind for observer in self._observers for kind in observer.message_handler_dict if kind != 0}
+        try:
+            header, parameters = schema.check(found, types, self._addresses.ids(self.client_rank))
+            if header.sender != arrival.sender:
+                raise schema.Misfit("sender", f"it says that it is from {header.sender}")
+        except schema.Misfit as error:
+            if type(found.type) is int and found.type == schema.UPLOAD:
+                return self._refuse(arrival.sender, error.kind, str(error))
+            text = f"{self._name(arrival.sender)}: a message was dropped: {error}"
+            self.complaints.report(f"schema: {error.kind}", text)
+            return None
+        if self.client_rank == 0:
+            self._addresses.learn(header.sender, parameters, again=self._identity is not None)
+        message = Message(header.type, header.sender, header.receiver)
+        for key, value in parameters.items():
+            message.add_params(key, value)
+        return message
+
+    def _decode(self, content: bytes) -> Envelope:
+        try:
+            return decode_message(content, Budget(bytes=self._limits.message))
+        except Undecodable:
+            raise
+        except Exception as error:  # whatever one message does, the next one must be read
+            raise Undecodable("decoder", f"{type(error).__name__}: {error}") from None
+
+    def _budget(self) -> Budget:
+        """What decoding one message may cost: little more than the largest message."""
+        limits, size = self.settings, self._limits.message + AROUND_THE_DATA
+        return Budget(size, limits.decode_objects, limits.decode_depth, limits.decode_seconds)
+
+    def _refuse(self, sender: int, kind: str, reason: str) -> Message | None:
+        """Report a message that was not read; the server gets an upload in its place."""
+        reason = printable(reason)
+        self.complaints.report(kind, f"{self._name(sender)}: a message was not read: {reason}")
+        if self.client_rank != 0:
+            return None
+        message = Message(schema.UPLOAD, sender, 0)
+        message.add_params(schema.MODEL_PARAMS, Refused(reason))
+        return message
+
+    def _name(self, id: int) -> str:
+        return "the server" if self.client_rank else f"client {id}"
+
+
+def _model_bytes(observers: Sequence[Any]) -> int | None:
+    """The size of the model that a FedML client trains, if the client has one."""
+    for observer in observers:
+        try:
+            state = observer.trainer_dist_adapter.trainer.trainer.model.state_dict()
+            return sum(tensor.numel() * tensor.element_size() for tensor in state.values())
+        except AttributeError:
+            continue
+    return None

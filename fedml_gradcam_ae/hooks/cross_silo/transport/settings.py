@@ -1,0 +1,90 @@
+"""The settings of the gRPC transport, the same for the server and for clients under the plug-in."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field
+
+from fedml_gradcam_ae.settings import Parameters, SettingsError, read_settings, unknown
+from fedml_gradcam_ae.yaml_file import read_sections
+
+
+class TLSFiles(Parameters):
+    """The three files that say who a process is; `{rank}` in a path stands for its rank."""
+
+    certificate: str = Field(description="its certificate (PEM)")
+    key: str = Field(description="the certificate's private key (PEM, without a password)")
+    authority: str = Field(description="the certificate of the authority that all certificates are from (PEM)")
+
+
+class TransportSettings(Parameters):
+    """Keys of the sections `server_args` and `client_args` that concern gRPC."""
+
+    tls: TLSFiles | None = Field(
+        default=None,
+        description="`certificate`, `key` and `authority`: paths from the YAML file's folder, `{rank}` stands for the "
+        "rank; null: no encryption, and whoever reaches the port can speak as anybody",
+    )
+    send_timeout: float = Field(
+        default=120.0, gt=0, description="seconds that a call over gRPC may take before the receiver counts as gone"
+    )
+    receive_timeout: float = Field(
+        default=600.0, gt=0, description="seconds that a message may take to come in over gRPC"
+    )
+    messages_per_second: float = Field(
+        default=50.0, gt=0, description="messages a second over gRPC that are taken from one sender in the long run"
+    )
+    decode_objects: int = Field(
+        default=200_000, ge=1, description="the most values that one message may hold (a tensor counts as about 25)"
+    )
+    decode_depth: int = Field(default=64, ge=1, description="the most containers in containers of one message")
+    decode_seconds: float = Field(default=30.0, gt=0, description="seconds that decoding one message may take")
+
+
+def read_transport_settings(args: Any, rank: int) -> TransportSettings:
+    """The settings of one process.
+
+    FedML makes one flat namespace of all sections, where the server's and the clients' would be mixed up; so they are
+    read from the file, if there is one.
+
+    Raises:
+        SettingsError: for a wrong kind of value or a value out of range.
+    """
+    section = "server_args" if rank == 0 else "client_args"
+    path = getattr(args, "yaml_config_file", "")
+    values = read_sections(path).get(section, {}) if path else vars(args) if args is not None else {}
+    known = {key: value for key, value in values.items() if key in TransportSettings.model_fields}
+    return read_settings(TransportSettings, known, section, "a cross-silo process")
+
+
+def check_transport_settings(args: Any) -> None:
+    """Check the sections of both sides, and this process's files for TLS.
+
+    Raises:
+        SettingsError: for a value that is wrong, or files that cannot be used.
+    """
+    for rank in (0, 1):
+        read_transport_settings(args, rank)
+    rank = int(getattr(args, "rank", 0))
+    files = read_transport_settings(args, rank).tls
+    if files is not None and getattr(args, "backend", None) == "GRPC":
+        load_identity(files, rank, args)
+
+
+def load_identity(files: TLSFiles, rank: int, args: Any) -> Any:
+    """The files of one process, read and checked: an `Identity` of the module `tls`, which needs gRPC.
+
+    Raises:
+        SettingsError: if they cannot be used.
+    """
+    from fedml_gradcam_ae.hooks.cross_silo.transport import tls
+
+    return tls.load(files, rank, folder_of(args), "client_args" if rank else "server_args")
+
+
+def folder_of(args: Any) -> Path:
+    """The folder that relative paths start from."""
+    path = getattr(args, "yaml_config_file", "")
+    return Path(path).resolve().parent if path else Path.cwd()

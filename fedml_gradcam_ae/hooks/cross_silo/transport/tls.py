@@ -1,0 +1,128 @@
+"""Mutual TLS: both sides show a certificate of the same authority, and its name says which rank they are."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import grpc
+from cryptography import x509
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
+
+from fedml_gradcam_ae.certificates import dns_name
+from fedml_gradcam_ae.hooks.cross_silo.transport.settings import TLSFiles
+from fedml_gradcam_ae.settings import SettingsError
+
+NAME = re.compile(rb"rank-(0|[1-9][0-9]{0,6})\.fedml")
+
+
+@dataclass(frozen=True, repr=False)
+class Identity:
+    """What a process shows and whom it believes: PEM contents."""
+
+    certificate: bytes
+    key: bytes
+    authority: bytes
+
+    def server_credentials(self) -> grpc.ServerCredentials:
+        """For the port: the other side must show a certificate as well."""
+        return grpc.ssl_server_credentials(
+            [(self.key, self.certificate)], root_certificates=self.authority, require_client_auth=True
+        )
+
+    def channel_credentials(self) -> grpc.ChannelCredentials:
+        """For calls."""
+        return grpc.ssl_channel_credentials(self.authority, self.key, self.certificate)
+
+
+def channel_options(receiver: int) -> list[tuple[str, str]]:
+    """Whose certificate a receiver must show; where it is reached does not matter."""
+    return [("grpc.ssl_target_name_override", dns_name(receiver))]
+
+
+def rank_of(auth_context: Mapping[str, Sequence[bytes]]) -> int | None:
+    """The rank that the other side's certificate is for, or None if it is for none or for several."""
+    names = [NAME.fullmatch(name) for name in auth_context.get("x509_subject_alternative_name", ())]
+    ranks = {int(match.group(1)) for match in names if match is not None}
+    return ranks.pop() if len(ranks) == 1 and len(names) == 1 else None
+
+
+def load(files: TLSFiles, rank: int, folder: Path, section: str) -> Identity:
+    """Read and check the files of one process.
+
+    Args:
+        files: the paths.
+        rank: whose files they must be.
+        folder: what relative paths start from.
+        section: where the paths were written, for the messages.
+
+    Raises:
+        SettingsError: if a file is missing or no PEM, or the files do not fit together, the rank or today's date.
+    """
+    contents = {key: _read(getattr(files, key), rank, folder, f"{section}.tls.{key}") for key in TLSFiles.model_fields}
+    where, paths = f"{section}.tls", {key: path for key, (path, _) in contents.items()}
+    chain = _certificates(contents["certificate"], f"{where}.certificate")
+    authorities = _certificates(contents["authority"], f"{where}.authority")
+    try:
+        key = load_pem_private_key(contents["key"][1], None)
+    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
+        raise SettingsError(f"{where}.key: {paths['key']} is no private key without a password: {error}") from None
+    if _public(key.public_key()) != _public(chain[0].public_key()):
+        raise SettingsError(
+            f"{where}: the key {paths['key']} does not belong to the certificate {paths['certificate']}."
+        )
+    names = _names(chain[0])
+    if names != [dns_name(rank)]:
+        found = ", ".join(names) or "no name"
+        raise SettingsError(
+            f"{where}.certificate: {paths['certificate']} is for {found}, and rank {rank} needs {dns_name(rank)}."
+        )
+    if len(chain) == 1 and not any(_signed(chain[0], authority) for authority in authorities):
+        raise SettingsError(f"{where}: {paths['certificate']} was not issued by the authority {paths['authority']}.")
+    return Identity(*(contents[key][1] for key in ("certificate", "key", "authority")))
+
+
+def _read(pattern: str, rank: int, folder: Path, where: str) -> tuple[Path, bytes]:
+    path = folder / pattern.replace("{rank}", str(rank))
+    try:
+        return path, path.read_bytes()
+    except OSError as error:
+        raise SettingsError(f"{where}: {path} cannot be read: {error.strerror}.") from None
+
+
+def _certificates(file: tuple[Path, bytes], where: str) -> list[x509.Certificate]:
+    path, content = file
+    try:
+        found = x509.load_pem_x509_certificates(content)
+    except ValueError as error:
+        raise SettingsError(f"{where}: {path} holds no certificate in PEM format: {error}") from None
+    now = datetime.now(UTC)
+    for each in found:
+        if not each.not_valid_before_utc <= now <= each.not_valid_after_utc:
+            span = f"{each.not_valid_before_utc:%Y-%m-%d} to {each.not_valid_after_utc:%Y-%m-%d}"
+            raise SettingsError(f"{where}: {path} is valid from {span}, and today is {now:%Y-%m-%d}.")
+    return found
+
+
+def _names(certificate: x509.Certificate) -> list[str]:
+    try:
+        extension = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName)
+    except (x509.ExtensionNotFound, ValueError):
+        return []
+    return extension.value.get_values_for_type(x509.DNSName)
+
+
+def _public(key: object) -> bytes:
+    return key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)  # type: ignore[attr-defined, no-any-return]
+
+
+def _signed(certificate: x509.Certificate, authority: x509.Certificate) -> bool:
+    try:
+        certificate.verify_directly_issued_by(authority)
+    except (ValueError, TypeError, InvalidSignature):
+        return False
+    return True
