@@ -140,8 +140,7 @@ def test_uploads_that_nobody_asked_for_are_ignored_and_reported(silo) -> None:
     assert samples == [[20, 21], [22, 22]]
     log = made.log.read_text()
     assert "client 1: an upload was ignored: it was not asked for, or has come before" in log
-    assert "client 3: an upload was ignored: the client is not in the federation" in log
-    assert "client 3: a message of a client that is not in the federation was ignored" in log
+    assert log.count("client 3: a message of a client that is not in the federation was dropped") == 2
 
 
 def test_a_round_goes_on_without_a_client_that_does_not_answer_and_drops_its_late_upload(silo) -> None:
@@ -543,5 +542,6 @@ def test_the_puppets_messages_are_fedmls_own(silo) -> None:
 
     message = Message(3, 1, 0)
     message.add_params("model_params", honest(1))
-    read = decode_message(pickle.dumps(message), Budget(bytes=10_000_000)).parameters["model_params"]
-    assert all(torch.equal(tensor, read[name]) for name, tensor in honest(1).items())
+    read = decode_message(pickle.dumps(message), Budget(bytes=10_000_000))
+    assert (read.type, read.sender, read.receiver) == (3, 1, 0)
+    assert all(torch.equal(tensor, read.parameters["model_params"][name]) for name, tensor in honest(1).items())

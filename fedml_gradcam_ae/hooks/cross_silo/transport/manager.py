@@ -14,7 +14,7 @@ from fedml.core.distributed.communication.grpc import grpc_comm_manager_pb2
 from fedml.core.distributed.communication.grpc.grpc_comm_manager import GRPCCommManager, GRPCMapping
 from fedml.core.distributed.communication.message import Message
 
-from fedml_gradcam_ae.hooks.cross_silo.decoding import Budget, Envelope, Undecodable, decode_message
+from fedml_gradcam_ae.hooks.cross_silo.decoding import Budget, Undecodable, decode_message
 from fedml_gradcam_ae.hooks.cross_silo.refused import Refused
 from fedml_gradcam_ae.hooks.cross_silo.transport import envelope as schema
 from fedml_gradcam_ae.hooks.cross_silo.transport import event_loop
@@ -227,7 +227,7 @@ class GRPCTransport(GRPCCommManager):  # type: ignore[misc]  # fedml has no type
         if isinstance(arrival.content, Refused):
             return self._refuse(arrival.sender, "size", arrival.content.reason)
         try:
-            found = self._decode(arrival.content)
+            found = decode_message(arrival.content, self._budget())
         except Undecodable as error:
             return self._refuse(arrival.sender, error.kind, str(error))
         types = {kind for observer in self._observers for kind in observer.message_handler_dict if kind != 0}
@@ -247,14 +247,6 @@ class GRPCTransport(GRPCCommManager):  # type: ignore[misc]  # fedml has no type
         for key, value in parameters.items():
             message.add_params(key, value)
         return message
-
-    def _decode(self, content: bytes) -> Envelope:
-        try:
-            return decode_message(content, Budget(bytes=self._limits.message))
-        except Undecodable:
-            raise
-        except Exception as error:  # whatever one message does, the next one must be read
-            raise Undecodable("decoder", f"{type(error).__name__}: {error}") from None
 
     def _budget(self) -> Budget:
         """What decoding one message may cost: little more than the largest message."""
@@ -280,7 +272,7 @@ def _model_bytes(observers: Sequence[Any]) -> int | None:
     for observer in observers:
         try:
             state = observer.trainer_dist_adapter.trainer.trainer.model.state_dict()
-            return sum(tensor.numel() * tensor.element_size() for tensor in state.values())
+            return sum(int(tensor.numel() * tensor.element_size()) for tensor in state.values())
         except AttributeError:
             continue
     return None

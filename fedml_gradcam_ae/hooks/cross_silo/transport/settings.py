@@ -56,6 +56,8 @@ def read_transport_settings(args: Any, rank: int) -> TransportSettings:
     path = getattr(args, "yaml_config_file", "")
     values = read_sections(path).get(section, {}) if path else vars(args) if args is not None else {}
     known = {key: value for key, value in values.items() if key in TransportSettings.model_fields}
+    if known.get("tls") is not None:
+        known["tls"] = read_settings(TLSFiles, known["tls"], f"{section}.tls", "mutual TLS")
     return read_settings(TransportSettings, known, section, "a cross-silo process")
 
 
