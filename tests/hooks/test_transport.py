@@ -427,3 +427,14 @@ def test_what_is_no_request_at_all_is_dropped(network, content) -> None:
     made.post(pickle.dumps(online(1)), 1)
     assert at_server.get().get_type() == ONLINE
     assert server.complaints.counts == {"request": 1}
+
+
+def test_a_compressed_message_is_not_unpacked(network) -> None:
+    made = network()
+    server, at_server = made.start(0)
+    with made.channel() as channel:
+        call = channel.unary_unary(METHOD)
+        call(request(bytes(10_000_000), 1), timeout=30, compression=grpc.Compression.Gzip)
+    made.post(pickle.dumps(online(1)), 1)
+    assert at_server.get().get_type() == ONLINE
+    assert server.complaints.counts == {"request": 1}

@@ -149,14 +149,14 @@ class GRPCTransport(GRPCCommManager):  # type: ignore[misc]  # fedml has no type
         """Listen, or listen again if the largest message has changed."""
         with self._listening:
             if self._receiver is not None:
-                if self._receiver.limits == self._limits:
+                if self._receiver.adopt(self._limits):
                     return
                 event_loop.run(self._receiver.stop(STOP_SECONDS))
             address = join(self._own.grpc_server_ip, self._own.grpc_server_port)
             credentials = None if self._identity is None else self._identity.server_credentials()
             connections, timeout = raise_open_files(), self.settings.receive_timeout
             doorstep = Doorstep(
-                None if self._identity is None else self._identify, self._members.__contains__, self._take_in
+                None if self._identity is None else self._identify, lambda rank: rank in self._members, self._take_in
             )
             receiver = Receiver(
                 *(address, credentials, self._limits, connections, timeout, doorstep), complaints=self.complaints

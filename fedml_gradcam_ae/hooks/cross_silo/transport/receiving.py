@@ -95,6 +95,13 @@ class Receiver:
         await self._server.start()
         self._sweeper = asyncio.create_task(self._sweep())
 
+    def adopt(self, limits: Limits) -> bool:
+        """Go on with other limits; False if that takes a new receiver, since gRPC has been told the old ones."""
+        if limits.tellable != self.limits.tellable:
+            return False
+        self.limits, self.unfinished.bytes = limits, limits.on_their_way
+        return True
+
     async def stop(self, grace: float) -> None:
         """Take no more calls; those that are on their way have `grace` seconds."""
         if self._sweeper is not None:
@@ -108,6 +115,8 @@ class Receiver:
             ("grpc.so_reuseport", 0),
             ("grpc.max_receive_message_length", self.limits.tellable),
             ("grpc.max_send_message_length", 1_000_000),
+            # FedML compresses nothing, and a few kB could become as many MB.
+            ("grpc.per_message_decompression", 0),
             ("grpc.max_metadata_size", 8192),
             ("grpc.max_concurrent_streams", 4),
             ("grpc.max_allowed_incoming_connections", self.connections),
