@@ -29,7 +29,7 @@ TESTS = Path(__file__).parents[1]
 MAIN = TESTS / "hooks" / "silo" / "main.py"
 ONLINE, UPLOAD = 5, 3
 INIT, SYNC, CHECK, FINISH = 1, 2, 6, 7
-PATIENCE = 90.0  # seconds: two cores may be busy with several starts of FedML at once
+PATIENCE = 300.0  # seconds: two cores may be busy with several starts of FedML at once
 
 
 def free_ports(count: int) -> list[int]:
@@ -82,7 +82,7 @@ class Silo:
             },
             "server_args": flat,
         }
-        for name in ("defense_args", "attack_args"):
+        for name in ("defense_args", "attack_args", "client_args"):
             if name in flat:
                 sections[name] = flat.pop(name)
         self.config = folder / "config.yaml"

@@ -13,6 +13,7 @@ import torch
 
 grpc = pytest.importorskip("grpc", reason="gRPC is not installed: pip install 'fedml-gradcam-ae[grpc]'")
 
+from attacks_on_a_port import begin_call, frame  # noqa: E402
 from fedml_gradcam_ae.hooks.cross_silo.refused import Refused  # noqa: E402
 from fedml_gradcam_ae.hooks.cross_silo.transport import unfinished  # noqa: E402
 from fedml_gradcam_ae.hooks.cross_silo.transport.receiving import PortTakenError  # noqa: E402
@@ -324,18 +325,12 @@ def test_a_sender_of_a_byte_now_and_then_is_ended(network, monkeypatch) -> None:
     monkeypatch.setattr(unfinished, "GRACE", 0.5)
     made = network()
     server, _ = made.start(0)
-    release = threading.Event()
-
-    def slow():
-        release.wait(60)
-        yield b""
-
-    with made.channel() as channel:
-        call = channel.stream_unary(METHOD).future(slow())
-        assert call.exception(timeout=30).code() == grpc.StatusCode.RESOURCE_EXHAUSTED
-        assert "less than 1000 bytes a second" in call.details()
-    release.set()
-    assert server.complaints.counts == {"call ended": 1}
+    call = begin_call(f"127.0.0.1:{made.ports[0]}", size=100_000)
+    wait_for(lambda: len(server._receiver.unfinished) == 1, "the call")
+    call.sendall(frame(0, 0, 1, b"x"))
+    wait_for(lambda: server.complaints.counts == {"call ended": 1}, "the end of the call")
+    assert len(server._receiver.unfinished) == 0
+    call.close()
 
 
 def test_more_idle_connections_than_are_allowed_leave_room_later(network, monkeypatch) -> None:

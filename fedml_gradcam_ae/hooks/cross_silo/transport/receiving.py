@@ -17,11 +17,12 @@ from fedml_gradcam_ae.hooks.cross_silo.transport import progress
 from fedml_gradcam_ae.hooks.cross_silo.transport.complaints import Complaints
 from fedml_gradcam_ae.hooks.cross_silo.transport.limits import Limits
 from fedml_gradcam_ae.hooks.cross_silo.transport.unfinished import Call, Unfinished
+from fedml_gradcam_ae.settings import SettingsError
 
 SWEEP_SECONDS = 0.5
 
 
-class PortTakenError(OSError):
+class PortTakenError(SettingsError):
     """A server cannot listen where it should."""
 
 
