@@ -100,3 +100,17 @@ def test_a_mistake_in_the_yaml_is_answered_in_one_message(tmp_path) -> None:
     assert result.returncode == 2
     assert result.stderr.startswith("error: Unknown defense_type 'gradcam_ea'. Did you mean 'gradcam_ae'? Valid: ")
     assert "Traceback" not in result.stderr
+
+
+def test_a_script_without_arguments_runs(tmp_path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text("import sys; print(sys.argv[1:])")
+    result = run(script)
+    assert (result.returncode, result.stdout) == (0, "[]\n"), result.stderr
+
+
+def test_certificates_are_made(tmp_path) -> None:
+    result = run("certificates", "--clients", 1, "--out", "certs", cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert "certificate: certs/rank-{rank}.pem" in result.stdout
+    assert (tmp_path / "certs" / "rank-1.key").exists()

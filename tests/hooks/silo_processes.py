@@ -29,7 +29,7 @@ TESTS = Path(__file__).parents[1]
 MAIN = TESTS / "hooks" / "silo" / "main.py"
 ONLINE, UPLOAD = 5, 3
 INIT, SYNC, CHECK, FINISH = 1, 2, 6, 7
-PATIENCE = 300.0  # seconds: two cores may be busy with several starts of FedML at once
+PATIENCE = 90.0  # seconds: two cores may be busy with several starts of FedML at once
 
 
 def free_ports(count: int) -> list[int]:
