@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic import Field
 
-from fedml_gradcam_ae.settings import Parameters, SettingsError, read_settings, unknown
+from fedml_gradcam_ae.settings import Parameters, read_settings
 from fedml_gradcam_ae.yaml_file import read_sections
 
 
