@@ -4,6 +4,8 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from fedml.core.security.fedml_attacker import FedMLAttacker
+from fedml.core.security.fedml_defender import FedMLDefender
 
 import fedml_gradcam_ae
 from fedml_gradcam_ae import events, registry
@@ -15,6 +17,8 @@ def plugin() -> Iterator[None]:
     fedml_gradcam_ae.register()
     yield
     fedml_gradcam_ae.unregister()
+    # FedML keeps the defense and the attack of its last run, also of one that stopped with an error.
+    FedMLDefender.get_instance().is_enabled = FedMLAttacker.get_instance().is_enabled = False
 
 
 @pytest.fixture

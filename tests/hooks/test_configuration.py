@@ -195,10 +195,10 @@ def test_mistakes_in_the_file(plugin, config, section, message) -> None:
             r"server_args\.release: found \[99\], which are no clients; they have the numbers 1 to 6",
         ),
         ("end_timeout: 0", r"server_args\.end_timeout: expected greater than 0, found 0"),
-        ("tls: certs", r"server_args\.tls: expected a valid dictionary, found 'certs'"),
+        ("tls: certs", r"server_args\.tls must be a mapping of keys to values, found 'certs'"),
         ("}\nclient_args: {tsl: {}", r"Unknown key 'tsl' in client_args\. Did you mean 'tls'\?"),
-        ("}\nclient_args: {tls: [1]", r"client_args\.tls: expected a valid dictionary, found \[1\]"),
-        ("tls: 3}\nclient_args: {tls: {}", r"server_args\.tls: expected a valid dictionary, found 3"),
+        ("}\nclient_args: {tls: [1]", r"client_args\.tls must be a mapping of keys to values, found \[1\]"),
+        ("tls: 3}\nclient_args: {tls: {}", r"server_args\.tls must be a mapping of keys to values, found 3"),
     ],
 )
 def test_mistakes_in_the_server_section(plugin, config, keys, message) -> None:
@@ -212,8 +212,9 @@ def test_both_ends_may_have_their_tls(plugin, config) -> None:
     from fedml_gradcam_ae.hooks.cross_silo.settings import read_server_settings
 
     silo = YAML.replace("training_type: simulation, backend: sp", "training_type: cross_silo, scenario: horizontal")
-    config(f"{silo}server_args: {{tls: {{key: a}}}}\nclient_args: {{tls: {{key: b}}}}")
-    assert read_server_settings(fedml.init()).tls == {"key": "a"}
+    files = [f"{{tls: {{certificate: {end}, key: {end}, authority: {end}}}}}" for end in "ab"]
+    config(f"{silo}server_args: {files[0]}\nclient_args: {files[1]}")
+    assert read_server_settings(fedml.init()).tls.key == "a"
 
 
 def test_a_folder_that_cannot_be_written_to_shows_before_any_training(plugin, heard, tmp_path) -> None:
