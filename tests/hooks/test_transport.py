@@ -141,6 +141,10 @@ def test_a_claim_that_is_no_plain_number_makes_a_refused_upload(network, claim, 
         (b"", ""),
         (b"x" * 1_500_001, "it has 1500001 bytes, where at most 1400000 are taken"),
         (pickled(UPLOAD, 1, 0, model_params=MODEL, num_samples=1, sender_port=-1), "sender_port"),
+        *(
+            (pickled(UPLOAD, 1, 0, model_params=MODEL, num_samples=1, round_number=number), "round_number")
+            for number in ("1", [1], 1.0, True, 2**31, 0, -1)
+        ),
     ],
 )
 def test_a_message_that_cannot_be_read_stands_for_an_upload(network, content, words) -> None:

@@ -59,6 +59,9 @@ class Header(_Schema):
     receiver: Id
 
 
+RoundNumber = Annotated[int, Field(ge=1, lt=2**31)]
+
+
 class _Parameters(_Schema):
     sender_rank: Id | None = None
     sender_ip: Annotated[str, Field(max_length=255), AfterValidator(_check_host)] | None = None
@@ -72,6 +75,7 @@ class Status(_Parameters):
         "ONLINE", "OFFLINE", "IDLE", "UPGRADING", "INITIALIZING", "TRAINING", "STOPPING", "KILLED", "FAILED", "FINISHED"
     ]
     client_os: str | None = Field(default=None, max_length=64)
+    client_process: str | None = Field(default=None, min_length=1, max_length=64)
 
 
 class Upload(_Parameters):
@@ -79,6 +83,7 @@ class Upload(_Parameters):
 
     model_params: Any = None
     num_samples: Any = None
+    round_number: RoundNumber | None = None
 
 
 class Model(_Parameters):
@@ -87,6 +92,8 @@ class Model(_Parameters):
     model_params: Any
     client_idx: Id
     client_os: str | None = Field(default=None, max_length=64)
+    round_number: RoundNumber | None = None
+    rounds: RoundNumber | None = None
 
 
 class Call(_Parameters):
@@ -165,7 +172,7 @@ def plain_number(value: Any) -> int | float:
 
 
 def _extras(given: Mapping[str, Any], known: Collection[str]) -> dict[str, Any]:
-    """Parameters beyond the schema, such as a round number: plain numbers and short texts are passed on."""
+    """Parameters beyond the schema: plain numbers and short texts are passed on."""
     more = {key: value for key, value in given.items() if key not in known and len(key) <= 64 and _is_plain(value)}
     return dict(list(more.items())[:MOST_EXTRAS])
 
