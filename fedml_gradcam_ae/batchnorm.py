@@ -9,10 +9,9 @@ from functools import partial
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from fedml_gradcam_ae.evaluating import evaluating
+from fedml_gradcam_ae.evaluating import answer, evaluating
 from fedml_gradcam_ae.federation import Upload
 from fedml_gradcam_ae.outputs import Bare
 from fedml_gradcam_ae.parallel import on_each_upload
@@ -71,7 +70,7 @@ def estimated_statistics(
         for number, images in enumerate(batches, 1):
             for layer in layers.values():
                 layer.momentum = 1 / number  # None means the same, but has every layer read its count from the GPU
-            functional_call(network, tensors, (images,))  # fills in the statistics
+            answer(network, tensors, images)  # fills in the statistics
     return {name: tensors[name] for name in statistics}
 
 

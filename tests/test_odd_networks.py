@@ -9,6 +9,7 @@ from torchvision import models
 
 from fedml_gradcam_ae import registry
 from fedml_gradcam_ae.attackers import poisoned_uploads
+from fedml_gradcam_ae.evaluating import answer
 from odd import ODD
 from tiny import digits, state_of, tiny_cnn
 
@@ -272,3 +273,29 @@ def test_images_too_small_for_training_are_refused_at_the_start(make_round) -> N
     network = models.googlenet(num_classes=10, aux_logits=True, init_weights=False)
     data = [(torch.rand(1, 3, 16, 16), torch.arange(1))]  # one image of one position: nothing to normalize by
     refused("fltrust", make_round, network, "cannot be trained on images of 3 x 16 x 16 numbers", test_data=data)
+
+
+class SharesALayer(nn.Module):
+    """One layer under two names, and one tensor in two layers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.first = nn.Conv2d(1, 4, 3), nn.Conv2d(4, 4, 3, padding=1)
+        self.again, self.other = self.first, nn.Conv2d(4, 4, 3, padding=1)
+        self.other.weight = self.first.weight
+        self.head = nn.Linear(4, 10)
+
+    def forward(self, images):
+        features = self.other(self.again(self.first(self.stem(images)).relu()).relu()).relu()
+        return self.head(features.mean(dim=(2, 3)))
+
+
+def test_a_network_that_shares_a_layer_is_run_on_other_tensors_and_left_as_it_was() -> None:
+    torch.manual_seed(0)
+    network, other, images = SharesALayer(), SharesALayer(), torch.randn(3, 1, 8, 8)
+    before = {name: (id(tensor), tensor.detach().clone()) for name, tensor in network.named_parameters()}
+    tensors = {name: tensor.clone() for name, tensor in other.state_dict().items()}
+    assert torch.equal(answer(network, tensors, images), other(images))
+    after = {name: (id(tensor), tensor) for name, tensor in network.named_parameters()}
+    assert before.keys() == after.keys()
+    assert all(before[name][0] == after[name][0] and torch.equal(before[name][1], after[name][1]) for name in before)

@@ -13,6 +13,7 @@ from torch import Tensor
 from benchmark.replay.views import View, look
 from fedml_gradcam_ae.attackers import attackers_in_round, poisoned_uploads
 from fedml_gradcam_ae.batchnorm import statistics_of
+from fedml_gradcam_ae.evaluating import answer
 from fedml_gradcam_ae.federation import ClientId, Round, Upload, Verdict
 from fedml_gradcam_ae.heatmaps import find_target_layer, resize
 from fedml_gradcam_ae.images import draw_images, preserved_random_state, seeded_generator
@@ -181,7 +182,7 @@ class Recorder:
         flat = flatten(round.global_model, round.parameters).requires_grad_()
         with torch.enable_grad():
             tensors = {**round.global_model, **unflatten(flat, round.global_model, round.parameters)}
-            scores = torch.func.functional_call(round.network, tensors, (images,))
+            scores = answer(round.network, tensors, images)
             (gradient,) = torch.autograd.grad(torch.nn.functional.cross_entropy(scores, labels), flat)
         return gradient
 

@@ -13,14 +13,15 @@ from dataclasses import replace
 import torch
 from pydantic import Field
 from torch import Tensor, nn
-from torch.func import functional_call
 
 from fedml_gradcam_ae.auto_ascent import project, steepest
 from fedml_gradcam_ae.colluders import ColludingSettings, deviating, jitter_noise, overhear, own_images
+from fedml_gradcam_ae.evaluating import answer
 from fedml_gradcam_ae.federation import Round
 from fedml_gradcam_ae.images import seeded_generator
 from fedml_gradcam_ae.outputs import Classifier, OutputSettings, count_classes
 from fedml_gradcam_ae.registry import register_attack
+from fedml_gradcam_ae.tied import tied_names, with_one_value
 from fedml_gradcam_ae.updates import flatten, unflatten, weighted_mean
 
 Objective = Callable[[Tensor], Tensor]
@@ -134,12 +135,13 @@ class ContaminatedLoss:
         self.images, self.labels = images, labels
         self.mean = {name: tensor.to(images.device) for name, tensor in mean.items()}
         self.center = flatten(self.mean, names)
+        self.tied = tied_names(network)
 
     def __call__(self, upload: Tensor) -> Tensor:
         """The loss, a scalar, of a flat upload of shape (parameters,)."""
         contaminated = (1 - self.share) * self.center + self.share * upload
-        tensors = {**self.mean, **unflatten(contaminated, self.mean, self.names)}
-        scores = functional_call(self.network, tensors, (self.images,))
+        tensors = with_one_value({**self.mean, **unflatten(contaminated, self.mean, self.names)}, self.tied)
+        scores = answer(self.network, tensors, self.images)
         return nn.functional.cross_entropy(scores, self.labels)
 
 

@@ -15,9 +15,9 @@ from typing import Any
 import torch
 from pydantic import Field
 from torch import Tensor, nn
-from torch.func import functional_call
 
 from fedml_gradcam_ae.defenses.median import median
+from fedml_gradcam_ae.evaluating import answer
 from fedml_gradcam_ae.federation import ClientId, Round, Verdict, sample_weights
 from fedml_gradcam_ae.outputs import Classifier, OutputSettings
 from fedml_gradcam_ae.registry import register_defense
@@ -105,7 +105,7 @@ class MajorityVote(nn.Module):
         counts = torch.zeros(0, dtype=torch.float32)
         for position, model in enumerate(self.models):
             tensors = {name: tensor.to(images.device) for name, tensor in model.items()}
-            scores = functional_call(self.network, tensors, (images,))
+            scores = answer(self.network, tensors, images)
             counts = counts if position else torch.zeros_like(scores, dtype=torch.float32)
             counts = counts.scatter_add(1, scores.argmax(dim=1, keepdim=True), torch.ones_like(counts[:, :1]))
         return counts

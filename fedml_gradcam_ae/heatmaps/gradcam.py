@@ -8,9 +8,8 @@ from functools import partial
 import torch
 from captum.attr import LayerGradCam
 from torch import Tensor, nn
-from torch.func import functional_call
 
-from fedml_gradcam_ae.evaluating import evaluating
+from fedml_gradcam_ae.evaluating import answer, evaluating
 from fedml_gradcam_ae.federation import Upload
 from fedml_gradcam_ae.parallel import on_each_upload
 
@@ -25,7 +24,7 @@ def grad_cam(
     r"""Heat maps L = ReLU(sum_m alpha_m A^m), alpha_m = mean over positions of dY^c/dA^m.
 
     Source: the paper's (11) and (12); A^m are the feature maps of `layer`, Y^c the score of class c before
-    softmax. The uploads are never copied into the network: `functional_call` runs it on each one's tensors.
+    softmax. The uploads are never copied into the network: `answer` runs it on each one's tensors.
     Every parameter is a constant there, so the gradient is taken from the scores down to `layer` only.
 
     Args:
@@ -50,7 +49,7 @@ def _maps_of(network: nn.Module, upload: Upload, layer: str, images: Tensor, lab
     tensors = {name: tensor.detach().to(images.device) for name, tensor in upload.items()}
 
     def score(batch: Tensor) -> Tensor:
-        scores: Tensor = functional_call(network, tensors, (batch,))
+        scores: Tensor = answer(network, tensors, batch)
         if labels is None:
             return scores.max(dim=1).values
         return scores.gather(1, labels[:, None])[:, 0]

@@ -7,8 +7,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 
+from fedml_gradcam_ae.evaluating import answer
 from fedml_gradcam_ae.federation import Upload
 
 
@@ -41,7 +41,7 @@ def run_to_layers(
     handles = [network.get_submodule(name).register_forward_hook(keep(name)) for name in layers]
     try:
         with torch.enable_grad():
-            scores: Tensor = functional_call(network, dict(upload), (images,))
+            scores: Tensor = answer(network, upload, images)
     finally:
         for handle in handles:
             handle.remove()

@@ -30,12 +30,12 @@ ALL = [
 EACH = [pytest.param(name, marks=() if name in rules.QUICK else pytest.mark.long) for name in rules.NAMES]
 
 
-test_images = functools.cache(digits)
+images_and_labels = functools.cache(digits)
 
 
 def round_with(upload: Any, samples: Any = CLAIM, number: int = 1) -> Round:
     """Five honest clients, and the hostile one among them."""
-    images, labels = test_images()
+    images, labels = images_and_labels()
     uploads: list[Any] = [honest(offset) for offset in offsets(number)]
     claims: list[Any] = [CLAIM] * len(uploads)
     return Round(

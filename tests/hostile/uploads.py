@@ -157,7 +157,7 @@ def quantized_tensor(mine: State) -> Any:
     return with_tensor(mine, "conv.weight", quantized)
 
 
-@upload(LEFT, "taken", report=TENSOR)
+@upload(LEFT, "taken", report=TENSOR, on_the_wire=False)
 def onednn_tensor(mine: State) -> Any:
     """a tensor in a library's own layout (oneDNN)"""
     return with_tensor(mine, "head.weight", mine["head.weight"].to_mkldnn())
@@ -486,7 +486,7 @@ def a_dictionary_in_the_place_of_a_tensor(mine: State) -> Any:
 heading("dictionaries of another kind")
 
 
-@upload(LEFT, "taken", report="mapping|items|attribute|state|decod|build")
+@upload(LEFT, "taken", report="mapping|items|attribute|state|decod|build", on_the_wire=False)
 def shadowed_items(mine: State) -> Any:
     """a dictionary whose method `items` is text"""
     mine = OrderedDict(mine)
