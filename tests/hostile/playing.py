@@ -79,7 +79,8 @@ class Federation:
         if case is not None:
             self._send(case)
         # Without a time limit a round waits for all: an upload that is left out ends it if the case is no upload.
-        self._try(lambda: self.hostile.upload({}, CLAIM))
+        # It says its round, since it may come when that is over.
+        self._try(lambda: self.hostile.upload({}, CLAIM, round_number=number))
         self.honest[-1].upload(models[-1], CLAIM)
 
     def _send(self, case: Case) -> None:
