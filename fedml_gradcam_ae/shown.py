@@ -12,7 +12,7 @@ def kind(value: object) -> str:
     >>> kind([1, 2])
     'list'
     """
-    return shortened(_NAME.__get__(type(value)))
+    return printable(_NAME.__get__(type(value)), _LONGEST)
 
 
 def shown(value: object) -> str:
@@ -25,13 +25,27 @@ def shown(value: object) -> str:
     if cls is int and isinstance(value, int) and value.bit_length() > 64:
         return f"a whole number of {value.bit_length()} bits"
     if cls is str and isinstance(value, str):
-        return repr(shortened(value))
+        return repr(printable(value, _LONGEST))
     if cls in (bool, int, float, complex) or value is None:
         return repr(value)
     return f"a {kind(value)}"
 
 
-def shortened(text: str) -> str:
-    """The beginning of a text, with three dots where there is more."""
-    text = str.__str__(text)
-    return text if len(text) <= _LONGEST else text[:_LONGEST] + "..."
+def printable(text: str, longest: int = 200) -> str:
+    r"""Make a text fit for one line of a log.
+
+    Args:
+        text: anything, of any length.
+        longest: the most characters that are kept.
+
+    Returns:
+        The text with line breaks, terminal codes and other invisible characters written as escapes.
+
+    >>> printable("two\nlines and \x1b[31mred")
+    'two\\nlines and \\x1b[31mred'
+    >>> printable("0123456789", longest=5)
+    '0123…'
+    """
+    kept = str.__getitem__(text, slice(longest + 1))
+    escaped = "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in kept)
+    return escaped if len(escaped) <= longest else escaped[: longest - 1] + "…"

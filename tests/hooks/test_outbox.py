@@ -73,3 +73,20 @@ def test_a_thread_ends_when_nothing_waits() -> None:
         if thread.name.startswith("to client"):
             thread.join(PATIENCE)
     assert outbox._waiting == {}
+
+
+def test_what_is_on_its_way_is_waited_for_but_not_for_ever() -> None:
+    free, sent = threading.Event(), []
+
+    def send(message):
+        free.wait(60)
+        sent.append(message)
+
+    outbox = Outbox(send, lambda *_: None)
+    outbox.drain(60)  # nothing is on its way
+    outbox.put(1, "finish", "7")
+    outbox.drain(0.01)
+    assert sent == []
+    free.set()
+    outbox.drain(60)
+    assert sent == ["finish"]

@@ -9,14 +9,15 @@ import pytest
 
 pytest.importorskip("grpc", reason="gRPC is not installed: pip install 'fedml-gradcam-ae[grpc]'")
 
+from fedml_gradcam_ae.hooks.cross_silo.complaints import Complaints
 from fedml_gradcam_ae.hooks.cross_silo.decoding import Envelope
 from fedml_gradcam_ae.hooks.cross_silo.refused import Refused
 from fedml_gradcam_ae.hooks.cross_silo.transport import progress
-from fedml_gradcam_ae.hooks.cross_silo.transport.complaints import Complaints, describe, printable
 from fedml_gradcam_ae.hooks.cross_silo.transport.envelope import UPLOAD, Misfit, check
 from fedml_gradcam_ae.hooks.cross_silo.transport.inbox import Arrival, Inbox
 from fedml_gradcam_ae.hooks.cross_silo.transport.limits import Limits, of_a_model, raise_open_files
 from fedml_gradcam_ae.hooks.cross_silo.transport.unfinished import Call, Unfinished
+from fedml_gradcam_ae.shown import printable, shown
 
 MB = 1_000_000
 
@@ -163,8 +164,8 @@ SENDERS = [-1, 10**6 + 1, "12345678", "-1", "1.0", "\u0661", "", 1.0, True, None
 
 @pytest.mark.parametrize("value", VALUES, ids=range(len(VALUES)))
 def test_any_value_is_described_in_a_few_words(value) -> None:
-    assert 0 < len(describe(value)) < 80
-    assert describe(value).isprintable()
+    assert 0 < len(shown(value)) < 80
+    assert shown(value).isprintable()
 
 
 # --- what waits ---

@@ -1,41 +1,63 @@
-"""Log lines about what clients do wrong: never so many that a client can fill the log."""
+"""Reporting what was dropped: by kind, at most so many lines a minute, and without what a terminal would obey."""
 
 from __future__ import annotations
 
 import logging
+import threading
+import time
 from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from fedml_gradcam_ae.shown import printable
 
 log = logging.getLogger("fedml_gradcam_ae")
 
-MOST = 3
+PERIOD = 60.0  # seconds
 
 
-def name_of(sender: object) -> str:
-    """A client's name for the log; what is no number may be anything, of any length."""
-    return str(sender) if type(sender) is int and abs(sender) < 10**9 else f"({type(sender).__name__})"
+@dataclass
+class _Window:
+    start: float
+    lines: int = 0
+    silent: int = 0
 
 
 class Complaints:
-    """At most three lines a round about each client; all that are not in the federation count as one."""
+    """Counts what was dropped, by kind, and writes at most a few lines a minute about each kind.
 
-    def __init__(self) -> None:
-        self._round = 0
-        self._lines: Counter[int | None] = Counter()
+    Args:
+        lines: how many lines a minute a kind may have.
+        clock: seconds, from any start.
+    """
 
-    def warn(self, number: int, client: int | None, sender: object, text: str) -> None:
-        """Log one.
+    def __init__(self, lines: int = 10, clock: Callable[[], float] = time.monotonic) -> None:
+        self.counts: Counter[str] = Counter()
+        self._lines, self._clock = lines, clock
+        self._windows: dict[str, _Window] = {}
+        self._lock = threading.Lock()
 
-        Args:
-            number: the round.
-            client: a member, or None.
-            sender: what the message says.
-            text: what was wrong, and what became of it; it follows the client's name.
-        """
-        if number != self._round:
-            self._round = number
-            self._lines.clear()
-        self._lines[client] += 1
-        if self._lines[client] <= MOST:
-            log.warning("round %d: client %s%s", number, name_of(sender), text)
-        elif self._lines[client] == MOST + 1:
-            log.warning("round %d: client %s: the rest is not logged before the next round", number, name_of(sender))
+    def report(self, kind: str, text: str) -> None:
+        """Count one, and write its line unless its kind has had enough of them in this minute."""
+        with self._lock:
+            self.counts[kind] += 1
+            now = self._clock()
+            self._close_windows(now)
+            window = self._windows.setdefault(kind, _Window(now))
+            if window.lines < self._lines:
+                window.lines += 1
+                log.warning("%s", printable(text))
+            else:
+                window.silent += 1
+
+    def flush(self, everything: bool = False) -> None:
+        """Say how many lines were held back in the minutes that are over, or in this one as well."""
+        with self._lock:
+            self._close_windows(float("inf") if everything else self._clock())
+
+    def _close_windows(self, now: float) -> None:
+        for kind, window in list(self._windows.items()):
+            if now - window.start >= PERIOD:
+                del self._windows[kind]
+                if window.silent:
+                    log.warning("... and %d more of this kind (%s)", window.silent, kind)

@@ -20,6 +20,7 @@ class Outbox:
     def __init__(self, send: Callable[[Any], None], failed: Callable[[int, Any, str], None]) -> None:
         self._send, self._failed = send, failed
         self._lock = threading.Lock()
+        self._idle = threading.Condition(self._lock)
         # The receivers that a thread is at work for, with what waits for them.
         self._waiting: dict[int, dict[str, Any]] = {}
 
@@ -43,12 +44,18 @@ class Outbox:
         threading.Thread(target=self._work, args=[receiver], name=f"to client {receiver}", daemon=True).start()
         return None
 
+    def drain(self, seconds: float) -> None:
+        """Wait until all is sent, for at most so long."""
+        with self._idle:
+            self._idle.wait_for(lambda: not self._waiting, timeout=seconds)
+
     def _work(self, receiver: int) -> None:
         while True:
             with self._lock:
                 waiting = self._waiting[receiver]
                 if not waiting:
                     del self._waiting[receiver]
+                    self._idle.notify_all()
                     return
                 message = waiting.pop(next(iter(waiting)))
             try:

@@ -25,8 +25,11 @@ from fedml_gradcam_ae.hooks.cross_silo.persistence import Persistence
 from fedml_gradcam_ae.hooks.cross_silo.roll import Do, Phase, Roll
 from fedml_gradcam_ae.hooks.cross_silo.settings import read_server_settings
 from fedml_gradcam_ae.hooks.patching import Patches
+from fedml_gradcam_ae.shown import shown
 
 log = logging.getLogger("fedml_gradcam_ae")
+
+LAST_WORDS_SECONDS = 2.0
 
 MODELS = (MyMessage.MSG_TYPE_S2C_INIT_CONFIG, MyMessage.MSG_TYPE_S2C_SYNC_MODEL_TO_CLIENT)
 
@@ -71,7 +74,6 @@ class DependableServer(FedMLServerManager):  # type: ignore[misc]  # fedml has n
         self._failure: BaseException | None = None
         self._silos: dict[int, int] = {}
         self._model: Any = None
-        self.com_manager.on_undelivered = self._undelivered
         _expect(self.com_manager, aggregator, self.client_real_ids)
 
     def run(self) -> None:
@@ -81,6 +83,7 @@ class DependableServer(FedMLServerManager):  # type: ignore[misc]  # fedml has n
             with round.watched(self.args):
                 self._persistence.try_out(self.aggregator)
                 super().run()
+            self._outbox.drain(LAST_WORDS_SECONDS)
             if self._failure is not None:
                 raise self._failure
         except BaseException:
@@ -225,7 +228,8 @@ class DependableServer(FedMLServerManager):  # type: ignore[misc]  # fedml has n
         self._react(work)
 
     def _complain(self, client: int | None, sender: object, text: str) -> None:
-        self._complaints.warn(self._number, client, sender, text)
+        kind = "stranger" if client is None else f"client {client}"
+        self._complaints.report(kind, f"round {self._number}: client {shown(sender)}{text}")
 
     @property
     def _number(self) -> int:

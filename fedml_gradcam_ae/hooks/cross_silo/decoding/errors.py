@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Literal, get_args
 
+from fedml_gradcam_ae.shown import printable
+
 Kind = Literal[
     "names code",
     "too large",
@@ -31,18 +33,8 @@ class Undecodable(ValueError):  # noqa: N818 - it is said of bytes
     """
 
     def __init__(self, kind: Kind, reason: str) -> None:
-        super().__init__(one_line(f"{kind}: {reason}"))
+        super().__init__(printable(f"{kind}: {reason}", LONGEST))
         self.kind: Kind = kind
 
     def __reduce__(self) -> tuple[type[Undecodable], tuple[str, str]]:
         return Undecodable, (self.kind, str(self).removeprefix(f"{self.kind}: "))
-
-
-def one_line(text: str) -> str:
-    """Return `text` fit for a log: at most `LONGEST` characters, each of them printable.
-
-    >>> one_line("names code: os\\x1b[2J\\nsystem")
-    'names code: os?[2J?system'
-    """
-    short = text if len(text) <= LONGEST else text[: LONGEST - 3] + "..."
-    return "".join(character if character.isprintable() else "?" for character in short)

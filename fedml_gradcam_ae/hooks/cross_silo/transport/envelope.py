@@ -11,7 +11,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from fedml_gradcam_ae.hooks.cross_silo.decoding import Envelope
 from fedml_gradcam_ae.hooks.cross_silo.refused import Refused
 from fedml_gradcam_ae.hooks.cross_silo.transport.addresses import is_host
-from fedml_gradcam_ae.hooks.cross_silo.transport.complaints import describe, printable
+from fedml_gradcam_ae.shown import printable, shown
 
 # fedml.cross_silo.server.message_define
 INIT, SYNC, UPLOAD, STATUS, CHECK, FINISH = 1, 2, 3, 5, 6, 7
@@ -168,7 +168,7 @@ def plain_number(value: Any) -> int | float:
         value = value.item()
     if type(value) is float or (type(value) is int and value.bit_length() <= 64):
         return value
-    raise ValueError(f"its number of samples must be a plain number, found {describe(value)}")
+    raise ValueError(f"its number of samples must be a plain number, found {shown(value)}")
 
 
 def _extras(given: Mapping[str, Any], known: Collection[str]) -> dict[str, Any]:
@@ -187,4 +187,4 @@ def _misfit(error: ValidationError, given: Mapping[str, Any]) -> Misfit:
     problem = error.errors(include_input=False, include_url=False, include_context=False)[0]
     key = str(problem["loc"][0])
     words = problem["msg"].removeprefix("Input should be ")
-    return Misfit(key, printable(f"{key}: expected {words}, found {describe(given.get(key))}"))
+    return Misfit(key, printable(f"{key}: expected {words}, found {shown(given.get(key))}"))

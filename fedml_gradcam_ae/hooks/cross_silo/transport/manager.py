@@ -6,7 +6,7 @@ import json
 import logging
 import pickle
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from fedml.core.distributed.communication.constants import CommunicationConstants
@@ -14,18 +14,19 @@ from fedml.core.distributed.communication.grpc import grpc_comm_manager_pb2
 from fedml.core.distributed.communication.grpc.grpc_comm_manager import GRPCCommManager, GRPCMapping
 from fedml.core.distributed.communication.message import Message
 
+from fedml_gradcam_ae.hooks.cross_silo.complaints import Complaints
 from fedml_gradcam_ae.hooks.cross_silo.decoding import Budget, Undecodable, decode_message
 from fedml_gradcam_ae.hooks.cross_silo.refused import Refused
 from fedml_gradcam_ae.hooks.cross_silo.transport import envelope as schema
 from fedml_gradcam_ae.hooks.cross_silo.transport import event_loop
 from fedml_gradcam_ae.hooks.cross_silo.transport.addresses import Addresses, join
 from fedml_gradcam_ae.hooks.cross_silo.transport.buckets import Buckets
-from fedml_gradcam_ae.hooks.cross_silo.transport.complaints import Complaints, printable
 from fedml_gradcam_ae.hooks.cross_silo.transport.inbox import Arrival, Inbox
 from fedml_gradcam_ae.hooks.cross_silo.transport.limits import Limits, of_a_model, raise_open_files
 from fedml_gradcam_ae.hooks.cross_silo.transport.receiving import Doorstep, Receiver
-from fedml_gradcam_ae.hooks.cross_silo.transport.sending import Address, Letter, Outbox, deliver
+from fedml_gradcam_ae.hooks.cross_silo.transport.sending import Address, deliver
 from fedml_gradcam_ae.hooks.cross_silo.transport.settings import load_identity, read_transport_settings
+from fedml_gradcam_ae.shown import printable
 
 log = logging.getLogger("fedml_gradcam_ae")
 
@@ -43,8 +44,6 @@ class GRPCTransport(GRPCCommManager):  # type: ignore[misc]  # fedml has no type
     client that cannot be read is handed to the server as an upload that is `Refused`: a round need not wait for it.
 
     Attributes:
-        on_undelivered: on the server, told of each message that did not arrive: (receiver, message, reason), in the
-            thread that tried to send it.
         complaints: what was dropped.
     """
 
@@ -79,8 +78,6 @@ class GRPCTransport(GRPCCommManager):  # type: ignore[misc]  # fedml has no type
         self._receiver: Receiver | None = None
         self._listening = threading.Lock()
         self.complaints = Complaints()
-        self.on_undelivered: Callable[[int, Message, str], None] | None = None
-        self._outbox = Outbox(self._address, self.settings.send_timeout, self._when_undelivered)
 
     def expect(self, model_bytes: int, clients: Sequence[int]) -> None:
         """Say what will come, so that it can be bounded; the server listens from then on.
@@ -108,7 +105,6 @@ class GRPCTransport(GRPCCommManager):  # type: ignore[misc]  # fedml has no type
             self.message_handling_subroutine()
         finally:
             self.stop_receive_message()
-            self._outbox.close(STOP_SECONDS)
             if self._receiver is not None:
                 event_loop.run(self._receiver.stop(STOP_SECONDS), STOP_SECONDS + 5)
             self.complaints.flush(everything=True)
@@ -128,22 +124,18 @@ class GRPCTransport(GRPCCommManager):  # type: ignore[misc]  # fedml has no type
         self.is_running = False
 
     def send_message(self, msg: Message) -> None:
-        """Send a message: on the server from another thread, on a client at once.
+        """Send a message, and wait until it was taken; a client tries again while its server is not there.
 
         Raises:
-            UndeliveredError: on a client, if the server has not taken it in `send_timeout` seconds.
+            UndeliveredError: if it was not taken in `send_timeout` seconds.
         """
         own = self._own
         msg.add_params(self.MSG_ARG_KEY_SENDER_RANK, self.client_rank)
         msg.add_params(self.MSG_ARG_KEY_SENDER_IP, own.ingress_ip or own.grpc_server_ip)
         msg.add_params(self.MSG_ARG_KEY_SENDER_PORT, own.grpc_server_port)
-        # Pickled here and not in the other thread: the next round changes the model's tensors in their place.
         request = grpc_comm_manager_pb2.CommRequest(client_id=self.client_id, message=pickle.dumps(msg))
-        content, receiver = request.SerializeToString(), int(msg.get_receiver_id())
-        if self.client_rank == 0:
-            self._outbox.put(receiver, Letter(msg, content))
-        else:
-            deliver(self._address(receiver), content, self.settings.send_timeout, patient=True)
+        address = self._address(int(msg.get_receiver_id()))
+        deliver(address, request.SerializeToString(), self.settings.send_timeout, patient=self.client_rank != 0)
 
     def _listen(self) -> None:
         """Listen, or listen again if the largest message has changed."""
@@ -193,12 +185,6 @@ class GRPCTransport(GRPCCommManager):  # type: ignore[misc]  # fedml has no type
 
         options = tls.channel_options(self._addresses.rank(receiver))
         return Address(target, self._identity.channel_credentials(), tuple(options))
-
-    def _when_undelivered(self, receiver: int, message: Message, reason: str) -> None:
-        if self.on_undelivered is not None:
-            self.on_undelivered(receiver, message, reason)
-        else:
-            log.warning("%s cannot be reached: %s", self._name(receiver), reason)
 
     def _take_in(self, rank: int | None, claimed: int, content: bytes) -> None:
         """The event loop: let a message wait to be decoded, if it may."""

@@ -13,8 +13,8 @@ import grpc
 from fedml.core.distributed.communication.grpc import grpc_comm_manager_pb2
 from grpc import aio
 
+from fedml_gradcam_ae.hooks.cross_silo.complaints import Complaints
 from fedml_gradcam_ae.hooks.cross_silo.transport import progress
-from fedml_gradcam_ae.hooks.cross_silo.transport.complaints import Complaints
 from fedml_gradcam_ae.hooks.cross_silo.transport.limits import Limits
 from fedml_gradcam_ae.hooks.cross_silo.transport.unfinished import Call, Unfinished
 from fedml_gradcam_ae.settings import SettingsError
