@@ -13,6 +13,8 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from fedml_gradcam_ae.shown import shown
+
 if TYPE_CHECKING:
     from cryptography import x509
 
@@ -37,14 +39,21 @@ def main(argv: Sequence[str]) -> int:
         description="Makes an authority, and a certificate and a key for the server (rank 0) and each client.",
     )
     parser.add_argument("--clients", type=int, required=True, help="how many clients: ranks 1 to this number")
-    parser.add_argument("--out", type=Path, required=True, help="a new folder for the files")
+    parser.add_argument("--out", required=True, help="a new folder for the files")
     parser.add_argument("--days", type=int, default=365, help="how long they are valid (default: 365)")
     arguments = parser.parse_args(argv)
     for name, value, largest in (("clients", arguments.clients, MOST_CLIENTS), ("days", arguments.days, 36_500)):
         if not 1 <= value <= largest:
             parser.error(f"--{name} must be from 1 to {largest}, found {value}")
+    if not arguments.out:
+        parser.error("--out must name a folder, found an empty text")
+    if "{" in arguments.out or "}" in arguments.out:
+        parser.error(
+            f"--out must hold no {{ or }}, which have a meaning in the YAML file, found {shown(arguments.out)}"
+        )
+    out = Path(arguments.out)
     try:
-        make(arguments.out, arguments.clients, arguments.days)
+        make(out, arguments.clients, arguments.days)
     except ImportError:
         print("error: this needs the package cryptography: pip install 'fedml-gradcam-ae[grpc]'", file=sys.stderr)
         return 2
@@ -54,7 +63,7 @@ def main(argv: Sequence[str]) -> int:
     except OSError as error:
         print(f"error: {error.filename} cannot be written: {error.strerror}", file=sys.stderr)
         return 2
-    print(_advice(arguments.out, arguments.clients))
+    print(_advice(out, arguments.clients))
     return 0
 
 
@@ -78,7 +87,7 @@ def make(folder: Path, clients: int, days: int) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     names = [AUTHORITY, *(f"rank-{rank}" for rank in range(clients + 1))]
     for path in (folder / f"{name}{suffix}" for name in names for suffix in (".pem", ".key")):
-        if path.exists():
+        if os.path.lexists(path):  # a symbolic link to nothing as well
             raise FileExistsError(17, "File exists", str(path))
     now = datetime.now(UTC)
 

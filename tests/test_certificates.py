@@ -86,12 +86,22 @@ def test_nothing_is_overwritten(tmp_path, capsys) -> None:
     assert f"error: {tmp_path}/rank-1.key exists" in capsys.readouterr().err
 
 
+def test_a_symbolic_link_to_nothing_is_in_the_way_too(tmp_path, capsys) -> None:
+    (tmp_path / "rank-2.pem").symlink_to(tmp_path / "nothing")
+    assert certificates.main(["--clients", "2", "--out", str(tmp_path)]) == 2
+    assert [path.name for path in tmp_path.iterdir()] == ["rank-2.pem"]
+    assert f"error: {tmp_path}/rank-2.pem exists" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
         (["--clients", "0", "--out", "x"], "--clients must be from 1 to 10000, found 0"),
         (["--clients", "2", "--out", "x", "--days", "0"], "--days must be from 1 to 36500, found 0"),
         (["--out", "x"], "--clients"),
+        (["--clients", "2", "--out", ""], "--out must name a folder, found an empty text"),
+        (["--clients", "2", "--out", "a{rank}"], "--out must hold no { or }, which have a meaning"),
+        (["--clients", "2", "--out", "a}"], "found 'a}'"),
     ],
 )
 def test_mistakes_on_the_command_line(arguments, words, capsys) -> None:

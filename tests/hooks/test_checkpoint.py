@@ -1,5 +1,6 @@
 """The server's state on disk: what goes in comes out, and nothing else is ever loaded."""
 
+import hashlib
 import json
 import math
 import os
@@ -7,6 +8,7 @@ import struct
 from collections import OrderedDict
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import safetensors.torch
@@ -15,6 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fedml_gradcam_ae import registry
+from fedml_gradcam_ae.hooks.cross_silo import persistence
 from fedml_gradcam_ae.hooks.cross_silo.checkpoint import NO_DIGEST, Checkpoint, Owner
 from fedml_gradcam_ae.hooks.cross_silo.structure import put_together, take_apart
 from fedml_gradcam_ae.settings import DefenseSettings, SettingsError
@@ -208,10 +211,118 @@ def test_a_newer_version(tmp_path) -> None:
     assert "format version 2, and this version of fedml_gradcam_ae reads 1" in refusal(tmp_path)
 
 
-@pytest.mark.parametrize("done", [-5, 10, 2.0, "2", None, True])
+@pytest.mark.parametrize("done", [-5, 10])
 def test_a_number_of_rounds_that_cannot_be(tmp_path, done) -> None:
     checkpoint(tmp_path).save(done, MODEL, {})
-    assert f"it is from after round {done!r}, and comm_round is 9" in refusal(tmp_path)
+    assert f"it is from after round {done}, and comm_round is 9" in refusal(tmp_path)
+
+
+@pytest.mark.parametrize("done", [2.0, "2", None, True])
+def test_a_number_of_rounds_that_is_none(tmp_path, done) -> None:
+    checkpoint(tmp_path).save(done, MODEL, {})
+    assert f"its number of rounds done is {done!r}, and should be a whole number" in refusal(tmp_path)
+
+
+def write_crafted(folder, tensors=None, **changes) -> None:
+    """A checkpoint with other content, whose SHA-256 is right; `...` leaves a key out."""
+    model, saved = take_apart(dict(MODEL), "model")
+    content = {"rounds_done": 1, "defense": DEFENSE, "model": model, "state": {"dict": []}, **changes}
+    content = json.dumps({key: value for key, value in content.items() if value is not ...})
+    metadata = {"format": "fedml_gradcam_ae server", "version": "1", "content": content, "sha256": NO_DIGEST}
+    data = safetensors.torch.save({**saved, **(tensors or {})}, metadata)
+    digest = hashlib.sha256(data).hexdigest().encode()
+    place = data.index(b'"sha256":"') + len(b'"sha256":"')
+    (folder / "server.safetensors").write_bytes(data[:place] + digest + data[place + 64 :])
+
+
+LONG, CODES = "x" * 600_000, "\x1b[31mred\x07\n\u202e"
+STATES = [[1], 5, None, "abc", True]
+DEFENSES = [None, 5, "abc", ["x"], {}, {"type": LONG}, {"type": CODES}, {"type": [1]}, {**DEFENSE, "more": 1}]
+SETTINGS = [5, "abc", ["x"], True, {LONG: 1}, {CODES: 1}, {"alpha": LONG}, {"alpha": CODES}, {"alpha": [CODES, LONG]}]
+SETTINGS += [{"alpha": True, "permanent": True}, {"alpha": 1.0, "permanent": 1}, {str(n): 10**401 for n in range(999)}]
+TENSORS = [
+    {"tensor": "model.0", "device": d}
+    for d in ("foo", "mps", "meta", "cuda:x", "cuda:999", "cuda:" + "1" * 5000, 5, None, CODES)
+]
+TENSORS += [{"tensor": name, "complex": value} for name in ("three", "model.1") for value in (True, 1, "yes", [])]
+NODES = [
+    {"float": 10**401},
+    {"float": LONG},
+    {"float": []},
+    {"tuple": 5},
+    {"tuple": "abc"},
+    {"set": [[1]]},
+    {CODES: []},
+]
+NODES += [{"dict": ["a"]}, {"dict": [[[1], 2]]}, {}, {"tuple": [], "set": []}, {"tensor": LONG}, {"tensor": []}]
+
+
+def crafted():
+    yield from ({key: ...} for key in ("rounds_done", "defense", "model", "state"))
+    yield from ({"rounds_done": value} for value in (10**401, LONG, CODES, [1], {"a": 1}, True))
+    yield from ({"state": value} for value in STATES)
+    yield from ({"defense": value} for value in DEFENSES)
+    yield from ({"defense": {**DEFENSE, "settings": value}} for value in SETTINGS)
+    for key in ("model", "state"):
+        yield from ({key: {"dict": [["w", node], ["n", 1]]}} for node in NODES + TENSORS)
+    yield from ({"model": value} for value in (None, 5, [], {"dict": [[LONG, 1]]}, {"dict": [["w", CODES], ["n", 1]]}))
+
+
+@pytest.mark.parametrize("changes", list(crafted()), ids=lambda changes: ascii(changes)[:70])
+def test_a_crafted_file_gets_one_short_message(tmp_path, changes) -> None:
+    write_crafted(tmp_path, {"three": torch.ones(3)}, **changes)
+    message = refusal(tmp_path)
+    assert message.isprintable()
+    assert len(message) < 1500 + len(str(tmp_path))
+
+
+def test_what_is_crafted_is_taken_where_nothing_is_wrong_with_it(tmp_path) -> None:
+    pairs = torch.ones(3, 2)
+    for device, value in (("cpu", pairs), ("cuda:99", pairs)):  # of a machine that had more of them
+        node = {"tensor": "state.0", "device": device, "complex": True}
+        write_crafted(tmp_path, {"state.0": value}, state={"dict": [["a", node]]})
+        assert same(checkpoint(tmp_path).load(MODEL).defense, {"a": torch.view_as_complex(value)})
+
+
+def test_a_pipe_is_not_waited_for(tmp_path) -> None:
+    os.mkfifo(tmp_path / "server.safetensors")
+    assert "not a regular file" in refusal(tmp_path)
+
+
+def test_a_symbolic_link(tmp_path) -> None:
+    (tmp_path / "server.safetensors").symlink_to(tmp_path / "elsewhere")
+    assert "a symbolic link to a file that does not exist" in refusal(tmp_path)
+    (tmp_path / "there").mkdir()
+    checkpoint(tmp_path / "there").save(1, MODEL, {})
+    (tmp_path / "there" / "server.safetensors").rename(tmp_path / "elsewhere")
+    assert checkpoint(tmp_path).load(MODEL).rounds_done == 1
+
+
+class Aggregator:
+    """What a server's persistence needs of FedML's."""
+
+    def get_global_model_params(self):
+        return MODEL
+
+    def set_global_model_params(self, model) -> None:
+        raise AssertionError("nothing may be taken from a checkpoint that is refused")
+
+
+@pytest.mark.parametrize("error", [KeyError(CODES), TypeError(LONG), OverflowError("too large")], ids=type)
+def test_a_state_that_the_defense_refuses(tmp_path, monkeypatch, error) -> None:
+    class Defense:
+        def restore(self, state) -> None:
+            raise error
+
+    monkeypatch.setattr(persistence.round, "defense", Defense)
+    monkeypatch.setattr(persistence, "_defense", lambda args: DEFENSE)
+    checkpoint(tmp_path).save(1, MODEL, {})
+    settings = SimpleNamespace(checkpoint_dir=tmp_path, resume=True, release=[])
+    with pytest.raises(SettingsError, match="does not hold a server's state") as caught:
+        persistence.Persistence(SimpleNamespace(comm_round=9), settings).restore(Aggregator())
+    assert type(error).__name__ in str(caught.value)
+    assert str(caught.value).isprintable()
+    assert len(str(caught.value)) < 500 + len(str(tmp_path))
 
 
 def test_the_model_of_another_network(tmp_path) -> None:

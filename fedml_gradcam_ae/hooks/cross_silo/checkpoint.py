@@ -6,9 +6,11 @@ in its metadata, with a SHA-256 of the whole file (taken while 64 zeros stand in
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
+import stat
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,11 +18,11 @@ from typing import Any
 
 import safetensors.torch
 import torch
-from safetensors import SafetensorError
 from torch import Tensor
 
 from fedml_gradcam_ae.hooks.cross_silo.structure import put_together, take_apart
 from fedml_gradcam_ae.settings import SettingsError
+from fedml_gradcam_ae.shown import printable, shown
 
 FORMAT = "fedml_gradcam_ae server"
 VERSION = 1
@@ -124,8 +126,8 @@ class Checkpoint:
             SettingsError: if the file is torn, foreign, changed, of another version or of another run.
         """
         older = self.path.with_name("server.pt")
-        if not self.path.exists():
-            if older.exists():
+        if not os.path.lexists(self.path):
+            if os.path.lexists(older):
                 raise _wrong(older, "it is a checkpoint of version 0.1.0, which is not read any more", "finish with it")
             return None
         saved = self._read()
@@ -135,16 +137,19 @@ class Checkpoint:
 
     def _read(self) -> Saved:
         try:
-            found = self.path.read_bytes()
+            found = _read_regular(self.path)
             header = _header(found)
         except OSError as error:
-            raise _wrong(self.path, f"it cannot be read: {error.strerror}") from None
+            dangling = self.path.is_symlink() and isinstance(error, FileNotFoundError)
+            why = "it is a symbolic link to a file that does not exist" if dangling else error.strerror
+            raise _wrong(self.path, f"it cannot be read: {why}") from None
         except (ValueError, TypeError, AttributeError, RecursionError):
             raise _wrong(self.path, "it is torn, or no checkpoint of this server") from None
         if header.get("format") != FORMAT:
             raise _wrong(self.path, "it is no checkpoint of this server")
         if header.get("version") != str(VERSION):
-            version = str(header.get("version"))[:20]
+            version = header.get("version")
+            version = printable(version, 20) if isinstance(version, str) else shown(version)
             raise _wrong(
                 self.path,
                 f"it has format version {version}, and this version of fedml_gradcam_ae reads {VERSION}",
@@ -157,32 +162,54 @@ class Checkpoint:
             rest.update(memoryview(found)[place + len(NO_DIGEST) :])
             if rest.hexdigest() != header["sha256"]:
                 raise _wrong(self.path, "it is torn or was changed: its SHA-256 does not fit")
-            content = json.loads(header["content"])
-            tensors = safetensors.torch.load(found)
-            saved = Saved(
-                content["rounds_done"],
-                put_together(content["model"], tensors),
-                put_together(content["state"], tensors),
-            )
-        except (SafetensorError, ValueError, KeyError, TypeError, RecursionError) as error:
-            if isinstance(error, SettingsError):
-                raise
-            raise _wrong(self.path, f"it does not hold a server's state: {error}") from None
-        done = saved.rounds_done
-        if type(done) is not int or not 0 <= done <= self.owner.rounds:
+            return self._take(json.loads(header["content"]), safetensors.torch.load(found))
+        except SettingsError:
+            raise
+        except Exception as error:  # the digest fits whatever its writer wrote
+            raise self.unusable(error) from None
+
+    def _take(self, content: Any, tensors: Mapping[str, Tensor]) -> Saved:
+        """The state in a file's content, if it is of this run; any exception if it is none."""
+        done, defense = content["rounds_done"], content["defense"]
+        if type(done) is not int:
+            raise _wrong(self.path, f"its number of rounds done is {shown(done)}, and should be a whole number")
+        if not 0 <= done <= self.owner.rounds:
             raise _wrong(
                 self.path,
-                f"it is from after round {done!r}, and comm_round is {self.owner.rounds}",
+                f"it is from after round {shown(done)}, and comm_round is {self.owner.rounds}",
                 "give the comm_round it is of",
             )
-        if problem := _defense_problem(content["defense"], self.owner.defense):
+        if problem := _defense_problem(defense, self.owner.defense):
             raise _wrong(self.path, f"it is of another defense: {problem}", "turn that one on")
-        return saved
+        model, state = put_together(content["model"], tensors), put_together(content["state"], tensors)
+        if not isinstance(state, dict):
+            raise _wrong(self.path, f"the state of its defense is {shown(state)}, and should be a dictionary")
+        return Saved(done, model, state)
+
+    def unusable(self, error: Exception) -> SettingsError:
+        """What to raise where the file is whole and what it holds is wrong."""
+        what = f"it does not hold a server's state: {type(error).__name__}: {printable(str(error))}"
+        return _wrong(self.path, what)
 
 
 def _wrong(path: Path, what: str, instead: str | None = None) -> SettingsError:
     ways = [*([instead] if instead else []), "delete it", "start without resume"]
-    return SettingsError(f"The checkpoint {path} cannot be used: {what}. Either {' or '.join(ways)}.")
+    where = printable(str(path), 4096)
+    return SettingsError(f"The checkpoint {where} cannot be used: {what}. Either {' or '.join(ways)}.")
+
+
+def _read_regular(path: Path) -> bytes:
+    """The bytes of a file; OSError for anything but a regular file, since a pipe would keep the server waiting."""
+    handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    with os.fdopen(_regular(handle), "rb") as file:
+        return file.read()
+
+
+def _regular(handle: int) -> int:
+    if not stat.S_ISREG(os.fstat(handle).st_mode):
+        os.close(handle)
+        raise OSError(errno.EINVAL, "it is not a regular file")
+    return handle
 
 
 def _header(found: bytes) -> dict[str, str]:
@@ -209,9 +236,9 @@ def _model_problem(found: object, expected: Mapping[str, Tensor]) -> str | None:
         like = expected[name]
         if not isinstance(tensor, Tensor) or tensor.shape != like.shape or tensor.dtype != like.dtype:
             shape = f"{tuple(tensor.shape)}, {tensor.dtype}" if isinstance(tensor, Tensor) else type(tensor).__name__
-            return f"{name} is {shape}, and should be {tuple(like.shape)}, {like.dtype}"
+            return f"{printable(name, 60)} is {printable(shape)}, and should be {tuple(like.shape)}, {like.dtype}"
         if not finite({name: tensor}):
-            return f"{name} holds NaN or infinity"
+            return f"{printable(name, 60)} holds NaN or infinity"
     return None
 
 
@@ -221,14 +248,45 @@ def finite(model: Mapping[str, Tensor]) -> bool:
 
 
 def _defense_problem(found: object, expected: Mapping[str, Any]) -> str | None:
-    if found == dict(expected):
+    if _same(found, dict(expected)):
         return None
-    if not isinstance(found, dict) or found.get("type") != expected.get("type"):
-        kind = found.get("type") if isinstance(found, dict) else None
-        return f"{kind or 'none'}, and here it is {expected.get('type') or 'none'}"
+    if not isinstance(found, dict):
+        return f"{shown(found)} stands in the place of its type and settings"
+    if found.get("type") != expected.get("type"):
+        return f"{_kind(found)}, and here it is {_kind(expected)}"
     before, now = found.get("settings") or {}, expected.get("settings") or {}
-    names = [name for name in sorted({*before, *now}) if before.get(name) != now.get(name)]
-    return "; ".join(f"{name} was {before.get(name)!r}, and is {now.get(name)!r}" for name in names[:5])
+    if not isinstance(before, dict):
+        return f"its settings are {shown(before)}, and should be a dictionary"
+    names = [name for name in sorted({*before, *now}) if not _same(before.get(name), now.get(name))]
+    if not names:
+        return "it is not described as this version does"
+    return "; ".join(
+        f"{printable(name, 60)} was {_setting(before.get(name))}, and is {_setting(now.get(name))}"
+        for name in names[:5]
+    )
+
+
+def _same(a: object, b: object) -> bool:
+    """Equality as in JSON, where true is not 1."""
+    return a == b and json.dumps(_booleans(a), sort_keys=True) == json.dumps(_booleans(b), sort_keys=True)
+
+
+def _booleans(value: object) -> object:
+    """A value with everything but its booleans left out."""
+    if isinstance(value, Mapping):
+        return {str(key): _booleans(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_booleans(item) for item in value]
+    return value if isinstance(value, bool) else None
+
+
+def _kind(defense: Mapping[str, Any]) -> str:
+    kind = defense.get("type")
+    return printable(kind, 60) if isinstance(kind, str) and kind else "none" if not kind else shown(kind)
+
+
+def _setting(value: object) -> str:
+    return printable(repr(value), 60) if isinstance(value, list | dict) else shown(value)
 
 
 def _sync(folder: Path) -> None:

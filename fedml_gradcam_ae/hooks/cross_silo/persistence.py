@@ -46,10 +46,13 @@ class Persistence:
         if saved is None:
             log.info("nothing to resume from in %s: starting with round 1", self.settings.checkpoint_dir)
             return 0
-        aggregator.set_global_model_params(saved.model)
         defense = round.defense()
         if hasattr(defense, "restore"):
-            defense.restore(saved.defense)
+            try:
+                defense.restore(saved.defense)
+            except Exception as error:  # each defense looks at its state in its own way
+                raise self._checkpoint.unusable(error) from error
+        aggregator.set_global_model_params(saved.model)
         for client in self.settings.release:
             _release(defense, client)
         log.info("going on after round %d, from %s", saved.rounds_done, self.settings.checkpoint_dir)

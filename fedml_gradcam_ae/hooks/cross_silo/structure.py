@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -11,6 +12,8 @@ import torch
 from torch import Tensor
 
 DEEPEST = 32
+DEVICE = re.compile(r"cpu|cuda(:[0-9]{1,2})?")  # torch wraps larger numbers around
+NOT_FINITE = ("nan", "inf", "-inf")  # what JSON has no number for
 CONTAINERS: dict[str, Callable[[Any], Any]] = {
     "tuple": tuple,
     "set": set,
@@ -78,7 +81,7 @@ class _Taker:
             raise TypeError(f"{place}: a checkpoint can hold dense tensors only, not {tensor.layout}, {tensor.device}")
         name = f"{self.prefix}.{len(self.tensors)}"
         node: dict[str, Any] = {"tensor": name}
-        if tensor.device.type != "cpu":
+        if tensor.device.type == "cuda":
             node["device"] = str(tensor.device)
         plain = tensor.detach().cpu().resolve_conj().resolve_neg()
         if plain.is_complex():
@@ -90,10 +93,10 @@ class _Taker:
 
 
 def put_together(node: Any, tensors: Mapping[str, Tensor]) -> Any:
-    """What `take_apart` was given.
+    """What `take_apart` was given; a tensor whose device is not there is on the CPU.
 
     Raises:
-        ValueError, KeyError, TypeError: if the structure is none of its.
+        ValueError, KeyError, TypeError, RecursionError: if the structure is none of its.
     """
     built: dict[str, Tensor] = {}
 
@@ -109,16 +112,25 @@ def put_together(node: Any, tensors: Mapping[str, Tensor]) -> Any:
             return built[name]
         ((kind, content),) = node.items()
         if kind == "float":
+            if content not in NOT_FINITE:
+                raise ValueError("a float that is neither NaN nor infinity")
             return float(content)
+        if not isinstance(content, list):
+            raise TypeError(f"the content of a {kind} is no list")
         return CONTAINERS[kind](put(item) for item in content)
 
     return put(node)
 
 
 def _tensor(node: Mapping[str, Any], tensor: Tensor) -> Tensor:
-    if node.get("complex"):
+    if node.get("complex", False) is not False:
+        if tensor.dtype not in (torch.float16, torch.float32, torch.float64) or tensor.shape[-1:] != (2,):
+            raise ValueError("a complex tensor that is not made of pairs of floats")
         tensor = torch.view_as_complex(tensor)
-    device = torch.device(node.get("device", "cpu"))
-    if device.type == "cuda" and not torch.cuda.is_available():
+    place = node.get("device", "cpu")
+    if not isinstance(place, str) or not DEVICE.fullmatch(place):
+        raise ValueError("a tensor whose device is neither the CPU nor CUDA")
+    device = torch.device(place)
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         return tensor
     return tensor.to(device)
