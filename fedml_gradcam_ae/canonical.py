@@ -141,6 +141,8 @@ def _check_numbers(found: Mapping[str, Tensor], claim: float, template: Template
     floats = [(name, tensor) for name, tensor in trained if tensor.is_floating_point() or tensor.is_complex()]
     if not _look_finite([tensor for _, tensor in floats]):
         for name, tensor in floats:
+            if _as_it_was(tensor, template.tensors[name].like):
+                continue
             if not bool(torch.isfinite(tensor).all()):
                 raise UnusableError(f"{name!r} holds NaN or infinity")
             if bool((tensor.abs() > LARGEST).any()):
@@ -151,6 +153,11 @@ def _check_numbers(found: Mapping[str, Tensor], claim: float, template: Template
         raise UnusableError(f"{name!r} holds a negative variance")
     if problem := count_problem(dict(trained), claim, template):
         raise UnusableError(problem)
+
+
+def _as_it_was(tensor: Tensor, like: Tensor) -> bool:
+    """Whether a tensor is the global model's, which may hold infinity or NaN (a mask, say)."""
+    return bool(((tensor == like) | (tensor.isnan() & like.isnan())).all())
 
 
 def _look_finite(tensors: Sequence[Tensor]) -> bool:

@@ -33,7 +33,7 @@ def sample_problem(samples: object) -> str | None:
     """Why a claimed number of samples cannot be used, or None if it can."""
     if read_claim(samples) is not None:
         return None
-    if type(samples) in (int, float) and LARGEST_CLAIM < samples < math.inf:  # type: ignore[operator]
+    if any(type(samples) is known for known in (int, float)) and LARGEST_CLAIM < samples < math.inf:  # type: ignore[operator]
         return f"the claimed number of samples must be at most 2**53, found {shown(samples)}"
     return f"the claimed number of samples must be a positive finite number, found {shown(samples)}"
 

@@ -80,13 +80,13 @@ class Round:
         from fedml_gradcam_ae.bounding import Steps
 
         if self._part_of is None:
-            return Steps.of(self.uploads, self.global_model)
+            return Steps.of(self.uploads, self.global_model, self.samples)
         whole, positions = self._part_of
         return whole.steps.only(positions)
 
     @cached_property
     def bounded(self) -> Round:
-        """The round to aggregate, once it is judged: the same with no step longer than `largest_step` medians."""
+        """The round to aggregate, once it is judged: the same with no step longer than `bounding` has it."""
         from fedml_gradcam_ae.bounding import bounded
         from fedml_gradcam_ae.updates import Updates
 

@@ -39,8 +39,7 @@ def step_scores(steps: Steps) -> tuple[Tensor, list[str]]:
     if len(steps.lengths) < FEWEST or not names:
         return torch.zeros(len(steps.lengths), dtype=torch.float64), [""] * len(steps.lengths)
     ratios = (steps.lengths[:, moved] / steps.usual[moved]).nan_to_num(0, posinf=LIMIT)
-    own = lower_median(ratios.T).clamp(min=1)
-    values, which = (ratios / own[:, None]).max(dim=1)
+    values, which = (ratios / steps.proportions[:, None]).max(dim=1)
     why = [
         f"its change of {names[tensor]!r} is {ratios[client, tensor]:.3g} times as long as the median client's"
         for client, tensor in enumerate(which.tolist())

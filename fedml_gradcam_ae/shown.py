@@ -26,7 +26,7 @@ def shown(value: object) -> str:
         return f"a whole number of {value.bit_length()} bits"
     if cls is str and isinstance(value, str):
         return repr(printable(value, _LONGEST))
-    if cls in (bool, int, float, complex) or value is None:
+    if any(cls is plain for plain in (bool, int, float, complex)) or value is None:
         return repr(value)
     return f"a {kind(value)}"
 

@@ -20,7 +20,7 @@ class Expected:
 
     Attributes:
         like: the global model's.
-        frozen: whether no client trains it.
+        frozen: whether no client trains it, so that it stays the global model's.
         same_as: the first name of this tensor, if the network has it under several names.
         lowest: the smallest value that makes sense, None where any does.
         counts: whether it counts batches.
@@ -73,7 +73,8 @@ class Template:
         tensors = {
             name: Expected(
                 like=tensor,
-                frozen=tied.get(name, name) in frozen,
+                # Whole numbers (a table of positions, say) are not trained, and one that is wrong can stop a network.
+                frozen=tied.get(name, name) in frozen or (_is_whole(tensor) and not _counts(name)),
                 same_as=tied.get(name),
                 lowest=_lowest(name, tensor),
                 counts=_counts(name) and tensor.numel() == 1,
@@ -82,6 +83,10 @@ class Template:
         }
         taken = {tensor.untyped_storage().data_ptr() for tensor in model.values() if tensor.numel()}
         return cls(tensors, taken)
+
+
+def _is_whole(tensor: Tensor) -> bool:
+    return not (tensor.is_floating_point() or tensor.is_complex())
 
 
 def _counts(name: str) -> bool:

@@ -127,6 +127,9 @@ CHANGES: dict[str, Callable[[Tensor], Tensor]] = {
 }
 
 
+BACKWARD = "its own change, backward, times 10"  # what training does to the tensor, undone
+
+
 def changes(model: Mapping[str, Tensor]) -> Iterator[tuple[str, str]]:
     """Every tensor with every change that leaves the upload usable: a running variance is never negative."""
     for name, tensor in model.items():
@@ -140,5 +143,7 @@ def attacked(round: Round, attackers: list[int], name: str, change: str) -> Roun
     """The round in which some clients moved one tensor of their honest uploads."""
     uploads = list(round.uploads)
     for attacker in attackers:
-        uploads[attacker] = {**uploads[attacker], name: CHANGES[change](uploads[attacker][name])}
+        honest, start = uploads[attacker][name], round.global_model[name]
+        moved = start - 10 * (honest - start) if change == BACKWARD else CHANGES[change](honest)
+        uploads[attacker] = {**uploads[attacker], name: moved}
     return replace(round, uploads=uploads)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from every_tensor import NETWORKS
-from fedml_gradcam_ae.bounding import Steps, bounded, lower_median
+from fedml_gradcam_ae.bounding import LONE, Steps, bounded, lower_median
 from fedml_gradcam_ae.federation import LARGEST_STEP
 from fedml_gradcam_ae.updates import Updates
 from tiny import state_of, tiny_cnn
@@ -18,19 +18,25 @@ from tiny import state_of, tiny_cnn
 
 def numpy_bounded(round, largest):
     """The definition, one tensor of one client after the other, in float64."""
-    models = []
-    for client in range(len(round.uploads)):
-        model = dict(round.uploads[client])
-        for name, start in round.global_model.items():
-            if not start.is_floating_point():
-                continue
-            changes = [upload[name].double().numpy() - start.double().numpy() for upload in round.uploads]
-            lengths = [float(np.sqrt((change**2).sum())) for change in changes]
-            limit = largest * sorted(lengths)[(len(lengths) - 1) // 2]
-            if lengths[client] > limit:
-                moved = start.double().numpy() + changes[client] * limit / lengths[client]
-                model[name] = torch.tensor(moved).to(start.dtype)
-        models.append(model)
+    clients = range(len(round.uploads))
+    names = [name for name, start in round.global_model.items() if start.is_floating_point()]
+    starts = {name: round.global_model[name].double().numpy() for name in names}
+    steps = {name: [round.uploads[i][name].double().numpy() - starts[name] for i in clients] for name in names}
+    lengths = {name: [float(np.sqrt((step**2).sum())) for step in steps[name]] for name in names}
+
+    def middle(values):
+        return sorted(values)[(len(values) - 1) // 2]
+
+    usual = {name: middle(lengths[name]) for name in names}
+    models = [dict(upload) for upload in round.uploads]
+    for i in clients:
+        moved = [lengths[name][i] / usual[name] for name in names if usual[name] > 0]
+        alone = max(1, 3 / max(1, round.samples[i] / middle(round.samples)))
+        for name in names:
+            limit = min(largest, max(1, middle(moved) if moved else 1) * alone) * usual[name]
+            if lengths[name][i] > limit:
+                shorter = starts[name] + steps[name][i] * limit / lengths[name][i]
+                models[i][name] = torch.tensor(shorter).to(round.global_model[name].dtype)
     return models
 
 
@@ -40,7 +46,7 @@ def with_tensor(round, position, name, tensor):
     return replace(round, uploads=uploads)
 
 
-@pytest.mark.parametrize("largest", [0.5, 1.0, 3.0])
+@pytest.mark.parametrize("largest", [0.5, 1.0, 2.0, 10.0])
 @pytest.mark.parametrize("clients", [1, 2, 3, 6, 7])
 def test_the_bound_is_the_definition(make_round, clients, largest) -> None:
     round = replace(make_round(clients), largest_step=largest)
@@ -48,7 +54,10 @@ def test_the_bound_is_the_definition(make_round, clients, largest) -> None:
         {n: t + (0.1 * i if t.is_floating_point() else i) for n, t in upload.items()}
         for i, upload in enumerate(round.uploads)
     ]
-    round = replace(round, uploads=uploads)
+    # One client claims much, and moves its bias far.
+    claims = [1.0] * (clients - 1) + [4.0]
+    uploads[-1]["5.bias"] = uploads[-1]["5.bias"] + 7
+    round = replace(round, uploads=uploads, samples=claims)
     for found, expected in zip(round.bounded.uploads, numpy_bounded(round, largest), strict=True):
         assert list(found) == list(expected)
         for name in expected:
@@ -115,7 +124,7 @@ def test_a_variance_stays_between_the_global_models_and_the_uploads(variances, h
     far = {**start, "running_var": torch.tensor(variances)}
     near = {**start, "running_var": torch.full((4,), honest)}
     uploads = [far] * attackers + [near] * (5 - attackers)
-    steps = Steps.of(uploads, start)
+    steps = Steps.of(uploads, start, [1.0] * 5)
     for upload, found in zip(uploads, bounded(uploads, start, steps.names, steps.factors(0.5)), strict=True):
         low = torch.minimum(upload["running_var"], start["running_var"])
         high = torch.maximum(upload["running_var"], start["running_var"])
@@ -129,7 +138,7 @@ def test_of_two_clients_the_shorter_step_decides(make_round) -> None:
     far = with_tensor(round, 0, "5.bias", round.global_model["5.bias"] + 1000)
     step = far.bounded.uploads[0]["5.bias"] - round.global_model["5.bias"]
     usual = (round.uploads[1]["5.bias"] - round.global_model["5.bias"]).norm()
-    assert float(step.norm()) == pytest.approx(LARGEST_STEP * float(usual), rel=1e-4)
+    assert float(step.norm()) == pytest.approx(LONE * float(far.steps.proportions[0]) * float(usual), rel=1e-4)
 
 
 def test_a_part_of_a_round_is_bounded_by_what_is_usual_in_the_whole(make_round) -> None:

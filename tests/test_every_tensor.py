@@ -5,7 +5,7 @@ import random
 
 import pytest
 
-from every_tensor import NETWORKS, attacked, changes, trained
+from every_tensor import BACKWARD, NETWORKS, attacked, changes, trained
 from fedml_gradcam_ae import registry
 from fedml_gradcam_ae.hooks.defender import hand_back
 from fedml_gradcam_ae.updates import weighted_mean
@@ -89,3 +89,17 @@ def test_gradcam_ae_leaves_out_a_client_whose_output_bias_alone_is_wrong(network
     assert [score for client, score in enumerate(verdict.scores) if client != 3] == pytest.approx(
         [score for client, score in enumerate(clean.scores) if client != 3]
     )
+
+
+@pytest.mark.parametrize("network", NETWORKS)
+def test_one_tensor_moved_backward_is_held_to_three_times_the_clients_other_tensors(network) -> None:
+    """Ten times its own honest step the other way is within ten medians, and undoes all that others learn there."""
+    honest = federation(network)
+    round = honest.round(10)
+    clean = honest.accuracy(weighted_mean(round.uploads, [0.1] * 10))
+    for name in round.parameters:
+        taken = attacked(round, [3], name, BACKWARD)
+        moved, usual = taken.bounded, float(taken.steps.usual[taken.steps.names.index(name)])
+        step = float((moved.uploads[3][name] - honest.start[name]).double().norm())
+        assert step <= 3.001 * float(taken.steps.proportions[3]) * usual + 1e-6
+        assert clean - honest.accuracy(weighted_mean(moved.uploads, [0.1] * 10)) <= 0.03, name

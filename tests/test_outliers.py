@@ -10,7 +10,7 @@ from fedml_gradcam_ae.outliers import FARTHEST_OUTPUT, FARTHEST_STEP, LIMIT, out
 def steps(*rows) -> Steps:
     lengths = torch.tensor(rows, dtype=torch.float64)
     names = [f"tensor{i}" for i in range(lengths.shape[1])]
-    return Steps(names, lengths, lower_median(lengths))
+    return Steps(names, lengths, lower_median(lengths), torch.ones(len(lengths), dtype=torch.float64))
 
 
 def test_a_step_out_of_proportion_is_scored_by_its_ratio_and_named() -> None:

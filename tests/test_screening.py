@@ -298,15 +298,24 @@ def test_rules_that_answer_with_a_model_give_a_tied_weight_one_value(make_round,
             assert not torch.equal(verdict.model["first.weight"], round.global_model["first.weight"])
 
 
-def test_other_whole_numbers_keep_their_sign_and_are_exact_in_float64() -> None:
+def test_whole_numbers_that_count_no_batches_are_the_global_models(make_round) -> None:
+    """A table of positions with one wrong entry would stop the network."""
     network = nn.Linear(2, 2)
-    network.register_buffer("steps", torch.tensor([3, 4]))
+    network.register_buffer("positions", torch.tensor([3, 4]))
     model = state_of(network)
-    for bad in (-1, 2**53 + 1, -(2**63)):
-        assert "'steps' must hold 0 to 9007199254740992" in upload_problem(
-            {**model, "steps": torch.tensor([5, bad])}, model
-        )
-    assert upload_problem({**model, "steps": torch.tensor([0, 2**53])}, model) is None
+    for other in (-1, 5, 2**53 + 1, -(2**63)):
+        answer = admit({**model, "positions": torch.tensor([5, other])}, 1, Template.of(model, network))
+        assert torch.equal(answer.upload["positions"], model["positions"])
+        assert answer.replaced == ("positions",)
+
+
+def test_infinity_and_nan_are_taken_where_the_global_model_has_them() -> None:
+    network = nn.Linear(2, 2)
+    network.register_buffer("mask", torch.tensor([0.0, float("-inf"), float("nan")]))
+    model = state_of(network)
+    assert upload_problem({name: tensor.clone() for name, tensor in model.items()}, model, network) is None
+    moved = {**model, "mask": torch.tensor([float("-inf"), float("-inf"), float("nan")])}
+    assert "'mask' holds NaN or infinity" in str(upload_problem(moved, model, network))
 
 
 def test_a_claim_that_is_cut_excuses_no_count_of_batches(make_round) -> None:
