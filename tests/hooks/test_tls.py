@@ -4,11 +4,18 @@ import contextlib
 import pickle
 import threading
 from concurrent import futures
+from datetime import UTC, datetime
 
 import pytest
 import yaml
 
 grpc = pytest.importorskip("grpc", reason="gRPC is not installed: pip install 'fedml-gradcam-ae[grpc]'")
+
+from cryptography import x509  # noqa: E402
+from cryptography.hazmat.primitives import hashes  # noqa: E402
+from cryptography.hazmat.primitives.asymmetric import ec  # noqa: E402
+from cryptography.hazmat.primitives.serialization import Encoding  # noqa: E402
+from cryptography.x509.oid import NameOID  # noqa: E402
 
 from fedml_gradcam_ae import certificates  # noqa: E402
 from fedml_gradcam_ae.hooks.cross_silo.transport.sending import UndeliveredError  # noqa: E402
@@ -153,22 +160,45 @@ def test_the_oldest_of_three_calls_of_one_client_goes_and_others_are_heard(netwo
         release.set()
 
 
+def certificate(names):
+    """A certificate with these subject alternative names, in PEM format."""
+    key, now = ec.generate_private_key(ec.SECP256R1()), datetime.now(UTC)
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "rank-1.fedml")])
+    builder = x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number(), now, now)
+    if names:
+        builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)
+    return builder.sign(key, hashes.SHA256()).public_bytes(Encoding.PEM)
+
+
 @pytest.mark.parametrize(
     ("names", "rank"),
     [
-        ([b"rank-3.fedml"], 3),
-        ([b"rank-0.fedml"], 0),
-        ([b"rank-03.fedml"], None),
-        ([b"rank-3.fedml", b"rank-4.fedml"], None),
-        ([b"rank-3.fedml", b"example.org"], None),
-        ([b"rank-3.fedml.example.org"], None),
-        ([b"xrank-3.fedml"], None),
-        ([b"rank-3.fedml\n"], None),
+        ([x509.DNSName("rank-3.fedml")], 3),
+        ([x509.DNSName("rank-0.fedml")], 0),
+        ([x509.DNSName("rank-03.fedml")], None),
+        ([x509.DNSName("rank-3.fedml"), x509.DNSName("rank-4.fedml")], None),
+        ([x509.DNSName("rank-3.fedml"), x509.DNSName("rank-3.fedml")], None),
+        ([x509.DNSName("rank-3.fedml"), x509.DNSName("example.org")], None),
+        ([x509.DNSName("rank-3.fedml"), x509.UniformResourceIdentifier("spiffe://silo")], None),
+        ([x509.UniformResourceIdentifier("rank-3.fedml")], None),
+        ([x509.RFC822Name("rank-3.fedml")], None),
+        ([x509.DNSName("rank-3.fedml.example.org")], None),
+        ([x509.DNSName("xrank-3.fedml")], None),
+        ([x509.DNSName("rank-3.fedml\n")], None),
+        ([x509.DNSName("rank-3.fedml\0.example.org")], None),
         ([], None),
     ],
+    ids=range(14),
 )
 def test_which_names_are_ranks(names, rank) -> None:
-    assert rank_of({"x509_subject_alternative_name": names}) == rank
+    assert rank_of({"x509_pem_cert": [certificate(names)]}) == rank
+
+
+@pytest.mark.parametrize("found", [[], [b""], [b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"]])
+def test_who_shows_no_certificate_has_no_rank(found) -> None:
+    names = {"x509_subject_alternative_name": [b"rank-3.fedml"]}
+    assert rank_of({**names, "x509_pem_cert": found}) is None
+    assert rank_of(names) is None
 
 
 @pytest.mark.parametrize(

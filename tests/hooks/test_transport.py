@@ -100,8 +100,9 @@ def test_plain_fedml_talks_to_it_in_both_directions(network) -> None:
         (pickle.dumps(online(1, sender_port=65536)), 1, "schema: sender_port"),
         (pickle.dumps(online(1, sender_ip="x" * 256)), 1, "schema: sender_ip"),
         (pickle.dumps(online(1, sender_ip="unix:/run/x")), 1, "schema: sender_ip"),
+        (pickle.dumps(online(1, sender_ip="fe80::1%]:1/x")), 1, "schema: sender_ip"),
         (pickle.dumps(online(3)), 3, "stranger"),
-        (pickle.dumps(online(-1)), -1, "stranger"),
+        (pickle.dumps(online(-1)), -1, "request"),
     ],
 )
 def test_what_does_not_fit_is_dropped_and_counted(network, content, client, kind) -> None:
@@ -318,14 +319,19 @@ def test_a_sender_of_a_byte_now_and_then_is_ended(network, monkeypatch) -> None:
 
 def test_more_idle_connections_than_are_allowed_leave_room_later(network, monkeypatch) -> None:
     """gRPC refuses those beyond the limit; the process's file limit is never reached."""
-    from fedml_gradcam_ae.hooks.cross_silo.transport import limits
+    from fedml_gradcam_ae.hooks.cross_silo.transport import limits, progress, receiving
 
     monkeypatch.setattr(limits, "CONNECTIONS", 32)
+    monkeypatch.setattr(receiving, "COUNT_SECONDS", 0.0)
     made = network()
-    _, at_server = made.start(0)
+    server, at_server = made.start(0)
     idle = [socket.create_connection(("127.0.0.1", made.ports[0])) for _ in range(100)]
     wait_for(lambda: sum(closed(each) for each in idle) >= 68, "the connections beyond the limit to be closed")
     assert sum(not closed(each) for each in idle) >= 16
+    if progress.SUPPORTED:
+        wait_for(lambda: server.complaints.counts["connections"], "a line about the connections")
+        time.sleep(2 * receiving.SWEEP_SECONDS)
+        assert server.complaints.counts == {"connections": 1}
     for each in idle:
         each.close()
     client, _ = made.start(1)
@@ -396,7 +402,11 @@ def test_connecting_and_leaving_does_nothing(network) -> None:
     assert at_server.get().get_sender_id() == 1
 
 
-@pytest.mark.parametrize("content", [b"\xff" * 50, b"\x08", request(b"", 1)[:-1] + b"\x12\xff\xff\xff\x7f"])
+@pytest.mark.parametrize(
+    "content",
+    [b"\xff" * 50, b"\x08", b"\x12\x00" * 3_000_000, request(b"", 1)[:-1] + b"\x12\xff\xff\xff\x7f"],
+    ids=range(4),
+)
 def test_what_is_no_request_at_all_is_dropped(network, content) -> None:
     made = network()
     server, at_server = made.start(0)

@@ -13,9 +13,11 @@ from fedml_gradcam_ae.hooks.cross_silo.complaints import Complaints
 from fedml_gradcam_ae.hooks.cross_silo.decoding import Envelope
 from fedml_gradcam_ae.hooks.cross_silo.refused import Refused
 from fedml_gradcam_ae.hooks.cross_silo.transport import progress
+from fedml_gradcam_ae.hooks.cross_silo.transport.addresses import is_host
 from fedml_gradcam_ae.hooks.cross_silo.transport.envelope import UPLOAD, Misfit, check
 from fedml_gradcam_ae.hooks.cross_silo.transport.inbox import Arrival, Inbox
 from fedml_gradcam_ae.hooks.cross_silo.transport.limits import Limits, of_a_model, raise_open_files
+from fedml_gradcam_ae.hooks.cross_silo.transport.request import read_request
 from fedml_gradcam_ae.hooks.cross_silo.transport.unfinished import Call, Unfinished
 from fedml_gradcam_ae.shown import printable, shown
 
@@ -55,6 +57,42 @@ def test_a_call_that_came_just_now_outlives_stalled_ones() -> None:
         calls.enter(Call(place(number), None, since=float(number)))
     newest = Call(place(4), None, since=4.0)
     assert [(call.connection, reason) for call, reason in calls.enter(newest)] == [(place(1), "too many calls at once")]
+
+
+def trickling(calls, numbers, sweeps=3):
+    """Let calls begin that bring 50 bytes between two sweeps."""
+    begun = [Call(place(number), None, since=0.0) for number in numbers]
+    for call in begun:
+        calls.enter(call)
+    for sweep in range(1, sweeps + 1):
+        assert calls.sweep(sweep * 0.5, {call.connection: 50 * sweep for call in begun}) == []
+    return begun
+
+
+def test_a_new_call_outlives_calls_that_trickle() -> None:
+    calls = Unfinished(receive_timeout=600, bytes=10**9, places=3)
+    slow = trickling(calls, (1, 2, 3))
+    newest = Call(place(4), None, since=1.6)
+    assert [call for call, _ in calls.enter(newest)] == slow[:1]
+
+
+def test_a_sweep_that_follows_at_once_does_not_judge_a_new_call() -> None:
+    calls = Unfinished(receive_timeout=600, bytes=10**9, places=4)
+    slow = trickling(calls, (1, 2, 3))
+    newest = Call(place(4), None, since=1.999)
+    assert calls.enter(newest) == []
+    assert calls.sweep(2.0, {**{call.connection: 200 for call in slow}, place(4): 0}) == []
+    assert [call for call, _ in calls.enter(Call(place(5), None, since=2.1))] == slow[:1]
+
+
+def test_a_flood_of_new_calls_leaves_those_that_bring_the_most() -> None:
+    calls = Unfinished(receive_timeout=600, bytes=10**9, places=10)
+    honest = trickling(calls, range(5))
+    flood = [Call(place(number), None, since=2.0 + number / 1000) for number in range(5, 105)]
+    gone = [call for each in flood for call, _ in calls.enter(each)]
+    assert gone == flood[:95]
+    assert len(calls) == 10
+    assert not set(honest) & set(gone)
 
 
 def test_calls_that_hold_too_many_bytes_go_the_stalled_ones_first() -> None:
@@ -166,6 +204,67 @@ SENDERS = [-1, 10**6 + 1, "12345678", "-1", "1.0", "\u0661", "", 1.0, True, None
 def test_any_value_is_described_in_a_few_words(value) -> None:
     assert 0 < len(shown(value)) < 80
     assert shown(value).isprintable()
+
+
+# --- requests ---
+
+
+@pytest.mark.parametrize("client_id", [0, 1, 127, 128, 10**6, 2**31 - 1])
+@pytest.mark.parametrize("size", [0, 1, 127, 128, 70_000])
+def test_requests_are_read_as_protobuf_reads_them(client_id, size) -> None:
+    from fedml.core.distributed.communication.grpc import grpc_comm_manager_pb2
+
+    message = bytes(range(256)) * (size // 256 + 1)
+    written = grpc_comm_manager_pb2.CommRequest(client_id=client_id, message=message[:size]).SerializeToString()
+    assert read_request(written) == (client_id, message[:size])
+
+
+def test_the_order_of_the_fields_is_free() -> None:
+    assert read_request(b"\x12\x02hi\x08\x03") == (3, b"hi")
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"\x12\x00" * 3_000_000, "found one twice"),
+        (b"\x08\x00" * 2, "found one twice"),
+        (b"\x08\x01\x12\x00\x08\x01", "found one twice"),
+        (b"\x1a\x00", "byte 26"),
+        (b"\x10\x00", "byte 16"),
+        (b"\x0a\x00", "byte 10"),
+        (b"\x88\x00\x01", "byte 136"),
+        (b"\x08", "found another or none"),
+        (b"\x08\x80", "found another or none"),
+        (b"\x08" + b"\x80" * 1_000_000, "found another or none"),
+        (b"\x08" + b"\xff" * 9 + b"\x01", "found another or none"),  # -1
+        (b"\x08\x80\x80\x80\x80\x08", "found another or none"),  # 2**31
+        (b"\x12\x03hi", "expected 3 bytes of message, found 2"),
+        (b"\x12\xff\xff\xff\xff\x07", "bytes of message, found 0"),
+    ],
+    ids=range(14),
+)
+def test_what_is_no_request_is_an_error(content, words) -> None:
+    with pytest.raises(ValueError, match=words):
+        read_request(content)
+
+
+@pytest.mark.parametrize(
+    ("text", "host"),
+    [
+        ("fe80::1", True),
+        ("fe80::1%eth0", True),
+        ("fe80::1%br-1.2_3", True),
+        ("fe80::1%", False),
+        ("fe80::1%]:1/x", False),
+        ("fe80::1%eth0\n", False),
+        ("fe80::1%a%b", False),
+        ("fe80::1%\u0661", False),
+        ("silo%eth0", False),
+        ("192.0.2.7%eth0", False),
+    ],
+)
+def test_which_texts_are_hosts(text, host) -> None:
+    assert is_host(text) is host
 
 
 # --- what waits ---

@@ -9,7 +9,7 @@ import numpy as np
 
 from fedml_gradcam_ae.hooks.cross_silo.decoding.budget import Ledger
 from fedml_gradcam_ae.hooks.cross_silo.decoding.errors import Undecodable
-from fedml_gradcam_ae.hooks.cross_silo.decoding.shapes import check_shape, is_shape
+from fedml_gradcam_ae.hooks.cross_silo.decoding.shapes import MOST_DIMENSIONS, check_shape, is_shape
 from fedml_gradcam_ae.hooks.cross_silo.decoding.values import Unfinished, argument_count
 
 ARRAY = 256  # bytes beside the data
@@ -70,7 +70,7 @@ def array(data: Any, dtype: Any, shape: Any, order: str, ledger: Ledger) -> np.n
     """
     kind = _finished(dtype)
     if type(data) is not memoryview or not is_shape(shape):
-        raise Undecodable("bad array", "its data are no bytes or its shape is none")
+        raise Undecodable("bad array", f"its data are no bytes or its shape is no tuple of at most {MOST_DIMENSIONS}")
     check_shape("bad array", shape, kind.itemsize, ledger)
     size = prod(shape) * kind.itemsize
     if len(data) != size:

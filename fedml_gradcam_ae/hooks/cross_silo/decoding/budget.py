@@ -11,6 +11,8 @@ from fedml_gradcam_ae.hooks.cross_silo.decoding.errors import Undecodable
 INSTRUCTION = 144
 # A memoized text in a list takes two instructions, an entry of a dictionary of texts four.
 INSTRUCTIONS_PER_OBJECT = 4
+# A call, and setting an entry whose key may collide, take the time of as many plain instructions.
+COSTLY = 25
 
 
 @dataclass(frozen=True)
@@ -19,7 +21,8 @@ class Budget:
 
     Args:
         bytes: memory of all that is built: the data, and about 150 bytes per value around it.
-        objects: values of the result, each counted as often as it appears in it.
+        objects: values of the result, each counted as often as it appears in it. The instructions are bounded by it
+            too, four for each. A call counts as 25 instructions, and one that builds a tensor as 100.
         depth: containers in containers.
         seconds: time.
     """
@@ -56,6 +59,10 @@ class Ledger:
         """Enter that `size` bytes were freed again."""
         self._bytes += size
 
+    @property
+    def _too_many(self) -> str:
+        return f"more than {self.budget.objects} values, or as much work as these"
+
     def executed(self, count: int) -> None:
         """Enter `count` instructions and the small values that they made.
 
@@ -64,9 +71,19 @@ class Ledger:
         """
         self._instructions -= count
         if self._instructions < 0:
-            raise Undecodable("too many objects", f"more than {self.budget.objects} values")
+            raise Undecodable("too many objects", self._too_many)
         self.take(count * INSTRUCTION)
         self.check_time()
+
+    def costly(self, instructions: int = COSTLY) -> None:
+        """Enter a step that takes as long as so many plain instructions, before it is done.
+
+        Raises:
+            Undecodable: if fewer instructions are left.
+        """
+        self._instructions -= instructions
+        if self._instructions < 0:
+            raise Undecodable("too many objects", self._too_many)
 
     def check_time(self) -> None:
         """Raise Undecodable if the time is used up."""

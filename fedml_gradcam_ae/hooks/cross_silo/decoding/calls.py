@@ -45,6 +45,7 @@ def call(machine: Machine, position: int) -> int:
     arguments, name = machine.stack.pop(), machine.stack.pop()
     if type(name) is not Name or name.call is None or type(arguments) is not tuple:
         raise Undecodable("broken", "a call of what cannot be called")
+    machine.ledger.costly()
     machine.stack.append(name.call(arguments, machine.ledger))
     return position
 

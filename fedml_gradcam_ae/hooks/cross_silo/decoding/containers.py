@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 DICTIONARY, LIST = 232, 100  # bytes that one takes beyond an instruction's
 LARGEST_KEY = 2**31
 # Python hashes an int to itself: many could be chosen to collide, and each would be compared with all before it.
-MOST_NUMBERS = 4096
+# FedML's messages have no such keys.
+MOST_NUMBERS = 64
 
 
 def empty_list(machine: Machine, position: int) -> int:
@@ -92,8 +93,11 @@ def _put(machine: Machine, pairs: list[Any]) -> None:
         key = pairs[index]
         if type(key) is not str and not (type(key) is int and -LARGEST_KEY < key < LARGEST_KEY):
             raise Undecodable("unsupported", "a key that is neither text nor a small integer")
-        if type(key) is int and len(target) >= MOST_NUMBERS:
-            raise Undecodable("too many objects", f"a dictionary with more than {MOST_NUMBERS} numbers as keys")
+        if type(key) is int:
+            machine.ledger.costly()
+            if len(target) >= MOST_NUMBERS:
+                found = f"a dictionary with numbers as keys and more than {MOST_NUMBERS} entries"
+                raise Undecodable("too many objects", found)
         target[key] = pairs[index + 1]
 
 

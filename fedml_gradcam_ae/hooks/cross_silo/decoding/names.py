@@ -10,7 +10,7 @@ import torch
 from fedml_gradcam_ae.hooks.cross_silo.decoding import arrays, tensors
 from fedml_gradcam_ae.hooks.cross_silo.decoding.budget import Ledger
 from fedml_gradcam_ae.hooks.cross_silo.decoding.errors import Undecodable
-from fedml_gradcam_ae.hooks.cross_silo.decoding.shapes import is_shape
+from fedml_gradcam_ae.hooks.cross_silo.decoding.shapes import MOST_DIMENSIONS, is_shape
 from fedml_gradcam_ae.hooks.cross_silo.decoding.storages import load_storage
 from fedml_gradcam_ae.hooks.cross_silo.decoding.unfinished_message import UnfinishedMessage
 from fedml_gradcam_ae.hooks.cross_silo.decoding.values import Name, Refusal, argument_count
@@ -48,7 +48,7 @@ def _encode(arguments: tuple[Any, ...], ledger: Ledger) -> memoryview:
 def _size(arguments: tuple[Any, ...], ledger: Ledger) -> tuple[int, ...]:
     argument_count("torch.Size", len(arguments), (1,))
     if not is_shape(arguments[0]):
-        raise Undecodable("bad tensor", "a torch.Size of no tuple of integers from 0 on")
+        raise Undecodable("bad tensor", f"a torch.Size of no tuple of at most {MOST_DIMENSIONS} integers from 0 on")
     return arguments[0]
 
 

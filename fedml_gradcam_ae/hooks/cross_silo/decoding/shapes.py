@@ -8,11 +8,11 @@ from typing import Any, TypeGuard
 from fedml_gradcam_ae.hooks.cross_silo.decoding.budget import Ledger
 from fedml_gradcam_ae.hooks.cross_silo.decoding.errors import Kind, Undecodable
 
-MOST_DIMENSIONS = 32  # NumPy's
+MOST_DIMENSIONS = 8  # each costs time in every tensor; models need at most 5
 
 
 def is_shape(value: Any) -> TypeGuard[tuple[int, ...]]:
-    """Whether it is a tuple of integers that are not negative, as sizes and strides are."""
+    """Whether it is a tuple of at most `MOST_DIMENSIONS` integers from 0 on, as sizes and strides are."""
     if type(value) is not tuple or len(value) > MOST_DIMENSIONS:
         return False
     return all(type(item) is int and item >= 0 for item in value)

@@ -11,10 +11,11 @@ import torch
 
 from fedml_gradcam_ae.hooks.cross_silo.decoding.budget import Ledger
 from fedml_gradcam_ae.hooks.cross_silo.decoding.errors import Undecodable
-from fedml_gradcam_ae.hooks.cross_silo.decoding.shapes import check_shape, is_dense, is_shape
+from fedml_gradcam_ae.hooks.cross_silo.decoding.shapes import MOST_DIMENSIONS, check_shape, is_dense, is_shape
 from fedml_gradcam_ae.hooks.cross_silo.decoding.values import Storage, argument_count
 
 TENSOR = 1024  # bytes beside the data
+BUILDING = 75  # instructions of the same time, beside those of any call
 # Any type of the same size will do for moving elements.
 SIZES = {1: "u1", 2: "u2", 4: "u4", 8: "u8", 16: "c16"}
 ELEMENT: dict[int, np.dtype[Any]] = {size: np.dtype(code) for size, code in SIZES.items()}
@@ -72,7 +73,9 @@ def tensor(storage: Storage, dtype: torch.dtype, offset: Any, size: Any, stride:
         Undecodable: if an element would lie outside of the storage, or an argument is wrong.
     """
     if not is_shape(size) or not is_shape(stride) or len(size) != len(stride) or not is_shape((offset,)):
-        raise Undecodable("bad tensor", "its offset, size or stride is no tuple of integers from 0 on")
+        expected = f"at most {MOST_DIMENSIONS} integers from 0 on"
+        raise Undecodable("bad tensor", f"its offset, size or stride is of another form than {expected}")
+    ledger.costly(BUILDING)
     itemsize = dtype.itemsize
     check_shape("bad tensor", size, itemsize, ledger)
     count = prod(size)

@@ -10,6 +10,7 @@ from typing import Any
 from fedml.core.distributed.communication.grpc.grpc_comm_manager import GRPCMapping
 
 HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,253}[A-Za-z0-9.])?")
+SCOPE = re.compile(r"[A-Za-z0-9._-]+")  # the interface of an IPv6 address, after its %
 
 
 def is_host(text: str) -> bool:
@@ -19,6 +20,9 @@ def is_host(text: str) -> bool:
         >>> [is_host(text) for text in ("192.0.2.7", "::1", "silo-3.example.org", "unix:/run/x", "")]
         [True, True, True, False, False]
     """
+    _, percent, scope = text.partition("%")
+    if percent and not SCOPE.fullmatch(scope):
+        return False
     try:
         ipaddress.ip_address(text)
     except ValueError:

@@ -1,14 +1,17 @@
-"""The messages that wait to be decoded: a bounded number and size for each sender, taken in turns."""
+"""The messages that wait to be decoded: a bounded number and size for each sender, taken in turns of equal time."""
 
 from __future__ import annotations
 
 import threading
 from collections import OrderedDict, deque
+from collections.abc import Callable
 from dataclasses import dataclass
+from time import monotonic
 
 from fedml_gradcam_ae.hooks.cross_silo.refused import Refused
 
 MOST_MESSAGES = 16
+HALF_LIFE = 60.0  # seconds after which half of a sender's time is forgotten
 
 
 @dataclass(frozen=True)
@@ -30,14 +33,18 @@ class Arrival:
 
 
 class Inbox:
-    """Waiting messages, in order for each sender, and the senders in turns.
+    """Waiting messages, in order for each sender; next is the sender whose messages have taken the least time.
 
     Args:
         messages: the most that wait for one sender.
+        clock: returns seconds.
     """
 
-    def __init__(self, messages: int = MOST_MESSAGES) -> None:
+    def __init__(self, messages: int = MOST_MESSAGES, clock: Callable[[], float] = monotonic) -> None:
         self._messages = messages
+        self._clock = clock
+        self._halved = clock()
+        self._seconds: dict[int, float] = {}
         self._waiting: OrderedDict[int, deque[Arrival]] = OrderedDict()
         self._change = threading.Condition()
 
@@ -61,15 +68,33 @@ class Inbox:
             return True
 
     def get(self, timeout: float) -> Arrival | None:
-        """The next message, of another sender than the last one if any waits; None when none comes in time."""
+        """The next message, of the waiting sender with the least time spent; None when none comes in time.
+
+        Among equals, the one that has waited longest for its turn is next.
+        """
         with self._change:
             if not self._waiting and not self._change.wait_for(lambda: bool(self._waiting), timeout):
                 return None
-            sender, line = self._waiting.popitem(last=False)
+            self._forget()
+            sender = min(self._waiting, key=lambda each: self._seconds.get(each, 0.0))
+            line = self._waiting.pop(sender)
             arrival = line.popleft()
             if line:
                 self._waiting[sender] = line
             return arrival
+
+    def spent(self, sender: int, seconds: float) -> None:
+        """Say how long one of a sender's messages has taken."""
+        with self._change:
+            self._forget()
+            self._seconds[sender] = self._seconds.get(sender, 0.0) + seconds
+
+    def _forget(self) -> None:
+        """Halve what was spent, once for each `HALF_LIFE` that has passed."""
+        times = int((self._clock() - self._halved) // HALF_LIFE)
+        if times > 0:
+            self._halved += times * HALF_LIFE
+            self._seconds = {sender: seconds * 0.5**times for sender, seconds in self._seconds.items()}
 
     def __len__(self) -> int:
         with self._change:

@@ -7,6 +7,7 @@ import logging
 import pickle
 import threading
 from collections.abc import Sequence
+from time import thread_time
 from typing import Any
 
 from fedml.core.distributed.communication.constants import CommunicationConstants
@@ -114,7 +115,11 @@ class GRPCTransport(GRPCCommManager):  # type: ignore[misc]  # fedml has no type
         while self.is_running:
             arrival = self._inbox.get(WAKE_UP_SECONDS)
             self.complaints.flush()
-            message = self._read(arrival) if arrival is not None else None
+            if arrival is None:
+                continue
+            started = thread_time()  # leaves out what other threads do meanwhile
+            message = self._read(arrival)
+            self._inbox.spent(arrival.sender, thread_time() - started)
             if message is not None:
                 for observer in self._observers:
                     observer.receive_message(message.get_type(), message)

@@ -4,22 +4,26 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import grpc
-from fedml.core.distributed.communication.grpc import grpc_comm_manager_pb2
 from grpc import aio
 
 from fedml_gradcam_ae.hooks.cross_silo.complaints import Complaints
 from fedml_gradcam_ae.hooks.cross_silo.transport import progress
 from fedml_gradcam_ae.hooks.cross_silo.transport.limits import Limits
+from fedml_gradcam_ae.hooks.cross_silo.transport.request import read_request
 from fedml_gradcam_ae.hooks.cross_silo.transport.unfinished import Call, Unfinished
 from fedml_gradcam_ae.settings import SettingsError
 
 SWEEP_SECONDS = 0.5
+COUNT_SECONDS = 5.0  # how often connections are counted while no call is on its way
+REPORT_SECONDS = 60.0
+MOST_MILLISECONDS = 2**31 - 1  # gRPC's options are 32-bit numbers
 
 
 class PortTakenError(SettingsError):
@@ -72,6 +76,7 @@ class Receiver:
         self._evictions: dict[Call, asyncio.Future[str]] = {}
         self._server: aio.Server | None = None
         self._sweeper: asyncio.Task[None] | None = None
+        self._counted = self._reported = float("-inf")
 
     async def start(self) -> None:
         """Listen.
@@ -121,8 +126,15 @@ class Receiver:
             ("grpc.max_metadata_size", 8192),
             ("grpc.max_concurrent_streams", 4),
             ("grpc.max_allowed_incoming_connections", self.connections),
-            ("grpc.server_handshake_timeout_ms", 10_000),
+            ("grpc.server_handshake_timeout_ms", 5_000),
             ("grpc.max_connection_idle_ms", 15_000),
+            # FedML's clients open a connection for each message; a connection that takes no new calls any more
+            # ends with its last one.
+            ("grpc.max_connection_age_ms", 20_000),
+            (
+                "grpc.max_connection_age_grace_ms",
+                min(MOST_MILLISECONDS, math.ceil(1000 * self.unfinished.receive_timeout)),
+            ),
             ("grpc.keepalive_time_ms", 30_000),
             ("grpc.keepalive_timeout_ms", 20_000),
             ("grpc.keepalive_permit_without_calls", 0),
@@ -143,12 +155,14 @@ class Receiver:
         if content is None:
             return b""
         try:
-            request = grpc_comm_manager_pb2.CommRequest.FromString(content)
-        except Exception as error:  # protobuf's errors differ by its implementation
-            self._complaints.report("request", f"a call of {context.peer()} was dropped: {type(error).__name__}")
+            client_id, message = read_request(content)
+        except ValueError as error:
+            self._complaints.report(
+                "request", f"a call of {context.peer()} is no CommRequest, and was dropped: {error}"
+            )
             return b""
         del content
-        self._doorstep.take(rank, request.client_id, request.message)
+        self._doorstep.take(rank, client_id, message)
         return b""
 
     async def _read(self, call: Call, context: Any) -> bytes | None:
@@ -183,9 +197,22 @@ class Receiver:
                 eviction.set_result(reason)
 
     async def _sweep(self) -> None:
-        """End calls that are slow or too large together."""
+        """End calls that are slow or too large together, and say when no more connections are taken."""
         with contextlib.suppress(asyncio.CancelledError):
             while True:
                 await asyncio.sleep(SWEEP_SECONDS)
-                if len(self.unfinished):
-                    self._evict(self.unfinished.sweep(time.monotonic(), progress.received(self.port)))
+                now = time.monotonic()
+                if len(self.unfinished) or now - self._counted >= COUNT_SECONDS:
+                    received = progress.received(self.port)
+                    self._counted = now
+                    self._evict(self.unfinished.sweep(now, received))
+                    self._report_connections(len(received), now)
+
+    def _report_connections(self, open: int, now: float) -> None:
+        if open >= self.connections and now - self._reported >= REPORT_SECONDS:
+            self._reported = now
+            self._complaints.report(
+                "connections",
+                f"all {self.connections} connections are taken: clients may not get through; allow only your clients' "
+                "addresses in front of the port",
+            )

@@ -16,8 +16,9 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat,
 from fedml_gradcam_ae.certificates import dns_name
 from fedml_gradcam_ae.hooks.cross_silo.transport.settings import TLSFiles
 from fedml_gradcam_ae.settings import SettingsError
+from fedml_gradcam_ae.shown import printable
 
-NAME = re.compile(rb"rank-(0|[1-9][0-9]{0,6})\.fedml")
+NAME = re.compile(r"rank-(0|[1-9][0-9]{0,6})\.fedml")
 
 
 @dataclass(frozen=True, repr=False)
@@ -45,10 +46,20 @@ def channel_options(receiver: int) -> list[tuple[str, str]]:
 
 
 def rank_of(auth_context: Mapping[str, Sequence[bytes]]) -> int | None:
-    """The rank that the other side's certificate is for, or None if it is for none or for several."""
-    names = [NAME.fullmatch(name) for name in auth_context.get("x509_subject_alternative_name", ())]
-    ranks = {int(match.group(1)) for match in names if match is not None}
-    return ranks.pop() if len(ranks) == 1 and len(names) == 1 else None
+    """The rank that the other side's certificate is for, or None if it is for none or for anything else as well.
+
+    The certificate itself is read: gRPC's list of its names does not tell a DNS name from a URI or an e-mail address,
+    and cuts each name at its first NUL.
+    """
+    certificates = list(auth_context.get("x509_pem_cert", ()))
+    if len(certificates) != 1:
+        return None
+    try:
+        names = _names(x509.load_pem_x509_certificate(certificates[0]))
+    except ValueError:
+        return None
+    match = NAME.fullmatch(names[0].value) if len(names) == 1 and isinstance(names[0], x509.DNSName) else None
+    return None if match is None else int(match.group(1))
 
 
 def load(files: TLSFiles, rank: int, folder: Path, section: str) -> Identity:
@@ -76,8 +87,8 @@ def load(files: TLSFiles, rank: int, folder: Path, section: str) -> Identity:
             f"{where}: the key {paths['key']} does not belong to the certificate {paths['certificate']}."
         )
     names = _names(chain[0])
-    if names != [dns_name(rank)]:
-        found = ", ".join(names) or "no name"
+    if names != [x509.DNSName(dns_name(rank))]:
+        found = ", ".join(printable(str(name.value)) for name in names) or "no name"
         raise SettingsError(
             f"{where}.certificate: {paths['certificate']} is for {found}, and rank {rank} needs {dns_name(rank)}."
         )
@@ -108,12 +119,12 @@ def _certificates(file: tuple[Path, bytes], where: str) -> list[x509.Certificate
     return found
 
 
-def _names(certificate: x509.Certificate) -> list[str]:
+def _names(certificate: x509.Certificate) -> list[x509.GeneralName]:
+    """Its subject alternative names of all types; none if they cannot be read."""
     try:
-        extension = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName)
-    except (x509.ExtensionNotFound, ValueError):
+        return list(certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value)
+    except (x509.ExtensionNotFound, x509.DuplicateExtension, x509.UnsupportedGeneralNameType, ValueError):
         return []
-    return extension.value.get_values_for_type(x509.DNSName)
 
 
 def _public(key: object) -> bytes:

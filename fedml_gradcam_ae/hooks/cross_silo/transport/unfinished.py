@@ -23,6 +23,9 @@ class Call:
         connection: the other side.
         rank: whose certificate it holds; None without TLS.
         since: when it began, in seconds.
+        bytes: how many have come.
+        recent: how many of them came between the last two sweeps.
+        judged: whether it was there for all of the time between two sweeps, so that `recent` says something.
     """
 
     connection: Connection
@@ -30,13 +33,16 @@ class Call:
     since: float
     bytes: int = 0
     recent: int = 0
+    judged: bool = False
 
 
 class Unfinished:
     """The calls on their way, and the rules of which have to go.
 
     With TLS an identity holds at most two, the newest, so that a client can only be in its own way. Without it nothing
-    says who calls: all share the places, and the calls that bring the least go first.
+    says who calls: all share the places, and the calls that bring the least go first. New calls, of which that is not
+    known yet, go last as long as they hold no more than half of the places: neither calls that trickle nor a flood of
+    new ones can take all.
 
     Args:
         receive_timeout: seconds that a message may take.
@@ -48,6 +54,7 @@ class Unfinished:
         self.receive_timeout, self.bytes, self.places = receive_timeout, bytes, places
         self._calls: dict[Call, None] = {}
         self._read: Counter[Connection] = Counter()
+        self._swept = float("-inf")
 
     def __len__(self) -> int:
         return len(self._calls)
@@ -59,7 +66,7 @@ class Unfinished:
         if len(same) > PLACES_OF_AN_IDENTITY:
             return self._without({same[0]: "a newer call of the same client has come"})
         if len(self._calls) > self.places:
-            return self._without({self._by_worth()[0]: "too many calls at once"})
+            return self._without({self._by_worth(spare_new=True)[0]: "too many calls at once"})
         return []
 
     def leave(self, call: Call, size: int = 0) -> None:
@@ -81,9 +88,11 @@ class Unfinished:
             del self._read[connection]
         crowds = self._crowds()
         for call in self._calls:
+            call.judged = call.since <= self._swept
             if call.connection in received:
                 came = max(0, received[call.connection] - self._read[call.connection]) // crowds[call.connection]
                 call.recent, call.bytes = max(0, came - call.bytes), came
+        self._swept = now
         out: dict[Call, str] = {}
         for call in self._calls:
             age = now - call.since
@@ -101,10 +110,20 @@ class Unfinished:
     def _crowds(self) -> Counter[Connection]:
         return Counter(call.connection for call in self._calls)
 
-    def _by_worth(self) -> list[Call]:
-        """The call that goes first, first: of a crowded connection, bringing little, begun early."""
+    def _by_worth(self, spare_new: bool = False) -> list[Call]:
+        """The call that goes first, first: of a crowded connection, bringing little, begun early.
+
+        Args:
+            spare_new: put new calls behind the others, or before them if they hold more than half of the places.
+        """
         crowds = self._crowds()
-        return sorted(self._calls, key=lambda call: (-crowds[call.connection], call.recent, call.since))
+        few = 2 * sum(not call.judged for call in self._calls) <= self.places
+
+        def worth(call: Call) -> tuple[int, bool, int, float]:
+            later = spare_new and call.judged is not few
+            return -crowds[call.connection], later, call.recent, call.since
+
+        return sorted(self._calls, key=worth)
 
     def _without(self, out: dict[Call, str]) -> list[tuple[Call, str]]:
         for call in out:
