@@ -293,7 +293,7 @@ FILLING = {
     "lists of one": pickle.dumps([[1] for _ in range(40_000)]),
     "dictionaries": pickle.dumps([{} for _ in range(40_000)]),
     "dictionaries of one": pickle.dumps([{1: 1} for _ in range(40_000)]),
-    "a dictionary": pickle.dumps(dict.fromkeys(range(60000))),
+    "a dictionary": pickle.dumps(dict.fromkeys(map(str, range(60_000)))),
     "OrderedDicts": pickle.dumps([OrderedDict(a=1) for _ in range(20_000)]),
     "an OrderedDict": pickle.dumps(OrderedDict((str(number), None) for number in range(40_000))),
     "marks": pickled(b"(" * 60_000),
