@@ -112,6 +112,8 @@ def coordinates(gram: Tensor) -> Tensor:
         left = cosines[column:, column] - factor[column:, :column] @ factor[column, :column]
         if left[0] > _SPANNED:  # else it is what rounding leaves of a vector that the ones before it span
             factor[column:, column] = left / left[0].sqrt()
+    # Vectors that are nearly parallel blow up the rounding; their lengths are known.
+    factor /= torch.linalg.vector_norm(factor, dim=1, keepdim=True).clamp(min=_SPANNED)
     points = torch.zeros_like(gram)
     points[order] = factor * scale[order][:, None]
     return points

@@ -4,7 +4,7 @@ import byzfl
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from scipy.optimize import minimize
 
 from fedml_gradcam_ae.defenses.centered_clipping import CenteredClipping, clipping_coefficients
@@ -93,8 +93,12 @@ def test_clipping_over_rounds_is_byzfls(tau, iterations) -> None:
         assert np.allclose(clip(round, ours), theirs(torch.from_numpy(rows_of(round))).numpy(), atol=1e-9)
 
 
+_NEARLY_PARALLEL = [[7, 1e-5, 1e-5], [4, 1e-5, 1e-5], [1e-5, 1e-5, 0], [1e-5, 1e-5, 0], [1e-5, 1e-5, 8]]
+
+
 @settings(max_examples=40, deadline=None)
 @given(rows=matrices(least=1))
+@example(rows=np.array(_NEARLY_PARALLEL, dtype=np.float32))
 def test_the_median_radius_is_the_median_distance(rows) -> None:
     exact = rows.astype(np.float64)
     coefficients, distances = clipping_coefficients(torch.from_numpy(exact @ exact.T), None, 1)
