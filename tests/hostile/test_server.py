@@ -35,21 +35,21 @@ def corpus(defense: str) -> list[Case]:
 
 def aggregate(defense: str, uploads: list[State], claims: list[float]) -> State:
     """The new global model by the definition; the published profile keeps all that are usable at this alpha."""
+    ids = list(range(len(uploads)))
+    round = Round(
+        number=1,
+        client_ids=ids,
+        uploads=uploads,
+        samples=claims,
+        global_model=state(),
+        network=network(),
+        test_data=[],
+        rejected={} if len(ids) > 5 else {"hostile": "left out"},
+    )
     if defense == "krum":
-        ids = list(range(len(uploads)))
-        round = Round(
-            number=1,
-            client_ids=ids,
-            uploads=uploads,
-            samples=claims,
-            global_model=state(),
-            network=network(),
-            test_data=[],
-            rejected={} if len(ids) > 5 else {"hostile": "left out"},
-        )
-        verdict = rules.build("krum").judge(round)
-        return average(hand_back(verdict, round))
-    return average(list(zip(claims, uploads, strict=True)))
+        return average(hand_back(rules.build("krum").judge(round), round))
+    kept = uploads if defense == "none" else round.bounded.uploads
+    return average(list(zip(claims, kept, strict=True)))
 
 
 def close(found: State, expected: State) -> bool:
