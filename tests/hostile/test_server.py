@@ -48,8 +48,7 @@ def aggregate(defense: str, uploads: list[State], claims: list[float]) -> State:
     )
     if defense == "krum":
         return average(hand_back(rules.build("krum").judge(round), round))
-    kept = uploads if defense == "none" else round.bounded.uploads
-    return average(list(zip(claims, kept, strict=True)))
+    return average(list(zip(claims, uploads, strict=True)))
 
 
 def close(found: State, expected: State) -> bool:
@@ -74,7 +73,10 @@ def problem(defense: str, played: Played, log: str) -> str | None:
     out = close(played.model, clean)
     if not out and case.may_be_taken:
         claim = CLAIM if case.stands_for is None else case.stands_for
-        out = close(played.model, aggregate(defense, [*uploads, honest(MINE)], [CLAIM] * 5 + [claim]))
+        taken = aggregate(defense, [*uploads, honest(MINE)], [CLAIM] * 5 + [claim])
+        # The bound, relative to the model of the round before, may leave less of an upload, but never more.
+        bounded = defense == "gradcam_ae" and distance(played.model, clean) <= 1.01 * distance(taken, clean)
+        out = close(played.model, taken) or bounded
     if case.outcomes == ("bounded",):
         longest = max(distance(upload, state()) for upload in uploads)
         return None if distance(played.model, clean) <= 2 * longest else "it moved the model further than two clients"
