@@ -24,6 +24,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from fedml_gradcam_ae.claims import lower_median as median_claim
 from fedml_gradcam_ae.federation import Upload
 from fedml_gradcam_ae.updates import Updates
 
@@ -59,7 +60,7 @@ class Steps:
         ]
         lengths = Updates(uploads, center, names).lengths()
         claims = torch.tensor([float(count) for count in samples], dtype=torch.float64)
-        return cls(names, lengths, lower_median(lengths), claims / lower_median(claims[:, None])[0])
+        return cls(names, lengths, lower_median(lengths), claims / median_claim(samples))
 
     def only(self, positions: Sequence[int]) -> Steps:
         """Those of some uploads; what is usual stays that of all."""

@@ -106,9 +106,8 @@ class Round:
     @cached_property
     def shortened(self) -> list[int]:
         """How many tensors of each upload `bounded` pulls toward the global model."""
-        if self.largest_step is None or not self.uploads:
-            return [0] * len(self.uploads)
-        return [int(count) for count in (self.steps.factors(self.largest_step) < 1).sum(dim=1)]
+        both = zip(self.uploads, self.bounded.uploads, strict=True)
+        return [sum(kept[name] is not given[name] for name in given) for given, kept in both]
 
     def over(self, updates: Updates) -> Round:
         """The same round for rules that judge by `updates` alone, with others in their place."""

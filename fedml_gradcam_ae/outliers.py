@@ -38,7 +38,7 @@ def step_scores(steps: Steps) -> tuple[Tensor, list[str]]:
     names = [name for name, keep in zip(steps.names, moved.tolist(), strict=True) if keep]
     if len(steps.lengths) < FEWEST or not names:
         return torch.zeros(len(steps.lengths), dtype=torch.float64), [""] * len(steps.lengths)
-    ratios = (steps.lengths[:, moved] / steps.usual[moved]).nan_to_num(0, posinf=LIMIT)
+    ratios = steps.ratios[:, moved]
     values, which = (ratios / steps.proportions[:, None]).max(dim=1)
     why = [
         f"its change of {names[tensor]!r} is {ratios[client, tensor]:.3g} times as long as the median client's"

@@ -10,8 +10,10 @@ from hypothesis import strategies as st
 from torch import nn
 
 from every_tensor import NETWORKS
+from fedml_gradcam_ae import registry
 from fedml_gradcam_ae.bounding import LONE, Steps, bounded, lower_median
 from fedml_gradcam_ae.federation import LARGEST_STEP
+from fedml_gradcam_ae.hooks.defender import hand_back
 from fedml_gradcam_ae.updates import Updates
 from tiny import state_of, tiny_cnn
 
@@ -166,3 +168,14 @@ def test_neither_the_uploads_nor_the_global_model_change(make_round, build) -> N
     assert round.bounded is not round
     for state, then in zip((*round.uploads, round.global_model), copies, strict=True):
         assert all(torch.equal(state[name], then[name]) for name in then)
+
+
+def test_a_round_that_is_judged_and_aggregated_is_measured_once(make_round, monkeypatch) -> None:
+    measured = []
+    lengths = Updates.lengths
+    monkeypatch.setattr(Updates, "lengths", lambda updates: measured.append(1) or lengths(updates))
+    round = make_round(6)
+    defense = registry.defenses()["gradcam_ae"]
+    hand_back(defense(defense.Settings(epochs=2)).judge(round), round)
+    assert round.shortened == [0] * 6
+    assert len(measured) == 1

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from fedml_gradcam_ae.batchnorm import statistics_of
+from fedml_gradcam_ae.bounding import lower_median
 from fedml_gradcam_ae.evidence import Evidence, Maps, Rules
 from fedml_gradcam_ae.federation import ClientId, Round
 from fedml_gradcam_ae.heatmaps import maps_and_outputs
@@ -52,7 +53,7 @@ class RobustProfile:
         start = perf_counter()
         if self._layer is None:
             self.prepare(round.network, round.test_data)
-        round = replace(round, network=Classifier(round.network, self.settings.logits))
+        given, round = round, replace(round, network=Classifier(round.network, self.settings.logits))
         probe = self.probe.draw(round.network, round.test_data, round.number)
         large, outputs = self._maps(round, probe.large)
         statistics = statistics_of(round.network, round.global_model, round.uploads, probe.native)
@@ -72,7 +73,7 @@ class RobustProfile:
         if clients and not broken:
             samples = [count for count, good in zip(round.samples, judged.tolist(), strict=True) if good]
             found = self.evidence.judge(round.number, clients, large.only(judged), native.only(judged), samples)
-            values, reasons = strongest([_named(found.parts), _beside_maps(round, outputs, judged)])
+            values, reasons = strongest([_named(found.parts), _beside_maps(given, outputs, judged)])
             scores[judged.cpu()] = found.scores.double().cpu().maximum(values).float()
             shown[judged] = _of_class(found.deviations, probe.labels).to(shown)
             reconstructions[judged] = _of_class(found.reconstructions, probe.labels).to(shown)
@@ -118,5 +119,7 @@ def _named(parts: Mapping[str, Tensor]) -> Part:
 def _beside_maps(round: Round, outputs: Tensor, judged: Tensor) -> Part:
     """What no heat map shows, of the clients that are judged: see `fedml_gradcam_ae.outliers`."""
     far = output_scores(outputs[1:], outputs[0]).cpu()
-    values, reasons = strongest([step_scores(round.steps), (far, [WHY["outputs"]] * len(far))])
+    # What the whole round measured, and the bound needs as well; usual is what is so among the clients at hand.
+    steps = replace(round.steps, usual=lower_median(round.steps.lengths))
+    values, reasons = strongest([step_scores(steps), (far, [WHY["outputs"]] * len(far))])
     return values[judged.cpu()], [reasons[client] for client in judged.nonzero()[:, 0].tolist()]
