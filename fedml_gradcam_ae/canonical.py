@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from fedml_gradcam_ae.shown import kind, shown
 from fedml_gradcam_ae.template import Expected, Template
+from fedml_gradcam_ae.updates import is_whole
 
 LARGEST = torch.finfo(torch.float32).max  # in every floating tensor, so that squares and their sums stay finite
 _FORMATS = {4: torch.channels_last, 5: torch.channels_last_3d}
@@ -138,7 +139,7 @@ def _check_numbers(found: Mapping[str, Tensor], claim: float, template: Template
         for name, tensor in found.items()
         if tensor.numel() and not template.tensors[name].frozen and template.tensors[name].same_as is None
     ]
-    floats = [(name, tensor) for name, tensor in trained if tensor.is_floating_point() or tensor.is_complex()]
+    floats = [(name, tensor) for name, tensor in trained if not is_whole(tensor)]
     if not _look_finite([tensor for _, tensor in floats]):
         for name, tensor in floats:
             if _as_it_was(tensor, template.tensors[name].like):
@@ -177,7 +178,7 @@ def count_problem(found: Mapping[str, Tensor], samples: float, template: Templat
     """What is wrong with an upload's tensors of whole numbers, if the client has so many samples; None: nothing."""
     for name, tensor in found.items():
         expected = template.tensors[name]
-        if tensor.is_floating_point() or tensor.is_complex() or expected.lowest is None:
+        if not is_whole(tensor) or expected.lowest is None:
             continue
         least, most = (int(end) for end in tensor.aminmax())
         if least < expected.lowest or most > expected.highest(samples):

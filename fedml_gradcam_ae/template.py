@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from fedml_gradcam_ae.tied import tied_names
+from fedml_gradcam_ae.updates import is_whole
 
 LARGEST_WHOLE = 2**53  # whole numbers beyond it are not exact in float64, in which they are averaged
 BATCHES_PER_SAMPLE = 1000  # in one round: epochs, times how often the network uses a layer for each batch
@@ -74,7 +75,7 @@ class Template:
             name: Expected(
                 like=tensor,
                 # Whole numbers (a table of positions, say) are not trained, and one that is wrong can stop a network.
-                frozen=tied.get(name, name) in frozen or (_is_whole(tensor) and not _counts(name)),
+                frozen=tied.get(name, name) in frozen or (is_whole(tensor) and not _counts(name)),
                 same_as=tied.get(name),
                 lowest=_lowest(name, tensor),
                 counts=_counts(name) and tensor.numel() == 1,
@@ -83,10 +84,6 @@ class Template:
         }
         taken = {tensor.untyped_storage().data_ptr() for tensor in model.values() if tensor.numel()}
         return cls(tensors, taken)
-
-
-def _is_whole(tensor: Tensor) -> bool:
-    return not (tensor.is_floating_point() or tensor.is_complex())
 
 
 def _counts(name: str) -> bool:

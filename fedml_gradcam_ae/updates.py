@@ -312,6 +312,11 @@ def unflatten(vector: Tensor, like: Mapping[str, Tensor], names: Sequence[str]) 
     return {name: piece.view(like[name].shape) for name, piece in zip(names, pieces, strict=True)}
 
 
+def is_whole(value: object) -> bool:
+    """Whether a value is a tensor of whole numbers (or of truth values), which no training moves."""
+    return isinstance(value, Tensor) and not value.is_floating_point() and not value.is_complex()
+
+
 def _as(values: Tensor, like: Tensor) -> Tensor:
     """In the type of another tensor: whole numbers rounded, and nothing beyond the largest number of that type."""
     if not like.is_floating_point():

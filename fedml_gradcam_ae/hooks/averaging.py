@@ -7,11 +7,10 @@ from collections.abc import Callable
 from typing import Any
 
 from fedml.ml.aggregator.agg_operator import FedMLAggOperator
-from torch import Tensor
 
 from fedml_gradcam_ae.hooks.federation import Uploads
 from fedml_gradcam_ae.hooks.patching import Patches
-from fedml_gradcam_ae.updates import weighted_mean
+from fedml_gradcam_ae.updates import is_whole, weighted_mean
 
 
 def patch(patches: Patches) -> None:
@@ -40,14 +39,10 @@ def rounded(average: Callable[[Uploads], Any], uploads: Uploads) -> Any:
     """
     models = [model for _, model in uploads]
     total = math.fsum(samples for samples, _ in uploads)
-    whole = [name for name, tensor in models[0].items() if _is_whole(tensor)]
+    whole = [name for name, tensor in models[0].items() if is_whole(tensor)]
     weights = [samples / total for samples, _ in uploads]
     means = weighted_mean(models, weights, whole)
     answer = average(uploads)
     for name, mean in means.items():
         answer[name] = mean
     return answer
-
-
-def _is_whole(tensor: Any) -> bool:
-    return isinstance(tensor, Tensor) and not tensor.is_floating_point() and not tensor.is_complex()
