@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from fedml_gradcam_ae.settings import Model, SettingsError, read_settings, unknown
+from fedml_gradcam_ae.settings import Model, Parameters, SettingsError, read_settings, unknown
 from fedml_gradcam_ae.yaml_file import read_sections
 
 
@@ -25,11 +25,16 @@ def read_section(model: type[Model], args: Any, section: str, owner: str) -> Mod
 
 
 def check_section(model: type[Model], args: Any, section: str, owner: str) -> None:
-    """Raise SettingsError for a mistake in the section, unknown keys included.
+    """Raise SettingsError for a mistake in the section, unknown keys included."""
+    read_section(model, args, section, owner)
+    check_keys(model, args, section)
+
+
+def check_keys(model: type[Parameters], args: Any, section: str) -> None:
+    """Raise SettingsError for an unknown key in the section.
 
     FedML forgets which section a key stood in, so the file is read once more.
     """
-    read_section(model, args, section, owner)
     path = getattr(args, "yaml_config_file", "")
     for key in read_sections(path).get(section, {}) if path else ():
         if key not in model.model_fields:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import Field
 
 from fedml_gradcam_ae.claims import LARGEST_WEIGHT
 from fedml_gradcam_ae.federation import LARGEST_STEP
 from fedml_gradcam_ae.hooks.section import check_section, read_section
+from fedml_gradcam_ae.hooks.too_few import Policy
 from fedml_gradcam_ae.settings import Parameters
 
 SECTION, OWNER = "upload_args", "uploads"
@@ -29,7 +30,7 @@ class UploadSettings(Parameters):
         description="how far an upload that is kept may move any tensor, in units of the median client's step (the "
         "lower of the two middle ones); null: no limit",
     )
-    on_too_few: Literal["keep_global", "average", "stop"] = Field(
+    on_too_few: Policy = Field(
         default="keep_global",
         description="what a round comes to that has fewer usable uploads than the defense's guarantee needs: the "
         "global model stays, all usable uploads are averaged, or the run stops",

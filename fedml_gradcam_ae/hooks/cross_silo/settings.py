@@ -12,8 +12,8 @@ from fedml_gradcam_ae.hooks.cross_silo.transport.settings import (
     check_transport_settings,
     read_transport_settings,
 )
-from fedml_gradcam_ae.settings import SettingsError, read_settings, unknown
-from fedml_gradcam_ae.yaml_file import read_sections
+from fedml_gradcam_ae.hooks.section import check_keys
+from fedml_gradcam_ae.settings import SettingsError, read_settings
 
 
 class ServerSettings(TransportSettings):
@@ -56,12 +56,8 @@ def read_server_settings(args: Any) -> ServerSettings:
 
 def check_sections(args: Any) -> None:
     """Raise SettingsError for a mistake in the sections `server_args` and `client_args`, unknown keys included."""
-    path = getattr(args, "yaml_config_file", "")
-    sections = read_sections(path) if path else {}
-    for name, model in (("server_args", ServerSettings), ("client_args", TransportSettings)):
-        for key in sections.get(name, {}):
-            if key not in model.model_fields:
-                raise SettingsError(unknown(f"key {key!r} in {name}", str(key), model.model_fields))
+    check_keys(ServerSettings, args, "server_args")
+    check_keys(TransportSettings, args, "client_args")
     check_transport_settings(args)
     _check_together(read_server_settings(args), args)
 
