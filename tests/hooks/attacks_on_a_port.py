@@ -32,7 +32,7 @@ def half_open(target: str, request: bytes) -> None:
     host, port = target.rsplit(":", 1)
     kept: list[socket.socket] = []
     while True:
-        kept = [each for each in kept if not _closed(each)]
+        kept = [each for each in kept if not closed(each)]
         kept += [socket.create_connection((host, int(port))) for _ in range(200 - len(kept))]
         time.sleep(0.1)
 
@@ -77,7 +77,8 @@ def come_and_go(target: str, request: bytes) -> None:
         time.sleep(max(0.0, start + 5 - time.monotonic()))
 
 
-def _closed(connection: socket.socket) -> bool:
+def closed(connection: socket.socket) -> bool:
+    """Whether the other side has closed a connection."""
     connection.setblocking(False)
     try:
         while connection.recv(4096):

@@ -13,7 +13,7 @@ import torch
 
 grpc = pytest.importorskip("grpc", reason="gRPC is not installed: pip install 'fedml-gradcam-ae[grpc]'")
 
-from attacks_on_a_port import begin_call, frame  # noqa: E402
+from attacks_on_a_port import begin_call, closed, frame  # noqa: E402
 from fedml_gradcam_ae.hooks.cross_silo.refused import Refused  # noqa: E402
 from fedml_gradcam_ae.hooks.cross_silo.transport import unfinished  # noqa: E402
 from fedml_gradcam_ae.hooks.cross_silo.transport.receiving import PortTakenError  # noqa: E402
@@ -337,18 +337,6 @@ def test_more_idle_connections_than_are_allowed_leave_room_later(network, monkey
     client, _ = made.start(1)
     client.send_message(online(1))
     assert at_server.get().get_sender_id() == 1
-
-
-def closed(connection):
-    connection.setblocking(False)
-    try:
-        while connection.recv(4096):
-            pass
-    except BlockingIOError:
-        return False
-    except OSError:
-        pass
-    return True
 
 
 def test_what_waits_is_bounded_in_messages_and_bytes(network) -> None:
