@@ -14,10 +14,15 @@ from fedml_gradcam_ae import events, registry
 @pytest.fixture
 def plugin() -> Iterator[None]:
     """FedML with the plug-in on, and as it was afterward."""
+    forget()
     fedml_gradcam_ae.register()
     yield
     fedml_gradcam_ae.unregister()
-    # FedML keeps the defense and the attack of its last run, also of one that stopped with an error.
+    forget()
+
+
+def forget() -> None:
+    """FedML keeps the defense and the attack of its last run, also of one that stopped with an error."""
     FedMLDefender.get_instance().is_enabled = FedMLAttacker.get_instance().is_enabled = False
 
 

@@ -16,7 +16,7 @@ from fedml.ml.aggregator.agg_operator import FedMLAggOperator
 from fedml.ml.aggregator.aggregator_creator import create_server_aggregator
 from fedml.simulation.sp.fedavg import fedavg_api
 
-from fedml_gradcam_ae import Verdict, register_attack, register_defense
+from fedml_gradcam_ae import Verdict, register_defense
 from fedml_gradcam_ae.defenses.multi_krum import MultiKrum
 from fedml_gradcam_ae.events import RoundReport
 from fedml_gradcam_ae.hooks.configuration import check
@@ -34,7 +34,6 @@ def with_nan(model):
     return {name: tensor * math.nan if tensor.is_floating_point() else tensor for name, tensor in model.items()}
 
 
-@register_attack("nan_for_tests")
 class UploadsNaN:
     Settings = AttackSettings
 
@@ -135,7 +134,6 @@ def test_a_claim_counts_for_at_most_so_many_medians(plugin, heard, judged, defen
 FEW = {**KRUM, "defense_params": {"malicious": 2}, "client_num_in_total": 7, "client_num_per_round": 7, "comm_round": 1}
 
 
-@register_attack("shape_for_tests")
 class UploadsNothing:
     Settings = AttackSettings
 
@@ -143,6 +141,12 @@ class UploadsNothing:
 
     def poison(self, round, attackers):
         return [[1, 2, 3] for _ in attackers]
+
+
+@pytest.fixture(autouse=True)
+def own_attacks(types):
+    """For this file's tests only: others go through all that is registered."""
+    types["attacks"].update(nan_for_tests=UploadsNaN, shape_for_tests=UploadsNothing)
 
 
 @pytest.fixture

@@ -114,8 +114,14 @@ class Run:
 
     def sent(self, count):
         """The next messages, by client."""
-        found = sorted((self.transport.sent.get(timeout=PATIENCE) for _ in range(count)), key=lambda each: each[0])
+        found = sorted((self.next_sent() for _ in range(count)), key=lambda each: each[0])
         return [(receiver, kind, number) for receiver, kind, number, _ in found]
+
+    def next_sent(self):
+        try:
+            return self.transport.sent.get(timeout=PATIENCE)
+        except queue.Empty:
+            raise AssertionError(f"nothing was sent; the server's thread ended with {self.error!r}") from self.error
 
     def end(self):
         self.thread.join(PATIENCE)

@@ -13,7 +13,7 @@ from fedml.core.security.fedml_defender import FedMLDefender
 from fedml.simulation.sp.fedavg import fedavg_api
 
 import fedml_gradcam_ae
-from fedml_gradcam_ae import Verdict, register_attack, register_defense
+from fedml_gradcam_ae import Verdict, register_defense
 from fedml_gradcam_ae.events import Measured, RoundReport
 from fedml_gradcam_ae.settings import AttackSettings
 from simulation import distance, same, simulate
@@ -212,7 +212,6 @@ def test_a_defense_may_answer_with_a_model(plugin, types) -> None:
     assert distance(final, Second.answer) == 0
 
 
-@register_attack("broken_for_tests")
 class Broken:
     """An attacker that uploads what no server should choke on."""
 
@@ -226,6 +225,12 @@ class Broken:
         from test_federation import broken
 
         return [broken(round.uploads[i], self.kind) for i in attackers]
+
+
+@pytest.fixture(autouse=True)
+def own_attacks(types):
+    """For this file's tests only: others go through all that is registered."""
+    types["attacks"]["broken_for_tests"] = Broken
 
 
 @pytest.mark.parametrize("defense", ["gradcam_ae", "fedml:krum", "fedml:foolsgold"])
