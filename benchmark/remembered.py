@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import safetensors.torch
 import torch
 from fedml.simulation.sp.fedavg.client import Client
 from torch import Tensor
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from benchmark.config import Run
 
 FOLDER = "trained"
+WEIGHT, STATE = "weights.", "random_states."  # what names begin with in a file
 
 
 class Memory:
@@ -42,22 +44,23 @@ class Memory:
         self.folder, self.limit, self.remembered = folder, limit, 0
         folder.mkdir(parents=True, exist_ok=True)
 
-    def load(self, name: str) -> dict[str, Any] | None:
+    def load(self, name: str) -> dict[str, Tensor] | None:
         """What was saved under this name."""
         path = self.folder / name
         try:
-            found: dict[str, Any] = torch.load(path, weights_only=True)
+            found = safetensors.torch.load(path.read_bytes())
             _stamp(path)
-        except FileNotFoundError:  # never there, or just removed by another process
+        except (FileNotFoundError, safetensors.SafetensorError):  # never there, just removed by another process, torn
             return None
         self.remembered += 1
         return found
 
-    def save(self, name: str, content: Mapping[str, Any]) -> None:
+    def save(self, name: str, tensors: Mapping[str, Tensor]) -> None:
         """Under its name when it is whole."""
 
         def write(path: Path) -> None:
-            torch.save(content, path)
+            # Tied weights share memory, which the format refuses.
+            safetensors.torch.save_file({key: t.detach().contiguous().clone() for key, t in tensors.items()}, path)
             _stamp(path)
 
         write_whole(self.folder / name, write)
@@ -105,10 +108,11 @@ def remembering(run: Run, versions: Mapping[str, str], memory: Memory) -> Iterat
         found = memory.load(name)
         if found is None:
             weights = stock(self, start)
-            memory.save(name, {"weights": dict(weights), "random_states": _random_states()})
+            memory.save(name, _prefixed(WEIGHT, weights) | _prefixed(STATE, dict(enumerate(_random_states()))))
             return weights
-        _set_random_states(found["random_states"])
-        self.model_trainer.set_model_params(found["weights"])
+        states = _with_prefix(STATE, found)
+        _set_random_states([states[str(number)] for number in range(len(states))])
+        self.model_trainer.set_model_params(_with_prefix(WEIGHT, found))
         return self.model_trainer.get_model_params()
 
     Client.train = train
@@ -116,6 +120,14 @@ def remembering(run: Run, versions: Mapping[str, str], memory: Memory) -> Iterat
         yield
     finally:
         Client.train = stock
+
+
+def _prefixed(prefix: str, tensors: Mapping[Any, Tensor]) -> dict[str, Tensor]:
+    return {f"{prefix}{name}": tensor for name, tensor in tensors.items()}
+
+
+def _with_prefix(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
 
 
 def _name(always: bytes, data: Any, start: Mapping[str, Tensor]) -> str | None:

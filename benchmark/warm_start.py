@@ -13,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import safetensors.torch
 import torch
 from torch import Tensor, nn
 
@@ -43,7 +44,7 @@ def warm_start(run: Run, network: nn.Module, out: Path, say: Callable[[str], Non
         what result.json holds about it: the file and its `accuracy` on the test images, a fraction.
 
     Raises:
-        SettingsError: if hardly any image is kept apart.
+        SettingsError: if hardly any image is kept apart, or the weights that are there cannot be read.
     """
     if run.warm_start is None:
         return None
@@ -58,15 +59,22 @@ def warm_start(run: Run, network: nn.Module, out: Path, say: Callable[[str], Non
         **({} if run.device == "cpu" else {"device": run.device}),
     }
     name = hashlib.sha256(json.dumps(depends_on, sort_keys=True).encode()).hexdigest()[:12]
-    weights, facts = (out / FOLDER / f"{name}.{ending}" for ending in ("pt", "json"))
+    weights, facts = (out / FOLDER / f"{name}.{ending}" for ending in ("safetensors", "json"))
     if not weights.exists():  # written last: if it is there, both are whole
         found = _train(run.model_copy(update={"seed": seed}), run.warm_start, network, images, say)
         weights.parent.mkdir(parents=True, exist_ok=True)
         write_whole(facts, lambda path: path.write_text(json.dumps({**depends_on, **found}, indent=1) + "\n"))
-        write_whole(weights, lambda path: torch.save(network.state_dict(), path))
-    network.load_state_dict(torch.load(weights, weights_only=True))
+        write_whole(weights, lambda path: safetensors.torch.save_model(network, str(path)))
+    _load(network, weights)
     accuracy = json.loads(facts.read_text(encoding="utf-8"))["accuracy"]
     return {"weights": f"{weights.parent.name}/{weights.name}", "accuracy": accuracy}
+
+
+def _load(network: nn.Module, weights: Path) -> None:
+    try:
+        safetensors.torch.load_model(network, weights)
+    except (safetensors.SafetensorError, RuntimeError) as error:
+        raise SettingsError(f"{weights} cannot be read ({error}): delete it, and it is made again.") from error
 
 
 def _train(

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-import torch
+import safetensors.torch
 import yaml
 
 ROOT = Path(__file__).parents[2]
@@ -184,7 +184,7 @@ def test_ten_kills_leave_the_results_of_an_undisturbed_matrix(tmp_path) -> None:
             if frozen is not None:
                 thaw(frozen, command)
             hits[kill.stage] += kill.happen(command, draw)
-            now = finished(out) | {path: changed(path) for path in out.glob("warm-starts/*.pt")}
+            now = finished(out) | {path: changed(path) for path in out.glob("warm-starts/*.safetensors")}
             assert now.items() >= lasting.items()  # nothing is done twice
             if kill.stage == "runs":
                 assert len(now) > len(lasting)  # and each command comes further
@@ -238,8 +238,8 @@ def content(path):
         case ".csv":
             with path.open(newline="") as file:
                 return [without_figures(row) for row in csv.DictReader(file)]
-        case ".pt":
-            return {name: (tensor.dtype, tensor.tolist()) for name, tensor in torch.load(path).items()}
+        case ".safetensors":
+            return {name: (tensor.dtype, tensor.tolist()) for name, tensor in safetensors.torch.load_file(path).items()}
     return path.read_bytes()
 
 

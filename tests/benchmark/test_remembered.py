@@ -72,6 +72,13 @@ def test_what_was_asked_for_least_recently_goes_first(tmp_path) -> None:
     assert memory.remembered == 3
 
 
+def test_a_torn_file_counts_as_none(tmp_path) -> None:
+    memory = Memory(tmp_path / FOLDER, limit=100_000)
+    memory.save("a", {"weights": torch.ones(10)})
+    (memory.folder / "a").write_bytes((memory.folder / "a").read_bytes()[:50])
+    assert memory.load("a") is None
+
+
 @pytest.mark.parametrize("amount", ["0", "-1"])
 def test_a_nonsense_amount_is_refused(amount, capsys) -> None:
     with pytest.raises(SystemExit):

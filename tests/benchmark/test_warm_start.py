@@ -124,6 +124,14 @@ def test_batches_of_one_image_are_trained_on_only_if_they_are_asked_for(make_run
         assert seen == expected
 
 
+def test_weights_that_cannot_be_read_are_named(start, tmp_path) -> None:
+    _, found, _ = start()
+    path = tmp_path / "out" / found["weights"]
+    path.write_bytes(path.read_bytes()[:100])
+    with pytest.raises(SettingsError, match=r"\.safetensors cannot be read .*: delete it"):
+        start()
+
+
 def test_channels_last_survives_the_cache(start) -> None:
     for _ in ("trained", "loaded"):
         network, _, _ = start(model={"channels_last": True})
@@ -184,7 +192,7 @@ def test_a_benchmark_on_cifar10_files_with_warm_start(benchmark_on, cifar10_fold
     accuracies = {folder: accuracy_of(folder) for folder in results}
     assert [len(accuracy) for accuracy in accuracies.values()] == [2] * 4
     assert len({result["warm_start"]["weights"] for result in results.values()}) == 1
-    assert len(list(out.glob("warm-starts/*.pt"))) == 1
+    assert len(list(out.glob("warm-starts/*.safetensors"))) == 1
     assert (out / "partition-seed0.png").stat().st_size > 5000
     # FedML's training, loading and averaging keep the layout.
     assert len(networks) == 5
@@ -200,7 +208,7 @@ def test_a_benchmark_on_cifar10_files_with_warm_start(benchmark_on, cifar10_fold
 
 def test_every_network_has_its_warm_start_before_the_first_run(benchmark_on, tmp_path, monkeypatch) -> None:
     def simulate(_run, out, *_):
-        assert len(list(out.glob("warm-starts/*.pt"))) == 2
+        assert len(list(out.glob("warm-starts/*.safetensors"))) == 2
 
     monkeypatch.setattr(matrix, "simulate", simulate)
     small = {"name": "digits", "train_images": 100, "test_images": 20}
