@@ -18,6 +18,7 @@ from fedml_gradcam_ae.hooks.defender import PluginDefense
 from fedml_gradcam_ae.hooks.federation import Federation, Uploads, identity, own_dicts, pairs, publish
 from fedml_gradcam_ae.hooks.reporting import listeners, report_round
 from fedml_gradcam_ae.hooks.upload_settings import read_upload_settings
+from fedml_gradcam_ae.settings import SettingsError
 from fedml_gradcam_ae.watching import anybody_watches, watch
 
 
@@ -41,8 +42,22 @@ def anybody_acts() -> bool:
     return bool(acts or anybody_watches())
 
 
-def prepare(network: nn.Module, test_data: Iterable[Any]) -> None:
-    """Let a plug-in's defense see, before any training, what it will work with; its `prepare` is optional."""
+def prepare(network: nn.Module | None, test_data: Iterable[Any]) -> None:
+    """Let a plug-in's defense see, before any training, what it will work with; its `prepare` is optional.
+
+    Raises:
+        SettingsError: if a defense or an attack is on and the network has complex tensors, or if the defense cannot
+            work with the network or the data.
+    """
+    if anybody_acts() and network is not None:
+        odd = [
+            name for name, tensor in network.state_dict().items() if isinstance(tensor, Tensor) and tensor.is_complex()
+        ]
+        if odd:
+            raise SettingsError(
+                f"{odd[0]} of the network is complex: defenses and attacks compare real numbers. "
+                "Hold its real and imaginary part in a tensor each, or turn enable_defense and enable_attack off."
+            )
     own = getattr(defense(), "prepare", None)
     if own is not None:
         own(network, test_data)

@@ -10,6 +10,7 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from fedml_gradcam_ae.events import Measured, RoundReport
+from fedml_gradcam_ae.settings import SettingsError
 from odd import ODD
 from simulation import simulate
 from tiny import digits, fedml_dataset, tiny_cnn
@@ -20,6 +21,8 @@ DEFENSES = {
     "flcert": {"defense_type": "flcert", "defense_params": {"groups": 2}},
     "flip": {"defense_type": "krum", "attack_type": "label_flip", "enable_attack": True, "attack_params": {}},
 }
+
+ATTACK = {"enable_attack": True, "attack_type": "sign_flip", "attack_params": {"attackers": 1}}
 
 
 def run(case, model=None, dataset=None, **params):
@@ -90,3 +93,26 @@ def test_nan_among_the_servers_test_images_is_named_and_blames_no_client(plugin,
         assert excluded == 0 if case == "robust" else excluded < 6
     with pytest.raises(ValueError, match=r"server's test data\. None of the 200 images can be used: 200 hold NaN"):
         run(case, dataset=dataset(slice(None)))
+
+
+class Rotated(nn.Module):
+    """A network with a complex parameter."""
+
+    def __init__(self):
+        super().__init__()
+        self.plain, self.phase = tiny_cnn(), nn.Parameter(torch.ones(1, dtype=torch.complex64))
+
+    def forward(self, images):
+        return self.plain(images) * self.phase.abs()
+
+
+@pytest.mark.parametrize(
+    "settings", [{"enable_defense": True, "defense_type": "krum"}, ATTACK], ids=["defense", "attack"]
+)
+def test_a_complex_parameter_is_refused_at_the_start(plugin, settings) -> None:
+    with pytest.raises(SettingsError, match=r"^phase of the network is complex: .* turn enable_defense"):
+        simulate(Rotated(), **settings)
+
+
+def test_a_complex_parameter_is_averaged_where_nothing_acts(plugin) -> None:
+    assert simulate(Rotated())["phase"].is_complex()
