@@ -317,26 +317,49 @@ def test_a_sender_of_a_byte_now_and_then_is_ended(network, monkeypatch) -> None:
     call.close()
 
 
-def test_more_idle_connections_than_are_allowed_leave_room_later(network, monkeypatch) -> None:
-    """gRPC refuses those beyond the limit; the process's file limit is never reached."""
-    from fedml_gradcam_ae.hooks.cross_silo.transport import limits, progress, receiving
+def test_idle_connections_make_room(network, monkeypatch) -> None:
+    """gRPC refuses those beyond the limit, so that the process's file limit is never reached; half of them go soon."""
+    from fedml_gradcam_ae.hooks.cross_silo.transport import limits, progress
 
     monkeypatch.setattr(limits, "CONNECTIONS", 32)
-    monkeypatch.setattr(receiving, "COUNT_SECONDS", 0.0)
     made = network()
     server, at_server = made.start(0)
     idle = [socket.create_connection(("127.0.0.1", made.ports[0])) for _ in range(100)]
-    wait_for(lambda: sum(closed(each) for each in idle) >= 68, "the connections beyond the limit to be closed")
-    assert sum(not closed(each) for each in idle) >= 16
-    if progress.SUPPORTED:
-        wait_for(lambda: server.complaints.counts["connections"], "a line about the connections")
-        time.sleep(2 * receiving.SWEEP_SECONDS)
-        assert server.complaints.counts == {"connections": 1}
-    for each in idle:
-        each.close()
+    left = 16 if progress.SUPPORTED else 32
+    wait_for(lambda: sum(not closed(each) for each in idle) <= left, "the connections that are too many to be closed")
     client, _ = made.start(1)
     client.send_message(online(1))
     assert at_server.get().get_sender_id() == 1
+    if progress.SUPPORTED:
+        assert sum(not closed(each) for each in idle) >= 10
+        assert server.complaints.counts == {"connections": 1}
+    for each in idle:
+        each.close()
+
+
+def test_a_slow_call_keeps_its_connection_where_idle_ones_are_closed(network, monkeypatch) -> None:
+    from fedml_gradcam_ae.hooks.cross_silo.transport import limits, progress
+
+    if not progress.SUPPORTED:
+        pytest.skip("only Linux tells how many connections there are")
+    monkeypatch.setattr(limits, "CONNECTIONS", 32)
+    made = network()
+    _, at_server = made.start(0)
+    go_on = threading.Event()
+
+    def messages():
+        go_on.wait(30)
+        yield request(pickle.dumps(online(1)), 1)
+
+    with made.channel() as channel:
+        answer = channel.stream_unary(METHOD).future(messages())
+        idle = [socket.create_connection(("127.0.0.1", made.ports[0])) for _ in range(60)]
+        wait_for(lambda: sum(not closed(each) for each in idle) <= 16, "idle connections to be closed")
+        go_on.set()
+        assert answer.result(timeout=30) == b""
+    assert at_server.get().get_sender_id() == 1
+    for each in idle:
+        each.close()
 
 
 def test_what_waits_is_bounded_in_messages_and_bytes(network) -> None:

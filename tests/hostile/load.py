@@ -1,4 +1,7 @@
-"""What loads a server without any message that it could complain about: each a block during which the load lasts."""
+"""Connections and calls that bring nothing: each a block during which they load a server.
+
+Floods and slow senders are in tests/hooks/attacks_on_a_port.py.
+"""
 
 from __future__ import annotations
 
@@ -30,57 +33,6 @@ def load(block: Callable[[int], Iterator[None]]) -> Load:
 
 
 @load
-def two_thousand_small_messages(port: int) -> Iterator[None]:
-    """From the hostile client, as fast as they are answered."""
-    content = p.status(client_status=p.value("IDLE"))
-    request = grpc_comm_manager_pb2.CommRequest(client_id=p.ME, message=content)
-    with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
-        stub = grpc_comm_manager_pb2_grpc.gRPCCommManagerStub(channel)
-
-        def send() -> None:
-            with contextlib.suppress(grpc.RpcError):
-                stub.sendMessage(request, timeout=30)
-
-        with repeating(send, 2000):
-            yield
-
-
-@load
-def two_hundred_half_open_connections(port: int) -> Iterator[None]:
-    """Each has sent half of the first line of HTTP/2."""
-    with connections(port, 200, PREFACE[:12]):
-        yield
-
-
-@load
-def a_byte_a_second(port: int) -> Iterator[None]:
-    """Twenty senders of a request that comes in a byte at a time."""
-    with connections(port, 20, PREFACE + SETTINGS) as sockets:
-        left = iter(b"\x00\x40\x00\x01\x04\x00\x00\x00\x01" + bytes(1000))
-
-        def send() -> None:
-            byte = bytes([next(left)])
-            for each in sockets:
-                with contextlib.suppress(OSError):
-                    each.send(byte)
-
-        with repeating(send, 1000, pause=1.0):
-            yield
-
-
-@load
-def five_hundred_connects_and_disconnects(port: int) -> Iterator[None]:
-    """One after the other."""
-
-    def connect() -> None:
-        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=10) as made:
-            made.send(PREFACE)
-
-    with repeating(connect, 500):
-        yield
-
-
-@load
 def eleven_hundred_idle_connections(port: int) -> Iterator[None]:
     """More than a process may have files open, on many machines."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -104,26 +56,6 @@ def a_hundred_unfinished_calls(port: int) -> Iterator[None]:
     """The same, over many connections."""
     with unfinished_calls(port, 100):
         yield
-
-
-@contextlib.contextmanager
-def repeating(what: Callable[[], None], count: int, pause: float = 0.0) -> Iterator[None]:
-    """Do it so often in another thread, or until the block is over."""
-    over = threading.Event()
-
-    def work() -> None:
-        for _ in range(count):
-            if over.wait(pause):
-                return
-            what()
-
-    thread = threading.Thread(target=work, daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        over.set()
-        thread.join(60)
 
 
 @contextlib.contextmanager

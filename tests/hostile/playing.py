@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 import json
 import re
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -75,13 +76,13 @@ class Federation:
     def _uploads(self, number: int, case: Case | None) -> None:
         models = [honest(offset) for offset in offsets(number)]
         for puppet, model in list(zip(self.honest, models, strict=True))[:-1]:
-            puppet.upload(model, CLAIM)
+            patiently(lambda puppet=puppet, model=model: puppet.upload(model, CLAIM))
         if case is not None:
             self._send(case)
         # Without a time limit a round waits for all: an upload that is left out ends it if the case is no upload.
         # It says its round, since it may come when that is over.
         self._try(lambda: self.hostile.upload({}, CLAIM, round_number=number))
-        self.honest[-1].upload(models[-1], CLAIM)
+        patiently(lambda: self.honest[-1].upload(models[-1], CLAIM))
 
     def _send(self, case: Case) -> None:
         if case.group == "message":
@@ -136,6 +137,18 @@ class Federation:
         """The most that the server has used, in MB."""
         status = Path(f"/proc/{self.silo.server.pid}/status").read_text()
         return int(re.search(r"VmHWM:\s+(\d+)", status)[1]) / 1024
+
+
+def patiently(send: Callable[[], None]) -> None:
+    """Try again while the server has no room, as clients under the plug-in do."""
+    end = time.monotonic() + PATIENCE
+    while True:
+        try:
+            return send()
+        except grpc.RpcError as error:
+            if error.code() != grpc.StatusCode.UNAVAILABLE or time.monotonic() > end:
+                raise
+        time.sleep(0.1)
 
 
 @contextlib.contextmanager

@@ -1,11 +1,13 @@
-"""How many bytes have come over each connection, from the kernel: gRPC shows a message only when all of it is here."""
+"""The connections to a port as the kernel knows them: gRPC shows a message only when all of it is here."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import struct
 import sys
+from collections.abc import Collection, Iterator
 from urllib.parse import unquote
 
 Connection = tuple[str, int]  # the other side's address and port
@@ -27,14 +29,30 @@ def parse_peer(peer: str) -> Connection:
 
 
 def received(port: int) -> dict[Connection, int]:
-    """Bytes received so far on each of this process's connections to one of its ports.
+    """Count the bytes that have come on each of this process's connections to one of its ports.
 
     Returns:
         By the other side's address and port; empty where the kernel is not Linux.
     """
     found: dict[Connection, int] = {}
+    for other, connection in _connections(port):
+        with contextlib.suppress(OSError, struct.error):  # closed meanwhile, or no TCP
+            info = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 256)
+            found[other] = struct.unpack_from("<Q", info, RECEIVED_OFFSET)[0]
+    return found
+
+
+def close(port: int, others: Collection[Connection]) -> None:
+    """Close connections to one of this process's ports, by their other sides; gRPC finds them closed by the peer."""
+    for other, connection in _connections(port):
+        if other in others:
+            with contextlib.suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
+
+
+def _connections(port: int) -> Iterator[tuple[Connection, socket.socket]]:
     if not SUPPORTED:
-        return found
+        return
     for name in os.listdir("/proc/self/fd"):
         try:
             if not os.readlink(f"/proc/self/fd/{name}").startswith("socket:"):
@@ -43,11 +61,9 @@ def received(port: int) -> dict[Connection, int]:
             with socket.socket(fileno=os.dup(int(name))) as connection:
                 if connection.getsockname()[1] == port:
                     other = connection.getpeername()
-                    info = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 256)
-                    found[_plain(other[0]), other[1]] = struct.unpack_from("<Q", info, RECEIVED_OFFSET)[0]
-        except (OSError, IndexError, struct.error):
-            continue  # closed meanwhile, no TCP, or not connected
-    return found
+                    yield (_plain(other[0]), other[1]), connection
+        except (OSError, IndexError):
+            continue  # closed meanwhile, or not connected
 
 
 def _plain(address: str) -> str:

@@ -15,13 +15,14 @@ from grpc import aio
 
 from fedml_gradcam_ae.hooks.cross_silo.complaints import Complaints
 from fedml_gradcam_ae.hooks.cross_silo.transport import progress
+from fedml_gradcam_ae.hooks.cross_silo.transport.idle import Idle
 from fedml_gradcam_ae.hooks.cross_silo.transport.limits import Limits
 from fedml_gradcam_ae.hooks.cross_silo.transport.request import read_request
 from fedml_gradcam_ae.hooks.cross_silo.transport.unfinished import Call, Unfinished
 from fedml_gradcam_ae.settings import SettingsError
 
 SWEEP_SECONDS = 0.5
-COUNT_SECONDS = 5.0  # how often connections are counted while no call is on its way
+IDLE_SECONDS = 1.0  # that a connection may be without a call where many are
 REPORT_SECONDS = 60.0
 MOST_MILLISECONDS = 2**31 - 1  # gRPC's options are 32-bit numbers
 
@@ -76,7 +77,8 @@ class Receiver:
         self._evictions: dict[Call, asyncio.Future[str]] = {}
         self._server: aio.Server | None = None
         self._sweeper: asyncio.Task[None] | None = None
-        self._counted = self._reported = float("-inf")
+        self._idle = Idle(connections, IDLE_SECONDS)
+        self._reported = float("-inf")
 
     async def start(self) -> None:
         """Listen.
@@ -197,22 +199,24 @@ class Receiver:
                 eviction.set_result(reason)
 
     async def _sweep(self) -> None:
-        """End calls that are slow or too large together, and say when no more connections are taken."""
+        """End calls that are slow or too large together, and close idle connections where they are many."""
         with contextlib.suppress(asyncio.CancelledError):
             while True:
                 await asyncio.sleep(SWEEP_SECONDS)
                 now = time.monotonic()
-                if len(self.unfinished) or now - self._counted >= COUNT_SECONDS:
-                    received = progress.received(self.port)
-                    self._counted = now
+                received = progress.received(self.port)
+                if len(self.unfinished):
                     self._evict(self.unfinished.sweep(now, received))
-                    self._report_connections(len(received), now)
+                idle = set(self._idle.sweep(now, received, self.unfinished.connections))
+                if idle:
+                    progress.close(self.port, idle)
+                    self._report_idle(len(received), len(idle), now)
 
-    def _report_connections(self, open: int, now: float) -> None:
-        if open >= self.connections and now - self._reported >= REPORT_SECONDS:
+    def _report_idle(self, open: int, idle: int, now: float) -> None:
+        if now - self._reported >= REPORT_SECONDS:
             self._reported = now
             self._complaints.report(
                 "connections",
-                f"all {self.connections} connections are taken: clients may not get through; allow only your clients' "
-                "addresses in front of the port",
+                f"{open} of {self.connections} connections were taken, and {idle} that had no call were closed: where "
+                "clients do not get through, let only their addresses reach the port",
             )

@@ -59,6 +59,11 @@ class Unfinished:
     def __len__(self) -> int:
         return len(self._calls)
 
+    @property
+    def connections(self) -> set[Connection]:
+        """The connections that the calls are on."""
+        return {call.connection for call in self._calls}
+
     def enter(self, call: Call) -> list[tuple[Call, str]]:
         """Add a call; answer with those that have to go for it, and why."""
         self._calls[call] = None
