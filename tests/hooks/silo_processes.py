@@ -9,7 +9,6 @@ import queue
 import signal
 import socket
 import subprocess
-import sys
 import threading
 import time
 from collections import OrderedDict
@@ -23,6 +22,7 @@ from fedml.core.distributed.communication.grpc import grpc_comm_manager_pb2, grp
 from fedml.core.distributed.communication.message import Message
 from torch import Tensor
 
+from forked import Forked
 from tiny import state_of, tiny_cnn
 
 TESTS = Path(__file__).parents[1]
@@ -87,8 +87,8 @@ class Silo:
                 sections[name] = flat.pop(name)
         self.config = folder / "config.yaml"
         self.config.write_text(yaml.safe_dump(sections))
-        self.processes: list[subprocess.Popen[str]] = []
-        self.server: subprocess.Popen[str] | None = None
+        self.processes: list[Forked] = []
+        self.server: Forked | None = None
         self.log = folder / "server.log"
         self.main = MAIN
 
@@ -97,19 +97,16 @@ class Silo:
         wait_for(lambda: self._answers() or self.server.poll() is not None, "the server's port")
         assert may_end or self.server.poll() is None, self.log.read_text()
 
-    def start_client(self, rank: int, plugin: bool = False) -> subprocess.Popen[str]:
+    def start_client(self, rank: int, plugin: bool = False) -> Forked:
         """A FedML client: a plain one that knows nothing of the plug-in, or one that runs under it."""
         start = ["-m", "fedml_gradcam_ae", MAIN] if plugin else [MAIN]
         return self._start(self.folder / f"client-{rank}.log", *start, "--rank", rank, "--role", "client")
 
-    def _start(self, log: Path, *arguments: Any) -> subprocess.Popen[str]:
+    def _start(self, log: Path, *arguments: Any) -> Forked:
         path = f"{TESTS.parent}:{TESTS}"
         environment = {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1", "HOME": str(self.folder)}
-        command = [sys.executable, *map(str, arguments), "--cf", str(self.config), "--run_id", "7"]
-        with log.open("a") as file:
-            process = subprocess.Popen(
-                command, stdout=file, stderr=subprocess.STDOUT, env=environment, cwd=self.folder, text=True
-            )
+        command = [*map(str, arguments), "--cf", str(self.config), "--run_id", "7"]
+        process = Forked(command, log, self.folder, environment)
         self.processes.append(process)
         return process
 
