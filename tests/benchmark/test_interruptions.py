@@ -113,7 +113,7 @@ class Kill:
 
     Attributes:
         stage: what the command is to be at.
-        nth: the so-manieth epoch of all its warm starts, or how many runs it has finished before.
+        nth: the n-th epoch of all its warm starts, or how many runs it has finished before.
         within: at most so many seconds later, drawn.
         whom: "all", the "main" process alone, or the main process while its workers "freeze": they are as good as in
             the middle of a long computation until the next command is there.
@@ -159,18 +159,15 @@ def kills(draw):
         Kill("start", within=4.0),
         Kill("warm start", nth=draw.randint(1, 11)),  # of 12 for each seed
         Kill("warm start", nth=draw.randint(13, 23), whom="main"),
-        Kill("warm start", nth=draw.randint(1, 11)),
         Kill("workers", within=8.0, whom="main"),
         Kill("runs", nth=draw.randint(1, 2), within=0.5, whom="freeze"),
-        Kill("runs", nth=draw.randint(1, 2), within=0.5),
         Kill("runs", nth=draw.randint(1, 2), within=0.5, whom="main"),
-        Kill("report", within=1.5),
         Kill("report", within=1.5),
     ]
 
 
 @pytest.mark.long
-def test_ten_kills_leave_the_results_of_an_undisturbed_matrix(tmp_path) -> None:
+def test_seven_kills_leave_the_results_of_an_undisturbed_matrix(tmp_path) -> None:
     config = tmp_path / "config.yaml"
     config.write_text(yaml.safe_dump(CONFIG))
     commands = [Command(config, tmp_path / "undisturbed", jobs=1)]
@@ -192,7 +189,7 @@ def test_ten_kills_leave_the_results_of_an_undisturbed_matrix(tmp_path) -> None:
         commands.append(last := Command(config, out, jobs=2))
         last.finish()
         assert f"{RUNS} of {RUNS} simulations are finished already" in last.log.read_text()
-        assert hits.total() >= 8, hits
+        assert hits.total() >= 6, hits
         assert hits["warm start"] >= 2, hits
         assert hits["runs"] >= 2, hits
         assert hits["report"] >= 1, hits
