@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import fedml_gradcam_ae
-from fedml_gradcam_ae.settings import SettingsError
+from fedml_gradcam_ae.contract.settings import SettingsError
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -58,9 +58,9 @@ def _run(options: argparse.Namespace) -> int:
     config = read_config(options.config, options.device)
     # Importing FedML takes seconds: only after the configuration is known to be right.
     fedml_gradcam_ae.register()
-    from benchmark.lock import locked
-    from benchmark.matrix import check_all, run_all
     from benchmark.report import report
+    from benchmark.running.lock import locked
+    from benchmark.running.schedule import check_all, run_all
 
     check_all(config, options.out)
     with locked(options.out) as lock:
@@ -77,7 +77,7 @@ def _report(options: argparse.Namespace) -> int:
 
 
 def _check(options: argparse.Namespace) -> int:
-    from benchmark.tables.check import check
+    from benchmark.report.tables.check import check
 
     return check(options.out)
 
@@ -85,7 +85,7 @@ def _check(options: argparse.Namespace) -> int:
 def _list(options: argparse.Namespace) -> int:
     from benchmark.data.registry import data_sets
     from benchmark.models.registry import networks
-    from fedml_gradcam_ae import registry
+    from fedml_gradcam_ae.contract import registry
     from fedml_gradcam_ae.hooks import builtin
 
     for title, names in (

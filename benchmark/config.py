@@ -14,10 +14,11 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 from benchmark.data.settings import WHERE_DATA_LIE, Data
 from benchmark.models.settings import Model
 from benchmark.paper.claims import places
-from fedml_gradcam_ae import __version__, registry
+from fedml_gradcam_ae import __version__
+from fedml_gradcam_ae.contract import registry
+from fedml_gradcam_ae.contract.settings import Parameters, SettingsError, explain, read_settings, unknown
+from fedml_gradcam_ae.contract.yaml_file import read_mapping
 from fedml_gradcam_ae.hooks import builtin
-from fedml_gradcam_ae.settings import Parameters, SettingsError, explain, read_settings, unknown
-from fedml_gradcam_ae.yaml_file import read_mapping
 
 Device = Literal["cpu", "cuda"]
 

@@ -25,7 +25,7 @@ from pathlib import Path
 HERE = Path(__file__).parent
 PAGE = HERE / "reproduction.md"
 BLOCK = re.compile(r"(<!-- ([\w-]+): ([\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
-HELD_OUT = "held-out.csv"  # of `python -m benchmark.held_out`
+HELD_OUT = "held-out.csv"  # of `python -m benchmark.studies.held_out`
 PICTURE = "scores-partition-iid-constrained-perturbation.png"
 KEPT = ("summary", "runs", "detection")
 ARCHIVE = "runs.tar.xz"

@@ -3,8 +3,8 @@
     python docs/make_robust.py                             write the tables anew
     PYTHONPATH=. python docs/make_robust.py --maps REPLAY.npz --statistics REPLAY.npz ...     draw the pictures as well
 
-The files there are what `python -m benchmark.replay.judge ... --out FILE` wrote. Where defenses acted, the tables are
-from folders that make_reproduction.py took over.
+The files there are what `python -m benchmark.studies.replay.judge ... --out FILE` wrote. Where defenses acted, the
+tables are from folders that make_reproduction.py took over.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ import torch
 from make_reproduction import NONE, Row, interval, markdown, read, rounded
 from matplotlib.figure import Figure
 
-from fedml_gradcam_ae import pictures
-from fedml_gradcam_ae.evidence import ENOUGH
-from fedml_gradcam_ae.pictures import ATTACKER as RED
-from fedml_gradcam_ae.suspicion import tracking
+from fedml_gradcam_ae.defenses.gradcam_ae.evidence import ENOUGH
+from fedml_gradcam_ae.defenses.gradcam_ae.suspicion import tracking
+from fedml_gradcam_ae.recording import pictures
+from fedml_gradcam_ae.recording.pictures import ATTACKER as RED
 
 if TYPE_CHECKING:
-    from benchmark.replay.file import Replay
+    from benchmark.studies.replay.file import Replay
 
 HERE = Path(__file__).parent
 ACCURACY = "accuracy (fraction)"
@@ -255,7 +255,7 @@ class Goal:
 
     Attributes:
         attacks: their types.
-        figure: of `benchmark.replay.judge`.
+        figure: of `benchmark.studies.replay.judge`.
         bars: by partition; FPR is to stay below its bar, everything else above. None: measured only.
         shares: of attackers, as text.
         disguised: whether those that add their `own_deviation` are meant, or those that do not.
@@ -485,7 +485,7 @@ if __name__ == "__main__":
     parser.add_argument("--statistics", type=Path, nargs="+", default=[], help="replay sets of disguises.yaml")
     options = parser.parse_args()
     if options.maps or options.statistics:
-        from benchmark.replay.file import load
+        from benchmark.studies.replay.file import load
     if options.maps:
         pictures.save(picture(load(options.maps)), HERE / "figures" / "robust-maps.png")
     if options.statistics:

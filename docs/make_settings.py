@@ -6,12 +6,12 @@ import types
 import typing
 from typing import Any
 
-from fedml_gradcam_ae import registry
+from fedml_gradcam_ae.contract import registry
+from fedml_gradcam_ae.contract.settings import AttackSettings, DefenseSettings, Parameters
 from fedml_gradcam_ae.hooks import builtin
 from fedml_gradcam_ae.hooks.cross_silo.settings import ServerSettings
 from fedml_gradcam_ae.hooks.cross_silo.transport.settings import TransportSettings
 from fedml_gradcam_ae.hooks.upload_settings import UploadSettings
-from fedml_gradcam_ae.settings import AttackSettings, DefenseSettings, Parameters
 
 INTRODUCTION = """\
 # Settings

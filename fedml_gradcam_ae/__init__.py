@@ -3,8 +3,8 @@
 This module is cheap to import: it loads neither fedml nor torch until something needs them.
 """
 
-from fedml_gradcam_ae.federation import Round, Verdict
-from fedml_gradcam_ae.registry import register_attack, register_defense
+from fedml_gradcam_ae.contract.registry import register_attack, register_defense
+from fedml_gradcam_ae.contract.round import Round, Verdict
 
 __version__ = "0.1.0"
 __all__ = ["Round", "Verdict", "register", "register_attack", "register_defense", "unregister"]

@@ -26,7 +26,7 @@ def main(argv: list[str]) -> int:
         print(USAGE, file=sys.stdout if argv else sys.stderr)
         return 0 if argv else 2
     if argv[0] == "certificates":
-        from fedml_gradcam_ae import certificates
+        from fedml_gradcam_ae.hooks.cross_silo import certificates
 
         return certificates.main(argv[1:])
     script = Path(argv[0])
@@ -34,8 +34,8 @@ def main(argv: list[str]) -> int:
         print(f"error: there is no script {script}\n\n{USAGE}", file=sys.stderr)
         return 2
 
-    from fedml_gradcam_ae.hooks import ranks
-    from fedml_gradcam_ae.settings import SettingsError
+    from fedml_gradcam_ae.contract.settings import SettingsError
+    from fedml_gradcam_ae.hooks.simulation import ranks
 
     try:
         _check_config_file(argv[1:])
@@ -58,7 +58,7 @@ def main(argv: list[str]) -> int:
 
 def _check_config_file(arguments: list[str]) -> None:
     """Answer a missing or broken configuration before the seconds that importing FedML takes."""
-    from fedml_gradcam_ae.yaml_file import read_sections
+    from fedml_gradcam_ae.contract.yaml_file import read_sections
 
     for place, option in enumerate(arguments):
         name, _, attached = option.partition("=")

@@ -13,7 +13,7 @@ from torch.func import functional_call
 from torch.utils.data import DataLoader, TensorDataset
 
 from fedml_gradcam_ae import Round
-from fedml_gradcam_ae.training import train_locally
+from fedml_gradcam_ae.networks.training import train_locally
 from tiny import digits, state_of
 
 CLIENTS, IMAGES, WARM = 20, 30, 200  # the images of each client, and those that the global model has learned from

@@ -1,10 +1,10 @@
 import pytest
 import torch
 
-from fedml_gradcam_ae.attackers import attackers_in_round, check_attackers, poisoned_uploads
+from fedml_gradcam_ae.attacks.shared.attackers import attackers_in_round, check_attackers, poisoned_uploads
 from fedml_gradcam_ae.attacks.sign_flip import SignFlip
-from fedml_gradcam_ae.batchnorm import moved_statistics
-from fedml_gradcam_ae.settings import AttackSettings, SettingsError
+from fedml_gradcam_ae.contract.settings import AttackSettings, SettingsError
+from fedml_gradcam_ae.networks.batchnorm import moved_statistics
 from tiny import digits
 
 CLIENTS = range(20)

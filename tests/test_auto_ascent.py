@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fedml_gradcam_ae.auto_ascent import auto_ascent
+from fedml_gradcam_ae.maths.ascent import auto_ascent
 
 
 def test_the_far_side_of_a_linear_objective_is_found() -> None:

@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from fedml_gradcam_ae.autoencoder import Autoencoder, fit_autoencoder, held_out_reconstructions
+from fedml_gradcam_ae.defenses.gradcam_ae.autoencoder import Autoencoder, fit_autoencoder, held_out_reconstructions
 
 
 def fit(maps, seed=0, **changes):

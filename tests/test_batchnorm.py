@@ -8,10 +8,15 @@ import pytest
 import torch
 from torch import nn
 
-from fedml_gradcam_ae.batchnorm import estimated_statistics, moved_statistics, normalizing_layers, statistics_of
-from fedml_gradcam_ae.images import seeded_generator
-from fedml_gradcam_ae.suspicion import tracking
-from fedml_gradcam_ae.training import train_locally
+from fedml_gradcam_ae.defenses.gradcam_ae.suspicion import tracking
+from fedml_gradcam_ae.networks.batchnorm import (
+    estimated_statistics,
+    moved_statistics,
+    normalizing_layers,
+    statistics_of,
+)
+from fedml_gradcam_ae.networks.images import seeded_generator
+from fedml_gradcam_ae.networks.training import train_locally
 from tiny import digits, state_of
 
 

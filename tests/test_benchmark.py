@@ -9,12 +9,13 @@ import torch
 import yaml
 
 from benchmark import __main__ as command
-from benchmark import data, held_out
+from benchmark import data
 from benchmark.config import read_config
 from benchmark.models import small_cnn
-from benchmark.replay import __main__ as replay
-from benchmark.runs import fedml_args
-from fedml_gradcam_ae.settings import SettingsError
+from benchmark.running.simulation import fedml_args
+from benchmark.studies import held_out
+from benchmark.studies.replay import __main__ as replay
+from fedml_gradcam_ae.contract.settings import SettingsError
 
 TINY = {
     "name": "tiny",
@@ -242,7 +243,7 @@ def test_a_run_that_fails_is_reported_and_the_others_finish(write, tmp_path, cap
 @pytest.mark.long
 def test_a_worker_that_is_killed_costs_one_run(write, tmp_path, capsys, monkeypatch) -> None:
     """The kernel kills for want of memory; here the test does, when the worker has begun its first run."""
-    from benchmark import workers
+    from benchmark.running import workers
 
     start = workers.Workers._start
     started = []
@@ -268,7 +269,7 @@ def test_a_worker_that_is_killed_costs_one_run(write, tmp_path, capsys, monkeypa
 
 
 def test_a_worker_that_cannot_be_started_fails_its_runs(write, tmp_path, capsys, monkeypatch) -> None:
-    from benchmark import workers
+    from benchmark.running import workers
 
     def refuse(self):
         raise BlockingIOError(11, "Resource temporarily unavailable")

@@ -10,11 +10,11 @@ from hypothesis import strategies as st
 from torch import nn
 
 from every_tensor import NETWORKS
-from fedml_gradcam_ae import registry
-from fedml_gradcam_ae.bounding import LONE, Steps, bounded, lower_median
-from fedml_gradcam_ae.federation import LARGEST_STEP
+from fedml_gradcam_ae.contract import registry
+from fedml_gradcam_ae.contract.bounding import LONE, Steps, bounded, lower_median
+from fedml_gradcam_ae.contract.round import LARGEST_STEP
+from fedml_gradcam_ae.contract.updates import Updates
 from fedml_gradcam_ae.hooks.defender import hand_back
-from fedml_gradcam_ae.updates import Updates
 from tiny import state_of, tiny_cnn
 
 
@@ -70,7 +70,7 @@ def test_the_bound_is_the_definition(make_round, clients, largest) -> None:
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
 def test_lengths_are_numpys_in_every_type_and_layout(dtype, layout, monkeypatch) -> None:
-    monkeypatch.setattr("fedml_gradcam_ae.updates._SMALLEST_BLOCK", 7)  # several blocks of each tensor
+    monkeypatch.setattr("fedml_gradcam_ae.contract.updates._SMALLEST_BLOCK", 7)  # several blocks of each tensor
     torch.manual_seed(0)
     shapes = {"conv": (5, 3, 3, 3), "matrix": (6, 11), "vector": (13,), "number": ()}
 

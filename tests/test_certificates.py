@@ -10,7 +10,7 @@ import pytest
 
 pytest.importorskip("cryptography", reason="pip install 'fedml-gradcam-ae[grpc]'")
 
-from fedml_gradcam_ae import certificates
+from fedml_gradcam_ae.hooks.cross_silo import certificates
 
 
 def test_the_files_and_their_modes(tmp_path, capsys) -> None:

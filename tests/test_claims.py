@@ -12,9 +12,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fedml_gradcam_ae.claims import counted, read_claim, sample_problem
-from fedml_gradcam_ae.federation import sample_weights
-from fedml_gradcam_ae.screening import pass_gate, screen
+from fedml_gradcam_ae.contract.claims import counted, read_claim, sample_problem
+from fedml_gradcam_ae.contract.round import sample_weights
+from fedml_gradcam_ae.contract.screening import pass_gate, screen
 
 
 class Number(float):

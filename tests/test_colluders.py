@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from fedml_gradcam_ae.colluders import Colluders, ColludingSettings, overhear, own_images
-from fedml_gradcam_ae.images import seeded_generator
+from fedml_gradcam_ae.attacks.shared.colluders import Colluders, ColludingSettings, overhear, own_images
+from fedml_gradcam_ae.networks.images import seeded_generator
 from flat import flat_round, update, updates
 from tiny import digits, tiny_cnn
 

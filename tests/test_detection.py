@@ -6,7 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fedml_gradcam_ae.detection import error_threshold, flag, reconstruction_error, voted_out
+from fedml_gradcam_ae.defenses.gradcam_ae.threshold import error_threshold, flag, reconstruction_error, voted_out
 
 MAPS = torch.tensor([[[[0.0, 1.0], [0.5, 0.5]]], [[[1.0, 1.0], [0.0, 0.0]]]])
 BACK = torch.tensor([[[[0.5, 1.0], [0.5, 0.0]]], [[[1.0, 0.0], [0.0, 0.4]]]])

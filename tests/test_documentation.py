@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 import fedml_gradcam_ae
-from fedml_gradcam_ae import registry
+from fedml_gradcam_ae.contract import registry
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]

@@ -6,9 +6,9 @@ import random
 import pytest
 
 from every_tensor import BACKWARD, NETWORKS, attacked, changes, trained
-from fedml_gradcam_ae import registry
+from fedml_gradcam_ae.contract import registry
+from fedml_gradcam_ae.contract.updates import weighted_mean
 from fedml_gradcam_ae.hooks.defender import hand_back
-from fedml_gradcam_ae.updates import weighted_mean
 
 COSTS = 0.02
 ATTACKERS = {10: [3], 20: [3, 11]}  # by the number of clients

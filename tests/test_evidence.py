@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from fedml_gradcam_ae.batchnorm import Statistics
-from fedml_gradcam_ae.evidence import Evidence, Maps, Rules, folds
+from fedml_gradcam_ae.defenses.gradcam_ae.evidence import Evidence, Maps, Rules, folds
+from fedml_gradcam_ae.networks.batchnorm import Statistics
 
 RULES = {
     "false_alarm": 0.001,

@@ -3,8 +3,8 @@ import pytest
 import torch
 from sklearn.cluster import KMeans
 
-from fedml_gradcam_ae.gap_statistic import count_clusters
-from fedml_gradcam_ae.images import seeded_generator
+from fedml_gradcam_ae.maths.gap_statistic import count_clusters
+from fedml_gradcam_ae.networks.images import seeded_generator
 
 
 def count(values, most: int = 7, references: int = 10, seed: int = 0) -> int:

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
-from fedml_gradcam_ae.images import draw_images, seeded_generator
+from fedml_gradcam_ae.networks.images import draw_images, seeded_generator
 
 IMAGES = torch.arange(40, dtype=torch.float32).view(10, 1, 2, 2)
 LABELS = torch.arange(10)

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.cluster import KMeans
 
-from fedml_gradcam_ae.kmeans_1d import least_inertias, two_means
+from fedml_gradcam_ae.maths.kmeans_1d import least_inertias, two_means
 
 
 def inertia(groups) -> float:

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from fedml_gradcam_ae.batches import pair
-from fedml_gradcam_ae.labels import class_indices
+from fedml_gradcam_ae.networks.batches import pair
+from fedml_gradcam_ae.networks.labels import class_indices
 
 PLAIN = [2, 0, 1, 2]
 ROWS = [[0, 0, 1], [1, 0, 0], [0, 1, 0], [0, 0, 1]]

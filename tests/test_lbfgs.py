@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from fedml_gradcam_ae.lbfgs import inner_products, lbfgs_coefficients, lbfgs_product
+from fedml_gradcam_ae.maths.lbfgs import inner_products, lbfgs_coefficients, lbfgs_product
 
 
 def bfgs_matrix(steps, changes) -> np.ndarray:

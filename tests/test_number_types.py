@@ -9,8 +9,8 @@ from contextlib import contextmanager
 import pytest
 import torch
 
-from fedml_gradcam_ae import registry
-from fedml_gradcam_ae.attackers import poisoned_uploads
+from fedml_gradcam_ae.attacks.shared.attackers import poisoned_uploads
+from fedml_gradcam_ae.contract import registry
 from judging import check_verdict
 from tiny import tiny_cnn
 

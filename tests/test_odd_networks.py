@@ -7,9 +7,9 @@ import torch
 from torch import nn
 from torchvision import models
 
-from fedml_gradcam_ae import registry
-from fedml_gradcam_ae.attackers import poisoned_uploads
-from fedml_gradcam_ae.evaluating import answer
+from fedml_gradcam_ae.attacks.shared.attackers import poisoned_uploads
+from fedml_gradcam_ae.contract import registry
+from fedml_gradcam_ae.networks.evaluating import answer
 from odd import ODD
 from tiny import digits, state_of, tiny_cnn
 

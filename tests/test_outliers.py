@@ -3,8 +3,15 @@
 import pytest
 import torch
 
-from fedml_gradcam_ae.bounding import Steps, lower_median
-from fedml_gradcam_ae.outliers import FARTHEST_OUTPUT, FARTHEST_STEP, LIMIT, output_scores, step_scores, strongest
+from fedml_gradcam_ae.contract.bounding import Steps, lower_median
+from fedml_gradcam_ae.defenses.gradcam_ae.outliers import (
+    FARTHEST_OUTPUT,
+    FARTHEST_STEP,
+    LIMIT,
+    output_scores,
+    step_scores,
+    strongest,
+)
 
 
 def steps(*rows) -> Steps:

@@ -10,7 +10,7 @@ from torch import nn
 from torch.func import functional_call
 from torchvision import models
 
-from fedml_gradcam_ae.outputs import Bare, Classifier, answer_with_logits, count_classes, logits_of
+from fedml_gradcam_ae.networks.outputs import Bare, Classifier, answer_with_logits, count_classes, logits_of
 from odd import ModelOutput, Named, Output
 
 LOGITS = torch.tensor([[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]])

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from fedml_gradcam_ae.evaluating import evaluating
-from fedml_gradcam_ae.parallel import on_each_upload
+from fedml_gradcam_ae.networks.evaluating import evaluating
+from fedml_gradcam_ae.networks.parallel import on_each_upload
 
 
 @pytest.fixture

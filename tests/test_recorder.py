@@ -7,8 +7,8 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from fedml_gradcam_ae import events, pictures, recorder
-from fedml_gradcam_ae.events import ClientReport, Measured, RoundReport
+from fedml_gradcam_ae.recording import events, pictures, recorder
+from fedml_gradcam_ae.recording.events import ClientReport, Measured, RoundReport
 
 
 def report(number=3, clients=4, **changes):

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from fedml_gradcam_ae import registry
-from fedml_gradcam_ae.colluders import ColludingSettings
-from fedml_gradcam_ae.federation import Round
+from fedml_gradcam_ae.attacks.shared.colluders import ColludingSettings
+from fedml_gradcam_ae.contract import registry
+from fedml_gradcam_ae.contract.round import Round
+from fedml_gradcam_ae.contract.settings import AssumesMalicious, AttackSettings, DefenseSettings
 from fedml_gradcam_ae.heatmaps import ProbeSettings
-from fedml_gradcam_ae.settings import AssumesMalicious, AttackSettings, DefenseSettings
 
 DOCS = Path(__file__).parents[1] / "docs"
 TRAINING = {

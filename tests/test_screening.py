@@ -12,9 +12,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from fedml_gradcam_ae import registry
-from fedml_gradcam_ae.screening import Admitted, Rejected, admit, pass_gate, screen, upload_problem
-from fedml_gradcam_ae.template import Template
+from fedml_gradcam_ae.contract import registry
+from fedml_gradcam_ae.contract.screening import Admitted, Rejected, admit, pass_gate, screen, upload_problem
+from fedml_gradcam_ae.contract.template import Template
 from tiny import state_of, tiny_cnn
 
 WEIGHT, VARIANCE, COUNT = "0.weight", "1.running_var", "1.num_batches_tracked"

@@ -4,8 +4,8 @@ import pytest
 from pydantic import Field
 
 from fedml_gradcam_ae.attacks.constrained_perturbation import ConstrainedPerturbation
-from fedml_gradcam_ae.defenses.gradcam_ae import GradCAMAE
-from fedml_gradcam_ae.settings import Parameters, SettingsError, read_settings, unknown
+from fedml_gradcam_ae.contract.settings import Parameters, SettingsError, read_settings, unknown
+from fedml_gradcam_ae.defenses.gradcam_ae.defense import GradCAMAE
 
 
 class Example(Parameters):

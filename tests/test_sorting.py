@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from fedml_gradcam_ae.sorting import middle_rows
+from fedml_gradcam_ae.maths.order_statistics import middle_rows
 
 
 @pytest.mark.parametrize("clients", range(1, 42))

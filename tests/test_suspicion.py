@@ -10,7 +10,7 @@ from scipy.spatial.distance import cdist
 from scipy.stats import median_abs_deviation, norm
 from sklearn.metrics.pairwise import cosine_similarity
 
-from fedml_gradcam_ae.suspicion import (
+from fedml_gradcam_ae.defenses.gradcam_ae.suspicion import (
     agreement,
     differences,
     distance_ratios,

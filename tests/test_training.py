@@ -6,8 +6,8 @@ import torch
 from fedml.ml.trainer.my_model_trainer_classification import ModelTrainerCLS
 from torch import nn
 
-from fedml_gradcam_ae.images import seeded_generator
-from fedml_gradcam_ae.training import train_locally
+from fedml_gradcam_ae.networks.images import seeded_generator
+from fedml_gradcam_ae.networks.training import train_locally
 from tiny import digits, state_of, tiny_cnn
 
 images, labels = (tensor[:40] for tensor in digits())

@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from scipy.spatial.distance import cdist
 from torchvision.models import resnet18
 
-from fedml_gradcam_ae import updates as module
-from fedml_gradcam_ae.updates import Updates, flatten, squared_distances, unflatten, weighted_mean
+from fedml_gradcam_ae.contract import updates as module
+from fedml_gradcam_ae.contract.updates import Updates, flatten, squared_distances, unflatten, weighted_mean
 from tiny import state_of, tiny_cnn
 from vectors import matrices, round_of, rows_of, vector_of
 
@@ -199,8 +199,8 @@ def test_weighted_mean_and_flatten() -> None:
 
 MEMORY = """
 import resource, sys, torch
-from fedml_gradcam_ae.sorting import middle_rows
-from fedml_gradcam_ae.updates import Updates
+from fedml_gradcam_ae.maths.order_statistics import middle_rows
+from fedml_gradcam_ae.contract.updates import Updates
 torch.set_num_threads(1)
 
 def peak():

@@ -3,9 +3,9 @@
 import pytest
 import yaml
 
-from fedml_gradcam_ae import strict_yaml
-from fedml_gradcam_ae.settings import SettingsError
-from fedml_gradcam_ae.yaml_file import read_mapping, read_sections
+from fedml_gradcam_ae.contract import strict_yaml
+from fedml_gradcam_ae.contract.settings import SettingsError
+from fedml_gradcam_ae.contract.yaml_file import read_mapping, read_sections
 
 SECTION = "defense_args: {enable_defense: true}\n"
 

@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from benchmark.data.images import read
 from benchmark.data.partition import Parts, partition
 from benchmark.data.stratified import stratified
-from fedml_gradcam_ae.settings import SettingsError
+from fedml_gradcam_ae.contract.settings import SettingsError
 
 if TYPE_CHECKING:
     from benchmark.config import Run

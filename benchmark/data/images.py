@@ -13,7 +13,7 @@ from torch import Tensor
 from benchmark.data.registry import Split, data_sets
 from benchmark.data.settings import Data
 from benchmark.data.stratified import stratified
-from fedml_gradcam_ae.settings import SettingsError
+from fedml_gradcam_ae.contract.settings import SettingsError
 
 
 @dataclass(frozen=True)

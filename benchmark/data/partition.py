@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from benchmark.data.settings import Data
-from fedml_gradcam_ae.settings import SettingsError
+from fedml_gradcam_ae.contract.settings import SettingsError
 
 REDRAWS = 1000  # before it is said that the sizes asked for do not come about
 

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from fedml_gradcam_ae.settings import SettingsError
+from fedml_gradcam_ae.contract.settings import SettingsError
 
 UNREADABLE = (OSError, ValueError, SyntaxError)  # what Pillow raises for files that are cut short or no pictures
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from benchmark.data.images import read
 from benchmark.data.settings import WHICH_IMAGES, Data
-from fedml_gradcam_ae.settings import SettingsError
+from fedml_gradcam_ae.contract.settings import SettingsError
 
 
 def record(data: Data, out: Path) -> None:

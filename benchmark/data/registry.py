@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
-from fedml_gradcam_ae.registry import import_all, origin
+from fedml_gradcam_ae.contract.registry import import_all, origin
 
 if TYPE_CHECKING:
     from benchmark.data.settings import Data

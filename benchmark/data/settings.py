@@ -7,7 +7,7 @@ from typing import Any, Literal, Self
 from pydantic import Field, model_validator
 
 from benchmark.data.registry import data_sets
-from fedml_gradcam_ae.settings import Parameters, unknown
+from fedml_gradcam_ae.contract.settings import Parameters, unknown
 
 # The keys of each partition with their defaults; `least` goes with sizes that are drawn.
 PARTITIONS: dict[str, dict[str, Any]] = {

@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import nn
 
-from fedml_gradcam_ae.settings import SettingsError
+from fedml_gradcam_ae.contract.settings import SettingsError
 
 
 def with_channels(network: nn.Module, channels: int) -> nn.Module:

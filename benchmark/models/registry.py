@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from fedml_gradcam_ae.registry import import_all, origin
+from fedml_gradcam_ae.contract.registry import import_all, origin
 
 Build = Callable[..., nn.Module]
 

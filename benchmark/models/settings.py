@@ -7,7 +7,7 @@ from typing import Any, Self
 from pydantic import Field, model_validator
 
 from benchmark.models.registry import networks
-from fedml_gradcam_ae.settings import Parameters, unknown
+from fedml_gradcam_ae.contract.settings import Parameters, unknown
 
 
 class Model(Parameters):

@@ -6,13 +6,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from benchmark import metrics
-from benchmark.observations import Observations
+from benchmark.measures import metrics
+from benchmark.measures.intervals import BySeed, Estimate, difference, estimate
+from benchmark.measures.observations import Observations
+from benchmark.measures.results import Results, RunResult
+from benchmark.measures.titles import UNDEFENDED
 from benchmark.paper.claims import Claim, claims
-from benchmark.results import Results, RunResult
-from benchmark.statistics import BySeed, Estimate, difference, estimate
-from benchmark.titles import UNDEFENDED
-from fedml_gradcam_ae import registry
+from fedml_gradcam_ae.contract import registry
 
 How = Literal["acting", "watching"]
 # What a claim's condition may say of an attack, and how hard the attacker searches, of which the paper says nothing.

@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from benchmark.console import console
-from benchmark.observations import Observations
+from benchmark.measures.observations import Observations
+from benchmark.measures.results import load
+from benchmark.report.console import console
 from benchmark.report.page import page
+from benchmark.report.tables import write_tables
 from benchmark.report.view import View
-from benchmark.results import load
-from benchmark.tables import write_tables
 
 
 def report(out: Path) -> None:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from benchmark.measures.intervals import interval
+from benchmark.measures.results import RunResult
 from benchmark.report.figures import legend_below, panel, publish, style
 from benchmark.report.markup import Html, join, section, tag
 from benchmark.report.view import View
-from benchmark.results import RunResult
-from benchmark.statistics import interval
 
 
 def curves(view: View) -> Html:

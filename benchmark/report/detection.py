@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from benchmark import metrics
-from benchmark.metrics import Metric
-from benchmark.observations import Key
+from benchmark.measures import metrics
+from benchmark.measures.metrics import Metric
+from benchmark.measures.observations import Key
+from benchmark.measures.titles import UNDEFENDED
 from benchmark.report.markup import Html, details, grouped, heading, join, name, section, tag
 from benchmark.report.numbers import cell, number, seconds
 from benchmark.report.view import View
-from benchmark.titles import UNDEFENDED
 
 
 def detection(view: View) -> Html | None:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from benchmark.judgments import Judgment
+from benchmark.measures.judgments import Judgment
+from benchmark.measures.titles import NO_ATTACK, UNDEFENDED
 from benchmark.report.markup import Html, join, tag
 from benchmark.report.view import View
-from benchmark.titles import NO_ATTACK, UNDEFENDED
 
 
 @dataclass(frozen=True)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from benchmark.recommendation import Answer, Candidate, answer
+from benchmark.measures.recommendation import Answer, Candidate, answer
+from benchmark.measures.titles import UNDEFENDED
 from benchmark.report.markup import Html, heading, join, name, section, table, tag
 from benchmark.report.names import defect
 from benchmark.report.numbers import cell, number, seconds
 from benchmark.report.view import View
-from benchmark.titles import UNDEFENDED
 
 
 def first_screen(view: View) -> Html:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import base64
 
+from benchmark.measures.results import RunResult
 from benchmark.report.markup import Html, section, tag
 from benchmark.report.view import View
-from benchmark.results import RunResult
 
 MOST_RUNS = 4  # pictures are large, and the others lie in their runs' folders
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from benchmark import metrics
+from benchmark.measures import metrics
 from benchmark.report.markup import Html, section, tag
 from benchmark.report.view import View
 

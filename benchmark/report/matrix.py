@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from benchmark.measures.intervals import Estimate, difference, estimate
+from benchmark.measures.titles import NO_ATTACK, UNDEFENDED
 from benchmark.report.markup import Html, heading, join, section, table, tag
 from benchmark.report.names import titled
 from benchmark.report.numbers import cell
 from benchmark.report.view import View
-from benchmark.statistics import Estimate, difference, estimate
-from benchmark.titles import NO_ATTACK, UNDEFENDED
 
 
 def matrix(view: View) -> Html:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from benchmark.defects import known_defect
+from benchmark.measures.defects import known_defect
+from benchmark.measures.titles import UNDEFENDED
 from benchmark.report.markup import Html, join, name, tag
 from benchmark.report.view import View
-from benchmark.titles import UNDEFENDED
 
 
 def titled(view: View, defense: str) -> Html:

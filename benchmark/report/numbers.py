@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 
+from benchmark.measures.intervals import Estimate
 from benchmark.report.markup import Html, tag
-from benchmark.statistics import Estimate
 
 LOW, HIGH = (249, 196, 148), (141, 190, 226)  # orange and blue tints: told apart by the color-blind, dark text on both
 UNDEFINED = "\N{EN DASH}"

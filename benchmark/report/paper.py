@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from itertools import groupby
 
-from benchmark import metrics
+from benchmark.measures import metrics
 from benchmark.paper import Beside, Claim, beside
 from benchmark.paper import heading as title
 from benchmark.report.markup import Html, grouped, heading, section, tag

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 
+from benchmark.measures.results import RunResult
 from benchmark.report.markup import Html, details, join, section, tag
 from benchmark.report.view import View
-from benchmark.results import RunResult
 
 LONGEST_ERROR = 6000  # characters, from the end: where Python says what went wrong
 

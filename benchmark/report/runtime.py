@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from benchmark.observations import Key
-from benchmark.recommendation import answer
+from benchmark.measures.intervals import estimate
+from benchmark.measures.observations import Key
+from benchmark.measures.recommendation import answer
 from benchmark.report.figures import legend_below, panel, publish, style
 from benchmark.report.markup import Html, grouped, heading, join, section, table, tag
 from benchmark.report.names import titled
 from benchmark.report.numbers import decimals, number, seconds
 from benchmark.report.view import View
-from benchmark.statistics import estimate
 
 
 def runtime(view: View) -> Html:

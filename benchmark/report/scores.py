@@ -7,7 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from benchmark.judgments import Judgment
+from benchmark.measures.judgments import Judgment
 from benchmark.report.detectors import Shown, panels, shown
 from benchmark.report.figures import ATTACKER, BENIGN, WIDTH, publish
 from benchmark.report.markup import Html, section, tag

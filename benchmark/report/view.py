@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmark.observations import Observations
-from benchmark.results import Results, RunResult
+from benchmark.measures.observations import Observations
+from benchmark.measures.results import Results, RunResult
 
 
 @dataclass(frozen=True)

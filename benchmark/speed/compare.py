@@ -23,10 +23,10 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from benchmark.console import format_table
+from benchmark.report.console import format_table
 
 ROOT = Path(__file__).parents[2]
-TIMED_BY = ("benchmark/bench_defenses.py", "benchmark/speed")  # this checkout's, put over the commit's own
+TIMED_BY = ("benchmark/speed/bench_defenses.py", "benchmark/speed")  # this checkout's, put over the commit's own
 SELECTED = "resnet18 and K20 and not fedml and not byzfl"
 
 Seconds = Mapping[tuple[str, str], list[float]]  # of every repetition, by group of uploads and rule
@@ -70,7 +70,7 @@ def time(tree: Path, selected: str) -> Seconds:
     """Run a tree's benchmark in a process of its own, which finds the tree's plug-in before an installed one."""
     answer = tree / "benchmark.json"
     answer.unlink(missing_ok=True)
-    command = [sys.executable, "-m", "pytest", "benchmark/bench_defenses.py", "-q", "-k", selected]
+    command = [sys.executable, "-m", "pytest", "benchmark/speed/bench_defenses.py", "-q", "-k", selected]
     process = subprocess.run([*command, f"--benchmark-json={answer}"], cwd=tree, capture_output=True, text=True)
     if process.returncode == 5:
         raise CannotCompareError(f"-k {selected!r} selects nothing. A benchmark is named like resnet18-K20-krum.")

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmark.tables.table import Table, read, row
+from benchmark.report.tables.table import Table, read, row
 
 Times = Mapping[tuple[str, str, int], "Measured"]  # by network, rule and K
 HEADINGS = (

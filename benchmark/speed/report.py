@@ -1,6 +1,6 @@
 """What was timed as a table and a chart.
 
-    python -m pytest benchmark/bench_defenses.py --benchmark-json=FILE.json
+    python -m pytest benchmark/speed/bench_defenses.py --benchmark-json=FILE.json
     python -m benchmark.speed.report FILE.json [...] --out docs
 
 writes docs/runtime.csv and docs/figures/runtime.png and .svg, and prints the table of docs/speed.md. The benchmark may
@@ -15,10 +15,10 @@ from pathlib import Path
 
 from benchmark.report.figures import save
 from benchmark.report.numbers import decimals
+from benchmark.report.tables.table import write
 from benchmark.speed import CLIENTS, NETWORKS
 from benchmark.speed.chart import chart
 from benchmark.speed.measured import Times, exponent, load, table
-from benchmark.tables.table import write
 
 
 def markdown(times: Times) -> str:

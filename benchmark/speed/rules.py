@@ -12,8 +12,9 @@ import byzfl
 from fedml.core.security.defense.krum_defense import KrumDefense
 
 from benchmark.speed.uploads import matrix
-from fedml_gradcam_ae import Round, registry
-from fedml_gradcam_ae.settings import DefenseSettings
+from fedml_gradcam_ae import Round
+from fedml_gradcam_ae.contract import registry
+from fedml_gradcam_ae.contract.settings import DefenseSettings
 
 SHARE = 0.1  # of the clients is assumed malicious
 # What a registered defense is given of the keys that it has; all others keep their defaults.

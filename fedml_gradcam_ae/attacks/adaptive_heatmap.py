@@ -17,22 +17,16 @@ from pydantic import Field
 from torch import Tensor
 
 from fedml_gradcam_ae.attacks.constrained_perturbation import ConstrainedPerturbation, ContaminatedLoss, Objective
-from fedml_gradcam_ae.auto_ascent import auto_ascent
-from fedml_gradcam_ae.colluders import own_images
-from fedml_gradcam_ae.federation import Round, Upload
-from fedml_gradcam_ae.heatmaps import (
-    Probe,
-    class_maps,
-    differentiable_class_maps,
-    differentiable_grad_cam,
-    grad_cam,
-)
-from fedml_gradcam_ae.images import seeded_generator
-from fedml_gradcam_ae.profiles.class_probe import ClassProbe
-from fedml_gradcam_ae.profiles.settings import ProfileSettings
-from fedml_gradcam_ae.registry import register_attack
-from fedml_gradcam_ae.suspicion import differences
-from fedml_gradcam_ae.updates import unflatten
+from fedml_gradcam_ae.attacks.shared.colluders import own_images
+from fedml_gradcam_ae.contract.registry import register_attack
+from fedml_gradcam_ae.contract.round import Round, Upload
+from fedml_gradcam_ae.contract.updates import unflatten
+from fedml_gradcam_ae.defenses.gradcam_ae.class_probe import ClassProbe
+from fedml_gradcam_ae.defenses.gradcam_ae.settings import ProfileSettings
+from fedml_gradcam_ae.defenses.gradcam_ae.suspicion import differences
+from fedml_gradcam_ae.heatmaps import Probe, class_maps, differentiable_class_maps, differentiable_grad_cam, grad_cam
+from fedml_gradcam_ae.maths.ascent import auto_ascent
+from fedml_gradcam_ae.networks.images import seeded_generator
 
 
 @register_attack("adaptive_heatmap")

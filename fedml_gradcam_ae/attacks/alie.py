@@ -13,9 +13,9 @@ from typing import Literal
 from pydantic import Field
 from torch import Tensor
 
-from fedml_gradcam_ae.colluders import Colluders, ColludingSettings
-from fedml_gradcam_ae.federation import Round
-from fedml_gradcam_ae.registry import register_attack
+from fedml_gradcam_ae.attacks.shared.colluders import Colluders, ColludingSettings
+from fedml_gradcam_ae.contract.registry import register_attack
+from fedml_gradcam_ae.contract.round import Round
 
 
 @register_attack("alie")

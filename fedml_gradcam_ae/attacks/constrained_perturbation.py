@@ -14,15 +14,15 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from fedml_gradcam_ae.auto_ascent import project, steepest
-from fedml_gradcam_ae.colluders import ColludingSettings, deviating, jitter_noise, overhear, own_images
-from fedml_gradcam_ae.evaluating import answer
-from fedml_gradcam_ae.federation import Round
-from fedml_gradcam_ae.images import seeded_generator
-from fedml_gradcam_ae.outputs import Classifier, OutputSettings, count_classes
-from fedml_gradcam_ae.registry import register_attack
-from fedml_gradcam_ae.tied import tied_names, with_one_value
-from fedml_gradcam_ae.updates import flatten, unflatten, weighted_mean
+from fedml_gradcam_ae.attacks.shared.colluders import ColludingSettings, deviating, jitter_noise, overhear, own_images
+from fedml_gradcam_ae.contract.registry import register_attack
+from fedml_gradcam_ae.contract.round import Round
+from fedml_gradcam_ae.contract.tied import tied_names, with_one_value
+from fedml_gradcam_ae.contract.updates import flatten, unflatten, weighted_mean
+from fedml_gradcam_ae.maths.ascent import project, steepest
+from fedml_gradcam_ae.networks.evaluating import answer
+from fedml_gradcam_ae.networks.images import seeded_generator
+from fedml_gradcam_ae.networks.outputs import Classifier, OutputSettings, count_classes
 
 Objective = Callable[[Tensor], Tensor]
 

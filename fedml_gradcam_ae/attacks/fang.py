@@ -15,12 +15,12 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from fedml_gradcam_ae.colluders import Colluders, ColludingSettings
-from fedml_gradcam_ae.federation import Round
-from fedml_gradcam_ae.images import seeded_generator
-from fedml_gradcam_ae.krum import krum_scores
-from fedml_gradcam_ae.registry import register_attack
-from fedml_gradcam_ae.updates import squared_distances
+from fedml_gradcam_ae.attacks.shared.colluders import Colluders, ColludingSettings
+from fedml_gradcam_ae.contract.registry import register_attack
+from fedml_gradcam_ae.contract.round import Round
+from fedml_gradcam_ae.contract.updates import squared_distances
+from fedml_gradcam_ae.defenses.shared.krum_scores import krum_scores
+from fedml_gradcam_ae.networks.images import seeded_generator
 
 _SMALLEST_STEP = 1e-5
 _BEYOND = 2.0  # b

@@ -13,12 +13,12 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from fedml_gradcam_ae.batches import places
-from fedml_gradcam_ae.federation import Round, Upload
-from fedml_gradcam_ae.images import draw_images
-from fedml_gradcam_ae.outputs import Classifier, OutputSettings, count_classes
-from fedml_gradcam_ae.registry import register_attack
-from fedml_gradcam_ae.settings import AttackSettings
+from fedml_gradcam_ae.contract.registry import register_attack
+from fedml_gradcam_ae.contract.round import Round, Upload
+from fedml_gradcam_ae.contract.settings import AttackSettings
+from fedml_gradcam_ae.networks.batches import places
+from fedml_gradcam_ae.networks.images import draw_images
+from fedml_gradcam_ae.networks.outputs import Classifier, OutputSettings, count_classes
 
 
 @register_attack("label_flip")

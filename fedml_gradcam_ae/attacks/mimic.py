@@ -12,10 +12,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from fedml_gradcam_ae.colluders import Colluders, ColludingSettings
-from fedml_gradcam_ae.federation import ClientId, Round
-from fedml_gradcam_ae.registry import register_attack
-from fedml_gradcam_ae.screening import upload_problem
+from fedml_gradcam_ae.attacks.shared.colluders import Colluders, ColludingSettings
+from fedml_gradcam_ae.contract.registry import register_attack
+from fedml_gradcam_ae.contract.round import ClientId, Round
+from fedml_gradcam_ae.contract.screening import upload_problem
 
 
 @register_attack("mimic")

@@ -11,11 +11,11 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from fedml_gradcam_ae.colluders import Colluders
-from fedml_gradcam_ae.deviations import DeviationSettings, largest_within, perturbation
-from fedml_gradcam_ae.federation import Round
-from fedml_gradcam_ae.registry import register_attack
-from fedml_gradcam_ae.updates import squared_distances
+from fedml_gradcam_ae.attacks.shared.colluders import Colluders
+from fedml_gradcam_ae.attacks.shared.deviations import DeviationSettings, largest_within, perturbation
+from fedml_gradcam_ae.contract.registry import register_attack
+from fedml_gradcam_ae.contract.round import Round
+from fedml_gradcam_ae.contract.updates import squared_distances
 
 
 @register_attack("min_sum")

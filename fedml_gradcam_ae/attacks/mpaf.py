@@ -15,11 +15,11 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from fedml_gradcam_ae.colluders import Colluders, ColludingSettings
-from fedml_gradcam_ae.federation import Round
-from fedml_gradcam_ae.images import preserved_random_state, seeded_generator
-from fedml_gradcam_ae.registry import register_attack
-from fedml_gradcam_ae.updates import flatten
+from fedml_gradcam_ae.attacks.shared.colluders import Colluders, ColludingSettings
+from fedml_gradcam_ae.contract.registry import register_attack
+from fedml_gradcam_ae.contract.round import Round
+from fedml_gradcam_ae.contract.updates import flatten
+from fedml_gradcam_ae.networks.images import preserved_random_state, seeded_generator
 
 
 @register_attack("mpaf")

@@ -12,9 +12,9 @@ from collections.abc import Sequence
 from pydantic import Field
 from torch import Tensor
 
-from fedml_gradcam_ae.federation import Round
-from fedml_gradcam_ae.registry import register_attack
-from fedml_gradcam_ae.settings import AttackSettings
+from fedml_gradcam_ae.contract.registry import register_attack
+from fedml_gradcam_ae.contract.round import Round
+from fedml_gradcam_ae.contract.settings import AttackSettings
 
 
 @register_attack("sign_flip")

@@ -12,10 +12,10 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from fedml_gradcam_ae.federation import Round
-from fedml_gradcam_ae.images import seeded_generator
-from fedml_gradcam_ae.registry import register_attack
-from fedml_gradcam_ae.settings import AttackSettings
+from fedml_gradcam_ae.contract.registry import register_attack
+from fedml_gradcam_ae.contract.round import Round
+from fedml_gradcam_ae.contract.settings import AttackSettings
+from fedml_gradcam_ae.networks.images import seeded_generator
 
 
 @register_attack("uniform_noise")

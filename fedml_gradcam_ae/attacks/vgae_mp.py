@@ -15,12 +15,12 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from fedml_gradcam_ae.auto_ascent import project
-from fedml_gradcam_ae.colluders import Colluders, ColludingSettings
-from fedml_gradcam_ae.federation import Round
-from fedml_gradcam_ae.graph_autoencoder import reconstruct_adjacency
-from fedml_gradcam_ae.images import seeded_generator
-from fedml_gradcam_ae.registry import register_attack
+from fedml_gradcam_ae.attacks.shared.colluders import Colluders, ColludingSettings
+from fedml_gradcam_ae.contract.registry import register_attack
+from fedml_gradcam_ae.contract.round import Round
+from fedml_gradcam_ae.maths.ascent import project
+from fedml_gradcam_ae.maths.graph_autoencoder import reconstruct_adjacency
+from fedml_gradcam_ae.networks.images import seeded_generator
 
 
 @register_attack("vgae_mp")

@@ -14,12 +14,12 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from fedml_gradcam_ae.federation import Round, Verdict, sample_weights
-from fedml_gradcam_ae.kmeans_1d import two_means
-from fedml_gradcam_ae.output_layer import output_updates
-from fedml_gradcam_ae.registry import register_defense
-from fedml_gradcam_ae.settings import DefenseSettings
-from fedml_gradcam_ae.updates import Updates
+from fedml_gradcam_ae.contract.registry import register_defense
+from fedml_gradcam_ae.contract.round import Round, Verdict, sample_weights
+from fedml_gradcam_ae.contract.settings import DefenseSettings
+from fedml_gradcam_ae.contract.updates import Updates
+from fedml_gradcam_ae.defenses.shared.output_layer import output_updates
+from fedml_gradcam_ae.maths.kmeans_1d import two_means
 
 
 @register_defense("auror")

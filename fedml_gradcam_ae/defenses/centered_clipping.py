@@ -13,12 +13,12 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor
 
+from fedml_gradcam_ae.contract.registry import register_defense
+from fedml_gradcam_ae.contract.round import Round, Verdict
+from fedml_gradcam_ae.contract.settings import DefenseSettings
+from fedml_gradcam_ae.contract.updates import Updates
 from fedml_gradcam_ae.defenses.geometric_median import coordinates, distances_to_mean
 from fedml_gradcam_ae.defenses.median import median
-from fedml_gradcam_ae.federation import Round, Verdict
-from fedml_gradcam_ae.registry import register_defense
-from fedml_gradcam_ae.settings import DefenseSettings
-from fedml_gradcam_ae.updates import Updates
 
 
 @register_defense("centered_clipping")

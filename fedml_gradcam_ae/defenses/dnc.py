@@ -14,9 +14,9 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from fedml_gradcam_ae.federation import Round, Verdict
-from fedml_gradcam_ae.registry import register_defense
-from fedml_gradcam_ae.settings import AssumesMalicious
+from fedml_gradcam_ae.contract.registry import register_defense
+from fedml_gradcam_ae.contract.round import Round, Verdict
+from fedml_gradcam_ae.contract.settings import AssumesMalicious
 
 
 @register_defense("dnc")

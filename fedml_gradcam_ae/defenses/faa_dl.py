@@ -14,9 +14,9 @@ import torch
 from pydantic import Field, field_validator
 from torch import Tensor
 
-from fedml_gradcam_ae.federation import Round, Verdict, sample_weights
-from fedml_gradcam_ae.registry import register_defense
-from fedml_gradcam_ae.settings import DefenseSettings
+from fedml_gradcam_ae.contract.registry import register_defense
+from fedml_gradcam_ae.contract.round import Round, Verdict, sample_weights
+from fedml_gradcam_ae.contract.settings import DefenseSettings
 
 _ON_THE_BOUNDARY = 1e-6
 

@@ -15,14 +15,14 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from fedml_gradcam_ae.clipped_mean import clipped_mean
-from fedml_gradcam_ae.cosine import cosine_matrix
-from fedml_gradcam_ae.federation import Round, Verdict
-from fedml_gradcam_ae.images import seeded_generator
-from fedml_gradcam_ae.registry import register_defense
-from fedml_gradcam_ae.settings import DefenseSettings
-from fedml_gradcam_ae.tied import with_one_value
-from fedml_gradcam_ae.updates import Updates, flatten
+from fedml_gradcam_ae.contract.registry import register_defense
+from fedml_gradcam_ae.contract.round import Round, Verdict
+from fedml_gradcam_ae.contract.settings import DefenseSettings
+from fedml_gradcam_ae.contract.tied import with_one_value
+from fedml_gradcam_ae.contract.updates import Updates, flatten
+from fedml_gradcam_ae.defenses.shared.clipped_mean import clipped_mean
+from fedml_gradcam_ae.maths.cosine import cosine_matrix
+from fedml_gradcam_ae.networks.images import seeded_generator
 
 
 @register_defense("flame")

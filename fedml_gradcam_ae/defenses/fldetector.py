@@ -15,13 +15,13 @@ from typing import Any
 import torch
 from pydantic import Field
 
-from fedml_gradcam_ae.federation import ClientId, Round, Verdict, sample_weights
-from fedml_gradcam_ae.gap_statistic import count_clusters
-from fedml_gradcam_ae.images import seeded_generator
-from fedml_gradcam_ae.kmeans_1d import two_means
-from fedml_gradcam_ae.registry import register_defense
-from fedml_gradcam_ae.settings import DefenseSettings
-from fedml_gradcam_ae.update_history import UpdateHistory
+from fedml_gradcam_ae.contract.registry import register_defense
+from fedml_gradcam_ae.contract.round import ClientId, Round, Verdict, sample_weights
+from fedml_gradcam_ae.contract.settings import DefenseSettings
+from fedml_gradcam_ae.defenses.shared.update_history import UpdateHistory
+from fedml_gradcam_ae.maths.gap_statistic import count_clusters
+from fedml_gradcam_ae.maths.kmeans_1d import two_means
+from fedml_gradcam_ae.networks.images import seeded_generator
 
 _MOST_CLUSTERS = 7
 

@@ -16,14 +16,14 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from fedml_gradcam_ae.cosine import cosines
-from fedml_gradcam_ae.federation import Round, Verdict
-from fedml_gradcam_ae.images import draw_images, preserved_random_state, seeded_generator
-from fedml_gradcam_ae.outputs import Classifier, OutputSettings, count_classes, run
-from fedml_gradcam_ae.registry import register_defense
-from fedml_gradcam_ae.settings import DefenseSettings, SettingsError
-from fedml_gradcam_ae.training import train_locally
-from fedml_gradcam_ae.updates import flatten
+from fedml_gradcam_ae.contract.registry import register_defense
+from fedml_gradcam_ae.contract.round import Round, Verdict
+from fedml_gradcam_ae.contract.settings import DefenseSettings, SettingsError
+from fedml_gradcam_ae.contract.updates import flatten
+from fedml_gradcam_ae.maths.cosine import cosines
+from fedml_gradcam_ae.networks.images import draw_images, preserved_random_state, seeded_generator
+from fedml_gradcam_ae.networks.outputs import Classifier, OutputSettings, count_classes, run
+from fedml_gradcam_ae.networks.training import train_locally
 
 
 @register_defense("fltrust")

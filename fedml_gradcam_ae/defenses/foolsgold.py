@@ -14,11 +14,11 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from fedml_gradcam_ae.cosine import cosine_matrix
-from fedml_gradcam_ae.federation import ClientId, Round, Verdict
-from fedml_gradcam_ae.output_layer import output_updates
-from fedml_gradcam_ae.registry import register_defense
-from fedml_gradcam_ae.settings import DefenseSettings
+from fedml_gradcam_ae.contract.registry import register_defense
+from fedml_gradcam_ae.contract.round import ClientId, Round, Verdict
+from fedml_gradcam_ae.contract.settings import DefenseSettings
+from fedml_gradcam_ae.defenses.shared.output_layer import output_updates
+from fedml_gradcam_ae.maths.cosine import cosine_matrix
 
 _LARGEST = torch.finfo(torch.float32).max
 _ROUNDING = 1e-9

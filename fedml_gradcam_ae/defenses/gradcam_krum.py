@@ -13,10 +13,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fedml_gradcam_ae.federation import Round, Verdict
+from fedml_gradcam_ae.contract.registry import register_defense
+from fedml_gradcam_ae.contract.round import Round, Verdict
+from fedml_gradcam_ae.defenses.shared.krum_scores import KrumSettings, krum_scores
 from fedml_gradcam_ae.heatmaps import Probe, ProbeSettings
-from fedml_gradcam_ae.krum import KrumSettings, krum_scores
-from fedml_gradcam_ae.registry import register_defense
 
 
 @register_defense("gradcam_krum")

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from time import perf_counter
 
-from fedml_gradcam_ae.federation import Round, Verdict
-from fedml_gradcam_ae.krum import KrumSettings, krum_scores
-from fedml_gradcam_ae.registry import register_defense
+from fedml_gradcam_ae.contract.registry import register_defense
+from fedml_gradcam_ae.contract.round import Round, Verdict
+from fedml_gradcam_ae.defenses.shared.krum_scores import KrumSettings, krum_scores
 
 
 @register_defense("krum")

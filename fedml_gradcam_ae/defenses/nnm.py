@@ -15,10 +15,10 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from fedml_gradcam_ae import registry
-from fedml_gradcam_ae.federation import Round, Verdict
-from fedml_gradcam_ae.registry import register_defense
-from fedml_gradcam_ae.settings import AssumesMalicious, DefenseSettings, read_settings
+from fedml_gradcam_ae.contract import registry
+from fedml_gradcam_ae.contract.registry import register_defense
+from fedml_gradcam_ae.contract.round import Round, Verdict
+from fedml_gradcam_ae.contract.settings import AssumesMalicious, DefenseSettings, read_settings
 
 
 @register_defense("nnm")

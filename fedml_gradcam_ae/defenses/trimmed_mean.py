@@ -12,10 +12,10 @@ from time import perf_counter
 from pydantic import Field
 from torch import Tensor
 
-from fedml_gradcam_ae.federation import Round, Verdict
-from fedml_gradcam_ae.registry import register_defense
-from fedml_gradcam_ae.settings import DefenseSettings
-from fedml_gradcam_ae.sorting import middle_rows
+from fedml_gradcam_ae.contract.registry import register_defense
+from fedml_gradcam_ae.contract.round import Round, Verdict
+from fedml_gradcam_ae.contract.settings import DefenseSettings
+from fedml_gradcam_ae.maths.order_statistics import middle_rows
 
 
 @register_defense("trimmed_mean")

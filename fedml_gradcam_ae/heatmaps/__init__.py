@@ -3,9 +3,9 @@
 from fedml_gradcam_ae.heatmaps.class_maps import class_maps, maps_and_outputs
 from fedml_gradcam_ae.heatmaps.differentiable import differentiable_class_maps, differentiable_grad_cam
 from fedml_gradcam_ae.heatmaps.gradcam import grad_cam
-from fedml_gradcam_ae.heatmaps.layer import find_target_layer
 from fedml_gradcam_ae.heatmaps.probe import SMALLEST_MAP, Probe, ProbeSettings, draw_probe
 from fedml_gradcam_ae.heatmaps.scaling import min_max, resize
+from fedml_gradcam_ae.heatmaps.target_layer import find_target_layer
 
 __all__ = [
     "SMALLEST_MAP",

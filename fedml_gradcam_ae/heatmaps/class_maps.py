@@ -8,10 +8,10 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from fedml_gradcam_ae.evaluating import evaluating
-from fedml_gradcam_ae.federation import Upload
-from fedml_gradcam_ae.heatmaps.layers import run_to_layers, weigh
-from fedml_gradcam_ae.parallel import on_each_upload
+from fedml_gradcam_ae.contract.round import Upload
+from fedml_gradcam_ae.heatmaps.forward import run_to_layers, weigh
+from fedml_gradcam_ae.networks.evaluating import evaluating
+from fedml_gradcam_ae.networks.parallel import on_each_upload
 
 
 def class_maps(network: nn.Module, uploads: Sequence[Upload], images: Tensor, layer: str) -> Tensor:

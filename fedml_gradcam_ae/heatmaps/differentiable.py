@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from fedml_gradcam_ae.federation import Upload
+from fedml_gradcam_ae.contract.round import Upload
 from fedml_gradcam_ae.heatmaps.class_maps import maps_of_classes
-from fedml_gradcam_ae.heatmaps.layers import run_to_layers, weigh
+from fedml_gradcam_ae.heatmaps.forward import run_to_layers, weigh
 
 
 def differentiable_grad_cam(

@@ -9,9 +9,9 @@ import torch
 from captum.attr import LayerGradCam
 from torch import Tensor, nn
 
-from fedml_gradcam_ae.evaluating import answer, evaluating
-from fedml_gradcam_ae.federation import Upload
-from fedml_gradcam_ae.parallel import on_each_upload
+from fedml_gradcam_ae.contract.round import Upload
+from fedml_gradcam_ae.networks.evaluating import answer, evaluating
+from fedml_gradcam_ae.networks.parallel import on_each_upload
 
 
 def grad_cam(

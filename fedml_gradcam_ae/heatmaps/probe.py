@@ -8,13 +8,13 @@ from typing import Any, Literal
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from fedml_gradcam_ae.federation import Round
+from fedml_gradcam_ae.contract.round import Round
+from fedml_gradcam_ae.contract.settings import DefenseSettings
 from fedml_gradcam_ae.heatmaps.gradcam import grad_cam
-from fedml_gradcam_ae.heatmaps.layer import find_target_layer
 from fedml_gradcam_ae.heatmaps.scaling import min_max, resize
-from fedml_gradcam_ae.images import draw_images, seeded_generator
-from fedml_gradcam_ae.outputs import Classifier, OutputSettings, count_classes
-from fedml_gradcam_ae.settings import DefenseSettings
+from fedml_gradcam_ae.heatmaps.target_layer import find_target_layer
+from fedml_gradcam_ae.networks.images import draw_images, seeded_generator
+from fedml_gradcam_ae.networks.outputs import Classifier, OutputSettings, count_classes
 
 SMALLEST_MAP = 4
 

@@ -21,8 +21,9 @@ def install() -> None:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="pkg_resources is deprecated")
         import fedml  # noqa: F401  (takes seconds: only here, never when the plug-in is imported)
-    from fedml_gradcam_ae.hooks import attacker, averaging, configuration, defender, metrics, mpi, sp, startup
+    from fedml_gradcam_ae.hooks import attacker, averaging, configuration, defender, metrics, startup
     from fedml_gradcam_ae.hooks.cross_silo import client, server
+    from fedml_gradcam_ae.hooks.simulation import mpi, sp
 
     patches = Patches()
     for part in (configuration, startup, metrics, attacker, defender, averaging, sp, mpi, server, client):

@@ -8,9 +8,9 @@ from typing import Any
 
 from fedml.ml.aggregator.agg_operator import FedMLAggOperator
 
-from fedml_gradcam_ae.hooks.federation import Uploads
+from fedml_gradcam_ae.contract.updates import is_whole, weighted_mean
 from fedml_gradcam_ae.hooks.patching import Patches
-from fedml_gradcam_ae.updates import is_whole, weighted_mean
+from fedml_gradcam_ae.hooks.surroundings import Uploads
 
 
 def patch(patches: Patches) -> None:

@@ -10,7 +10,7 @@ from typing import Literal
 
 from pydantic import ConfigDict, Field
 
-from fedml_gradcam_ae.settings import Parameters
+from fedml_gradcam_ae.contract.settings import Parameters
 
 PREFIX = "fedml:"  # `fedml:krum` is FedML's Krum where the plug-in has a rule of that name as well
 

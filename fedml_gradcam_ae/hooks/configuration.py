@@ -10,13 +10,9 @@ from typing import Any
 import fedml.arguments
 from pydantic import ValidationError
 
-from fedml_gradcam_ae import registry
-from fedml_gradcam_ae.attackers import check_attackers
-from fedml_gradcam_ae.hooks import builtin
-from fedml_gradcam_ae.hooks.cross_silo.settings import check_sections
-from fedml_gradcam_ae.hooks.patching import Patches
-from fedml_gradcam_ae.hooks.upload_settings import check_upload_section
-from fedml_gradcam_ae.settings import (
+from fedml_gradcam_ae.attacks.shared.attackers import check_attackers
+from fedml_gradcam_ae.contract import registry
+from fedml_gradcam_ae.contract.settings import (
     AttackSettings,
     DefenseSettings,
     Parameters,
@@ -25,7 +21,11 @@ from fedml_gradcam_ae.settings import (
     read_settings,
     unknown,
 )
-from fedml_gradcam_ae.yaml_file import read_sections
+from fedml_gradcam_ae.contract.yaml_file import read_sections
+from fedml_gradcam_ae.hooks import builtin
+from fedml_gradcam_ae.hooks.cross_silo.settings import check_sections
+from fedml_gradcam_ae.hooks.patching import Patches
+from fedml_gradcam_ae.hooks.upload_settings import check_upload_section
 
 
 @dataclass(frozen=True)

@@ -11,13 +11,13 @@ from typing import Any
 from fedml.core.security.defense.defense_base import BaseDefenseMethod
 from fedml.core.security.fedml_defender import FedMLDefender
 
-from fedml_gradcam_ae.federation import Round, TooFewUploads, Verdict, sample_weights
+from fedml_gradcam_ae.contract.round import Round, TooFewUploads, Verdict, sample_weights
+from fedml_gradcam_ae.contract.tied import with_one_value
 from fedml_gradcam_ae.hooks import configuration
 from fedml_gradcam_ae.hooks.attacker import with_type
-from fedml_gradcam_ae.hooks.federation import Federation, Uploads, current, pairs
 from fedml_gradcam_ae.hooks.patching import Patches
+from fedml_gradcam_ae.hooks.surroundings import Federation, Uploads, current, pairs
 from fedml_gradcam_ae.hooks.too_few import answer_too_few
-from fedml_gradcam_ae.tied import with_one_value
 
 log = logging.getLogger("fedml_gradcam_ae")
 

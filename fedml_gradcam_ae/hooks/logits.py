@@ -11,7 +11,7 @@ from fedml.core.security.fedml_defender import FedMLDefender
 from fedml.ml.aggregator.default_aggregator import DefaultServerAggregator
 from fedml.ml.trainer.my_model_trainer_classification import ModelTrainerCLS
 
-from fedml_gradcam_ae.outputs import answer_with_logits
+from fedml_gradcam_ae.networks.outputs import answer_with_logits
 
 
 def key() -> str | int | None:

@@ -6,8 +6,8 @@ from typing import Any
 
 import fedml.mlops
 
-from fedml_gradcam_ae import events
 from fedml_gradcam_ae.hooks.patching import Patches
+from fedml_gradcam_ae.recording import events
 
 
 def patch(patches: Patches) -> None:

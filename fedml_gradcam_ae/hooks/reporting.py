@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
-from fedml_gradcam_ae import events, recorder
-from fedml_gradcam_ae.claims import read_claim
-from fedml_gradcam_ae.federation import ClientId, Round, Verdict, sample_weights
-from fedml_gradcam_ae.hooks.federation import Federation
-from fedml_gradcam_ae.settings import SettingsError
+from fedml_gradcam_ae.contract.claims import read_claim
+from fedml_gradcam_ae.contract.round import ClientId, Round, Verdict, sample_weights
+from fedml_gradcam_ae.contract.settings import SettingsError
+from fedml_gradcam_ae.hooks.surroundings import Federation
+from fedml_gradcam_ae.recording import events, recorder
 
 
 def report_round(federation: Federation) -> events.RoundReport:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from fedml_gradcam_ae.settings import Model, Parameters, SettingsError, read_settings, unknown
-from fedml_gradcam_ae.yaml_file import read_sections
+from fedml_gradcam_ae.contract.settings import Model, Parameters, SettingsError, read_settings, unknown
+from fedml_gradcam_ae.contract.yaml_file import read_sections
 
 
 def read_section(model: type[Model], args: Any, section: str, owner: str) -> Model:

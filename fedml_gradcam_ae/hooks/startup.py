@@ -11,7 +11,7 @@ import fedml.runner
 
 from fedml_gradcam_ae.hooks import configuration
 from fedml_gradcam_ae.hooks.patching import Patches
-from fedml_gradcam_ae.recorder import show_log
+from fedml_gradcam_ae.recording.recorder import show_log
 
 
 def patch(patches: Patches) -> None:

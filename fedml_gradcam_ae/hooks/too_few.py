@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from fedml_gradcam_ae.federation import Round, TooFewUploads, Verdict, sample_weights
+from fedml_gradcam_ae.contract.round import Round, TooFewUploads, Verdict, sample_weights
 
 Policy = Literal["keep_global", "average", "stop"]
 _WORDS = {"keep_global": "the global model stays", "average": "all of them are averaged"}

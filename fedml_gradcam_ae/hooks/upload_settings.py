@@ -6,11 +6,11 @@ from typing import Any
 
 from pydantic import Field
 
-from fedml_gradcam_ae.claims import LARGEST_WEIGHT
-from fedml_gradcam_ae.federation import LARGEST_STEP
+from fedml_gradcam_ae.contract.claims import LARGEST_WEIGHT
+from fedml_gradcam_ae.contract.round import LARGEST_STEP
+from fedml_gradcam_ae.contract.settings import Parameters
 from fedml_gradcam_ae.hooks.section import check_section, read_section
 from fedml_gradcam_ae.hooks.too_few import Policy
-from fedml_gradcam_ae.settings import Parameters
 
 SECTION, OWNER = "upload_args", "uploads"
 

@@ -8,7 +8,7 @@ from torch import nn
 from fedml_gradcam_ae.attacks import adaptive_heatmap
 from fedml_gradcam_ae.attacks.adaptive_heatmap import AdaptiveHeatmap
 from fedml_gradcam_ae.attacks.constrained_perturbation import ConstrainedPerturbation
-from fedml_gradcam_ae.defenses.gradcam_ae import GradCAMAE
+from fedml_gradcam_ae.defenses.gradcam_ae.defense import GradCAMAE
 from fedml_gradcam_ae.heatmaps import class_maps, differentiable_class_maps, differentiable_grad_cam, grad_cam
 from flat import update
 from tiny import digits, state_of, tiny_cnn

@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fedml_gradcam_ae.attacks.fang import Fang
-from fedml_gradcam_ae.krum import krum_scores
-from fedml_gradcam_ae.settings import SettingsError, read_settings
+from fedml_gradcam_ae.contract.settings import SettingsError, read_settings
+from fedml_gradcam_ae.defenses.shared.krum_scores import krum_scores
 from flat import flat_round, update
 
 

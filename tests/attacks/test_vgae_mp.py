@@ -5,8 +5,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fedml_gradcam_ae.attacks.vgae_mp import VGAEMP, carried_over, laplacian, similarities
-from fedml_gradcam_ae.graph_autoencoder import normalized, reconstruct_adjacency
-from fedml_gradcam_ae.images import seeded_generator
+from fedml_gradcam_ae.maths.graph_autoencoder import normalized, reconstruct_adjacency
+from fedml_gradcam_ae.networks.images import seeded_generator
 from flat import flat_round, update
 
 SMALL = {"nodes": 12, "epochs": 10}

@@ -9,8 +9,8 @@ import sys
 from pathlib import Path
 
 import made_up
-from fedml_gradcam_ae import pictures
-from fedml_gradcam_ae.events import ClientReport, RoundReport
+from fedml_gradcam_ae.recording import pictures
+from fedml_gradcam_ae.recording.events import ClientReport, RoundReport
 
 ATTACKS = [
     {"type": "none"},

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from benchmark import config
-from benchmark.results import load
-from benchmark.tables import all_tables
-from benchmark.tables.check import compare
+from benchmark.measures.results import load
+from benchmark.report.tables import all_tables
+from benchmark.report.tables.check import compare
 
 DOCS = Path(__file__).parents[2] / "docs"
 CONFIGS = DOCS.parent / "configs" / "small"

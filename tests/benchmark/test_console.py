@@ -5,11 +5,11 @@ import json
 import pytest
 
 import made_up
-from benchmark.console import console
-from benchmark.defects import known_defect
-from benchmark.observations import Observations
-from benchmark.results import load
-from benchmark.titles import Titles, title
+from benchmark.measures.defects import known_defect
+from benchmark.measures.observations import Observations
+from benchmark.measures.results import load
+from benchmark.measures.titles import Titles, title
+from benchmark.report.console import console
 
 
 def shown(out, **changes):

@@ -17,7 +17,7 @@ from benchmark import data
 from benchmark.data import registry
 from benchmark.data.settings import Data
 from benchmark.data.stratified import stratified
-from fedml_gradcam_ae.settings import SettingsError
+from fedml_gradcam_ae.contract.settings import SettingsError
 
 
 def test_digits_are_the_same_tensors_as_ever(make_run) -> None:

@@ -4,7 +4,7 @@ import pytest
 import yaml
 
 from benchmark.config import read_config
-from fedml_gradcam_ae.settings import SettingsError
+from fedml_gradcam_ae.contract.settings import SettingsError
 
 FEDERATION = {
     "clients": 4,

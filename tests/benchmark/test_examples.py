@@ -59,7 +59,7 @@ def test_in_a_copy_of_the_checkout(config, tmp_path) -> None:
         shutil.copytree(ROOT / package, copy / package, ignore=shutil.ignore_patterns("__pycache__"))
     for path, code in BLOCKS.items():
         there = (copy / path).read_text() if (copy / path).exists() else ""
-        assert bool(there) == (path == "benchmark/metrics.py")
+        assert bool(there) == (path == "benchmark/measures/metrics.py")
         (copy / path).write_text(f"{there}\n\n{code}\n")
     run([sys.executable, "-m", "benchmark", "run", config, "--out", out, "--jobs", "2"], copy)
     the_report_has_all_four(out)

@@ -7,9 +7,9 @@ import pytest
 import yaml
 
 from benchmark import __main__ as command
-from benchmark import lock
-from benchmark.lock import locked
-from fedml_gradcam_ae.settings import SettingsError
+from benchmark.running import lock
+from benchmark.running.lock import locked
+from fedml_gradcam_ae.contract.settings import SettingsError
 
 CONFIG = {
     "name": "locked",
@@ -30,7 +30,7 @@ CONFIG = {
 }
 ALONE = """
 import sys, time
-from benchmark.workers import attended
+from benchmark.running.workers import attended
 tasks = attended(sys.stdin)
 print(next(tasks).strip(), flush=True)
 time.sleep(600)

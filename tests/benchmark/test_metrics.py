@@ -6,9 +6,15 @@ import numpy as np
 import pytest
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from benchmark import metrics
-from benchmark.metrics import of_decisions, of_one_decision, of_one_ranking, seconds_per_round, worst_class_accuracy
-from benchmark.results import RoundTest, RunResult
+from benchmark.measures import metrics
+from benchmark.measures.metrics import (
+    of_decisions,
+    of_one_decision,
+    of_one_ranking,
+    seconds_per_round,
+    worst_class_accuracy,
+)
+from benchmark.measures.results import RoundTest, RunResult
 from judged import judgment
 
 NAMES = {"recall", "precision", "FPR", "ACC", "F1", "MCC", "balanced accuracy"}

@@ -11,7 +11,7 @@ from torchvision.models import mobilenet_v3_large, resnet18
 from benchmark import models
 from benchmark.models import registry
 from benchmark.models.settings import Model
-from fedml_gradcam_ae.settings import SettingsError
+from fedml_gradcam_ae.contract.settings import SettingsError
 
 
 def weights_of(network):
@@ -146,12 +146,13 @@ def test_one_decorated_function_adds_a_network(make_run, monkeypatch) -> None:
 
 
 def test_testing_a_network_leaves_the_random_state_alone(make_run) -> None:
-    from benchmark import data, runs
+    from benchmark import data
+    from benchmark.running import simulation
 
     batches = data.load(make_run())[3]
     network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(1024, 10))
     before = torch.get_rng_state()
-    runs.test(network, batches, 10)
+    simulation.test(network, batches, 10)
     assert torch.equal(torch.get_rng_state(), before)
     next(iter(batches))
     assert not torch.equal(torch.get_rng_state(), before)  # what reading batches does by itself

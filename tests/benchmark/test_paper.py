@@ -9,12 +9,12 @@ import pytest
 
 import made_up
 from benchmark.config import read_config
-from benchmark.console import console
-from benchmark.observations import Observations
+from benchmark.measures.observations import Observations
+from benchmark.measures.results import load
 from benchmark.paper import beside, claims, configurations, places
-from benchmark.results import load
-from benchmark.tables import write_tables
-from fedml_gradcam_ae.settings import SettingsError
+from benchmark.report.console import console
+from benchmark.report.tables import write_tables
+from fedml_gradcam_ae.contract.settings import SettingsError
 
 ATTACK = {"type": "constrained_perturbation", "attackers": 0.1, "steps": 5}
 OTHERS = [{**ATTACK, "radius": 0.3}, {**ATTACK, "attackers": 4}, {"type": "uniform_noise", "attackers": 2}]

@@ -10,8 +10,8 @@ from scipy.stats import kstest
 from benchmark import data
 from benchmark.data.partition import dirichlet, partition, shards, unequal
 from benchmark.data.settings import Data
-from benchmark.pictures import partition as picture
-from fedml_gradcam_ae.settings import SettingsError
+from benchmark.running.partition_picture import partition as picture
+from fedml_gradcam_ae.contract.settings import SettingsError
 
 KINDS = [
     {},

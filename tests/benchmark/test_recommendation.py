@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 import made_up
-from benchmark.observations import Observations
-from benchmark.recommendation import answer
-from benchmark.results import load
+from benchmark.measures.observations import Observations
+from benchmark.measures.recommendation import answer
+from benchmark.measures.results import load
 
 ATTACKS = [{"type": "none"}, {"type": "mpaf"}, {"type": "fang"}]
 DEFENSES = [{"type": "none"}, {"type": "flame"}, {"type": "krum"}, {"type": "median"}]

@@ -7,7 +7,7 @@ import torch
 import yaml
 
 from benchmark import __main__ as command
-from benchmark.remembered import FOLDER, Memory
+from benchmark.running.training_cache import FOLDER, Memory
 
 CONFIG = {
     "name": "remembered",

@@ -6,16 +6,16 @@ import numpy as np
 import pytest
 import torch
 
-from benchmark.replay import judge
-from benchmark.replay.__main__ import main as make
-from benchmark.replay.file import load, save
-from benchmark.replay.recorder import REFERENCES, Recorder, Reference, Staged
-from benchmark.replay.views import View
+from benchmark.studies.replay import judge
+from benchmark.studies.replay.__main__ import main as make
+from benchmark.studies.replay.file import load, save
+from benchmark.studies.replay.recorder import REFERENCES, Recorder, Reference, Staged
+from benchmark.studies.replay.views import View
 from fedml_gradcam_ae.attacks.alie import ALittleIsEnough
 from fedml_gradcam_ae.attacks.sign_flip import SignFlip
-from fedml_gradcam_ae.batchnorm import statistics_of
 from fedml_gradcam_ae.heatmaps import class_maps, grad_cam, resize
-from fedml_gradcam_ae.images import draw_images, seeded_generator
+from fedml_gradcam_ae.networks.batchnorm import statistics_of
+from fedml_gradcam_ae.networks.images import draw_images, seeded_generator
 
 FIRST = len(REFERENCES)
 TRAINING = {"epochs": 1, "learning_rate": 0.1, "optimizer": "sgd", "weight_decay": 0.0, "batch_size": 8}

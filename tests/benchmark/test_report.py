@@ -8,7 +8,9 @@ import pytest
 from sklearn.metrics import auc, roc_auc_score
 
 import made_up
-from benchmark.observations import Observations
+from benchmark.measures.intervals import Estimate
+from benchmark.measures.observations import Observations
+from benchmark.measures.results import load
 from benchmark.report import report
 from benchmark.report.figures import file_name
 from benchmark.report.first_screen import first_screen
@@ -16,10 +18,8 @@ from benchmark.report.markup import Html, name, tag
 from benchmark.report.numbers import number, shade
 from benchmark.report.roc import GRID, mean_curve
 from benchmark.report.scores import normalized
+from benchmark.report.tables.check import check
 from benchmark.report.view import View
-from benchmark.results import load
-from benchmark.statistics import Estimate
-from benchmark.tables.check import check
 from judged import judgment
 
 ATTACKS = [{"type": "none"}, {"type": "mpaf"}]
@@ -56,7 +56,7 @@ def out(tmp_path_factory):
     out = tmp_path_factory.mktemp("out")
     detectors = {"gradcam_ae": made_up.Detector({"mpaf": 5.0}), "flame": made_up.Detector({"mpaf": -3.0})}
     folders = made_up.write(out, ATTACKS, DEFENSES, [0, 1, 2], ["flame"], detectors, clients=20, failed=[1])
-    from fedml_gradcam_ae import pictures
+    from fedml_gradcam_ae.recording import pictures
 
     figure = pictures.accuracy([pictures.Curve("d", "a", [0.1, 0.2])], "t")
     for position in (2, 5, 8):

@@ -6,11 +6,11 @@ import math
 import pytest
 
 import made_up
-from benchmark.judgments import acting, watched
-from benchmark.results import load
-from fedml_gradcam_ae.events import ClientReport, RoundReport, Watched
-from fedml_gradcam_ae.recorder import as_json
-from fedml_gradcam_ae.settings import SettingsError
+from benchmark.measures.judgments import acting, watched
+from benchmark.measures.results import load
+from fedml_gradcam_ae.contract.settings import SettingsError
+from fedml_gradcam_ae.recording.events import ClientReport, RoundReport, Watched
+from fedml_gradcam_ae.recording.recorder import as_json
 
 NOISE = {"type": "uniform_noise", "attackers": 2}
 

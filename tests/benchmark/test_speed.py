@@ -14,7 +14,8 @@ from benchmark.speed.measured import exponent, load
 from benchmark.speed.report import main, markdown
 from benchmark.speed.rules import PARAMETERS, byzfl_rules, rules
 from benchmark.speed.uploads import matrix, round_of
-from fedml_gradcam_ae import Verdict, registry
+from fedml_gradcam_ae import Verdict
+from fedml_gradcam_ae.contract import registry
 
 DOCS = Path(__file__).parents[2] / "docs"
 GROWTH = {"linear": 1, "square": 2}
@@ -125,7 +126,7 @@ def test_the_documentation_shows_what_is_in_its_table() -> None:
 def repository(tmp_path, monkeypatch):
     """One commit with a plug-in, a working tree that has changed since, and this checkout's benchmark."""
     root = tmp_path / "repository"
-    for name in ("fedml_gradcam_ae/rule.py", "benchmark/bench_defenses.py", "benchmark/speed/rules.py"):
+    for name in ("fedml_gradcam_ae/rule.py", "benchmark/speed/bench_defenses.py", "benchmark/speed/rules.py"):
         (root / name).parent.mkdir(parents=True)
         (root / name).write_text("committed")
     identity = ["-c", "user.name=somebody", "-c", "user.email=somebody@example.org"]
@@ -142,7 +143,7 @@ def test_a_commits_own_plug_in_is_timed_by_this_checkouts_benchmark(repository, 
     tree = compare.unpack("HEAD", tmp_path / "tree")
     assert (tree / "fedml_gradcam_ae/rule.py").read_text() == "committed"
     assert (
-        (tree / "benchmark/bench_defenses.py").read_text()
+        (tree / "benchmark/speed/bench_defenses.py").read_text()
         == (tree / "benchmark/speed/rules.py").read_text()
         == "changed"
     )

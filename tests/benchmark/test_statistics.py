@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.stats import bootstrap, ttest_1samp
 
-from benchmark.statistics import Measurement, difference, estimate, interval, surely_positive
+from benchmark.measures.intervals import Measurement, difference, estimate, interval, surely_positive
 
 
 def by_seed(*values, run="run"):

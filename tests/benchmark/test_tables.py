@@ -9,10 +9,10 @@ import pytest
 from sklearn.metrics import balanced_accuracy_score, matthews_corrcoef, recall_score, roc_auc_score
 
 import made_up
-from benchmark.observations import Observations
-from benchmark.results import load
-from benchmark.tables import write_tables
-from benchmark.tables.check import check
+from benchmark.measures.observations import Observations
+from benchmark.measures.results import load
+from benchmark.report.tables import write_tables
+from benchmark.report.tables.check import check
 
 ATTACKS = [{"type": "none"}, {"type": "uniform_noise", "attackers": 3}]
 DEFENSES = [{"type": "none"}, {"type": "gradcam_ae", "profile": "paper"}, {"type": "gradcam_krum"}]

@@ -7,9 +7,10 @@ import torch
 import yaml
 
 from benchmark import __main__ as command
-from benchmark import data, matrix, models, runs, warm_start
+from benchmark import data, models
 from benchmark.data.settings import Data
-from fedml_gradcam_ae.settings import SettingsError
+from benchmark.running import schedule, simulation, warm_start
+from fedml_gradcam_ae.contract.settings import SettingsError
 
 WARM = {"epochs": 3, "share": 0.5, "batch_size": 32, "learning_rate": 0.003}
 
@@ -210,7 +211,7 @@ def test_every_network_has_its_warm_start_before_the_first_run(benchmark_on, tmp
     def simulate(_run, out, *_):
         assert len(list(out.glob("warm-starts/*.safetensors"))) == 2
 
-    monkeypatch.setattr(matrix, "simulate", simulate)
+    monkeypatch.setattr(schedule, "simulate", simulate)
     small = {"name": "digits", "train_images": 100, "test_images": 20}
     assert benchmark_on({"data": small, "model": {"name": ["small_cnn", "resnet20"]}, "defenses": ["none"]}) == 0
     assert [path.name for path in tmp_path.glob("out/partition*")] == ["partition-seed0.png"]
@@ -231,5 +232,5 @@ def test_results_that_are_finished_need_no_data(benchmark_on, cifar10_folder, tm
         raise AssertionError
 
     monkeypatch.setattr(data, "class_counts", read)
-    monkeypatch.setattr(runs.data, "read", read)
+    monkeypatch.setattr(simulation.data, "read", read)
     assert benchmark_on(asked) == 0

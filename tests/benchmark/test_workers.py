@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from benchmark.workers import Workers
+from benchmark.running.workers import Workers
 
 
 class Doomed(Workers):

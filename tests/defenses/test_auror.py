@@ -9,7 +9,7 @@ from torch import nn
 from torchvision.models import mobilenet_v3_small
 
 from fedml_gradcam_ae.defenses.auror import Auror
-from fedml_gradcam_ae.output_layer import output_layer
+from fedml_gradcam_ae.defenses.shared.output_layer import output_layer
 from judging import check_awkward, check_restart, matrix, round_of
 from tiny import tiny_cnn
 

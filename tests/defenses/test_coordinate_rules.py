@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import trim_mean
 
+from fedml_gradcam_ae.contract.settings import DefenseSettings
 from fedml_gradcam_ae.defenses.median import Median
 from fedml_gradcam_ae.defenses.trimmed_mean import TrimmedMean
-from fedml_gradcam_ae.settings import DefenseSettings
 from vectors import aggregate, matrices, round_of, rows_of, samples, vector_of
 
 

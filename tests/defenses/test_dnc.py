@@ -5,8 +5,8 @@ import pytest
 import torch
 from hypothesis import assume, given, settings
 
+from fedml_gradcam_ae.contract.round import TooFewUploads
 from fedml_gradcam_ae.defenses.dnc import DnC, outlier_scores
-from fedml_gradcam_ae.federation import TooFewUploads
 from vectors import aggregate, matrices, round_of, rows_of
 
 

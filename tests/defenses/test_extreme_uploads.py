@@ -7,9 +7,9 @@ import math
 import pytest
 import torch
 
-from fedml_gradcam_ae import registry
-from fedml_gradcam_ae.canonical import LARGEST
-from fedml_gradcam_ae.screening import screen
+from fedml_gradcam_ae.contract import registry
+from fedml_gradcam_ae.contract.canonical import LARGEST
+from fedml_gradcam_ae.contract.screening import screen
 from tiny import tiny_cnn
 
 PARAMS = {

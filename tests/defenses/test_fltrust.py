@@ -9,8 +9,8 @@ from fedml.ml.trainer.my_model_trainer_classification import ModelTrainerCLS
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
+from fedml_gradcam_ae.contract.settings import SettingsError
 from fedml_gradcam_ae.defenses.fltrust import FLTrust
-from fedml_gradcam_ae.settings import SettingsError
 from judging import awkward_rounds, check_awkward, matrix, round_of, vector
 from tiny import digits, state_of, tiny_cnn
 

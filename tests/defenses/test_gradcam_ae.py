@@ -7,11 +7,11 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from fedml_gradcam_ae.autoencoder import fit_autoencoder
-from fedml_gradcam_ae.defenses.gradcam_ae import GradCAMAE
+from fedml_gradcam_ae.defenses.gradcam_ae.autoencoder import fit_autoencoder
+from fedml_gradcam_ae.defenses.gradcam_ae.defense import GradCAMAE
+from fedml_gradcam_ae.defenses.gradcam_ae.scored import Scored
 from fedml_gradcam_ae.heatmaps import grad_cam, min_max
-from fedml_gradcam_ae.images import draw_images, seeded_generator
-from fedml_gradcam_ae.profiles.scored import Scored
+from fedml_gradcam_ae.networks.images import draw_images, seeded_generator
 from tiny import digits, state_of, tiny_cnn
 
 

@@ -8,8 +8,8 @@ import torch
 from captum.attr import LayerGradCam
 from scipy.spatial.distance import cdist
 
+from fedml_gradcam_ae.contract.round import TooFewUploads
 from fedml_gradcam_ae.defenses.gradcam_krum import GradCAMKrum
-from fedml_gradcam_ae.federation import TooFewUploads
 from fedml_gradcam_ae.heatmaps import min_max
 
 PARAMS = {"probe_images": 3, "probe_size": "native", "map_size": "native", "malicious": 1}

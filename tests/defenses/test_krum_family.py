@@ -9,12 +9,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fedml_gradcam_ae.contract.round import TooFewUploads
+from fedml_gradcam_ae.contract.settings import SettingsError, read_settings
 from fedml_gradcam_ae.defenses.krum import Krum
 from fedml_gradcam_ae.defenses.multi_krum import MultiKrum
 from fedml_gradcam_ae.defenses.nnm import NearestNeighborMixing, mixing_matrix
-from fedml_gradcam_ae.federation import TooFewUploads
-from fedml_gradcam_ae.krum import krum_scores, tolerated
-from fedml_gradcam_ae.settings import SettingsError, read_settings
+from fedml_gradcam_ae.defenses.shared.krum_scores import krum_scores, tolerated
 from vectors import aggregate, matrices, round_of, rows_of, samples
 
 

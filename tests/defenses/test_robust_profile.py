@@ -7,12 +7,12 @@ import pytest
 import torch
 from torch import nn
 
-from fedml_gradcam_ae.batchnorm import statistics_of
-from fedml_gradcam_ae.defenses.gradcam_ae import GradCAMAE
-from fedml_gradcam_ae.evidence import Evidence, Maps, Rules
+from fedml_gradcam_ae.defenses.gradcam_ae.defense import GradCAMAE
+from fedml_gradcam_ae.defenses.gradcam_ae.evidence import Evidence, Maps, Rules
+from fedml_gradcam_ae.defenses.gradcam_ae.settings import PAPER
 from fedml_gradcam_ae.heatmaps import class_maps
-from fedml_gradcam_ae.images import draw_images, seeded_generator
-from fedml_gradcam_ae.profiles.settings import PAPER
+from fedml_gradcam_ae.networks.batchnorm import statistics_of
+from fedml_gradcam_ae.networks.images import draw_images, seeded_generator
 from tiny import state_of, tiny_cnn
 
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from fedml_gradcam_ae.defenses.signguard import SignGuard, draw_columns, largest_cluster, sign_shares
-from fedml_gradcam_ae.images import seeded_generator
+from fedml_gradcam_ae.networks.images import seeded_generator
 from judging import check_awkward, matrix, round_of, vector
 from tiny import tiny_cnn
 

@@ -8,7 +8,8 @@ from fedml.core.security.fedml_attacker import FedMLAttacker
 from fedml.core.security.fedml_defender import FedMLDefender
 
 import fedml_gradcam_ae
-from fedml_gradcam_ae import events, registry
+from fedml_gradcam_ae.contract import registry
+from fedml_gradcam_ae.recording import events
 
 
 @pytest.fixture

@@ -13,7 +13,8 @@ from mpi4py import MPI
 
 import fedml_gradcam_ae
 from federations import FEDERATIONS, PLAIN, data, settings
-from fedml_gradcam_ae import Verdict, events, recorder, register_defense
+from fedml_gradcam_ae import Verdict, register_defense
+from fedml_gradcam_ae.recording import events, recorder
 from tiny import fedml_args, state_of, tiny_cnn
 
 MPI.Finalize = MPI.COMM_WORLD.Barrier  # FedML ends MPI with every run; here more runs follow

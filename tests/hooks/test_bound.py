@@ -9,12 +9,12 @@ from torch.func import functional_call
 
 from every_tensor import trained
 from fedml_gradcam_ae import Verdict, register_attack, register_defense
-from fedml_gradcam_ae.events import RoundReport
-from fedml_gradcam_ae.federation import LARGEST_STEP
+from fedml_gradcam_ae.contract.round import LARGEST_STEP
+from fedml_gradcam_ae.contract.settings import AttackSettings
 from fedml_gradcam_ae.hooks.defender import _run_stock
-from fedml_gradcam_ae.hooks.federation import Federation
+from fedml_gradcam_ae.hooks.surroundings import Federation
 from fedml_gradcam_ae.hooks.upload_settings import UploadSettings
-from fedml_gradcam_ae.settings import AttackSettings
+from fedml_gradcam_ae.recording.events import RoundReport
 from simulation import simulate
 from tiny import fedml_dataset
 

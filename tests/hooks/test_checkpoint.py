@@ -16,11 +16,11 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fedml_gradcam_ae import registry
+from fedml_gradcam_ae.contract import registry
+from fedml_gradcam_ae.contract.settings import DefenseSettings, SettingsError
 from fedml_gradcam_ae.hooks.cross_silo import persistence
 from fedml_gradcam_ae.hooks.cross_silo.checkpoint import NO_DIGEST, Checkpoint, Owner
 from fedml_gradcam_ae.hooks.cross_silo.structure import put_together, take_apart
-from fedml_gradcam_ae.settings import DefenseSettings, SettingsError
 from tiny import state_of, tiny_cnn
 
 DEFENSE = {"type": "gradcam_ae", "settings": {"alpha": 1.0, "permanent": True}}

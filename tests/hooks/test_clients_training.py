@@ -6,7 +6,7 @@ import torch
 from fedml.ml.trainer.my_model_trainer_classification import ModelTrainerCLS
 
 from fedml_gradcam_ae.defenses.flcert import group_of
-from fedml_gradcam_ae.events import Measured, RoundReport, Tested, listening
+from fedml_gradcam_ae.recording.events import Measured, RoundReport, Tested, listening
 from simulation import distance, same, simulate
 from tiny import fedml_dataset, state_of, tiny_cnn
 

@@ -5,7 +5,7 @@ import sys
 import fedml
 import pytest
 
-from fedml_gradcam_ae.settings import SettingsError
+from fedml_gradcam_ae.contract.settings import SettingsError
 from tiny import fedml_args
 
 ON = {"enable_defense": True}

@@ -17,12 +17,12 @@ from fedml.ml.aggregator.aggregator_creator import create_server_aggregator
 from fedml.simulation.sp.fedavg import fedavg_api
 
 from fedml_gradcam_ae import Verdict, register_defense
+from fedml_gradcam_ae.contract.settings import AttackSettings, SettingsError
 from fedml_gradcam_ae.defenses.multi_krum import MultiKrum
-from fedml_gradcam_ae.events import RoundReport
 from fedml_gradcam_ae.hooks.configuration import check
-from fedml_gradcam_ae.recorder import as_json
-from fedml_gradcam_ae.settings import AttackSettings, SettingsError
-from fedml_gradcam_ae.watching import watching
+from fedml_gradcam_ae.recording.events import RoundReport
+from fedml_gradcam_ae.recording.recorder import as_json
+from fedml_gradcam_ae.recording.watching import watching
 from simulation import same, simulate
 from tiny import fedml_args, fedml_dataset, state_of, tiny_cnn
 
@@ -152,7 +152,7 @@ def own_attacks(types):
 @pytest.fixture
 def too_few(types):
     """A rule that needs nine uploads."""
-    from fedml_gradcam_ae.federation import TooFewUploads
+    from fedml_gradcam_ae.contract.round import TooFewUploads
 
     @register_defense("needs_nine")
     class NeedsNine:

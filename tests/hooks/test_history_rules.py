@@ -5,10 +5,10 @@ from typing import Any
 import pytest
 import torch
 
+from fedml_gradcam_ae.contract.settings import SettingsError
 from fedml_gradcam_ae.defenses import fltrust
-from fedml_gradcam_ae.events import RoundReport
 from fedml_gradcam_ae.hooks import configuration
-from fedml_gradcam_ae.settings import SettingsError
+from fedml_gradcam_ae.recording.events import RoundReport
 from simulation import distance, simulate
 from tiny import fedml_args, tiny_cnn
 

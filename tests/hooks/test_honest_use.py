@@ -9,8 +9,8 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from fedml_gradcam_ae.events import Measured, RoundReport
-from fedml_gradcam_ae.settings import SettingsError
+from fedml_gradcam_ae.contract.settings import SettingsError
+from fedml_gradcam_ae.recording.events import Measured, RoundReport
 from odd import ODD
 from simulation import simulate
 from tiny import digits, fedml_dataset, tiny_cnn

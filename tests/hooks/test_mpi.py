@@ -14,8 +14,8 @@ import pytest
 import torch
 
 from federations import FEDERATIONS, SAMPLED, data, settings
-from fedml_gradcam_ae import events, recorder
-from fedml_gradcam_ae.events import RoundReport
+from fedml_gradcam_ae.recording import events, recorder
+from fedml_gradcam_ae.recording.events import RoundReport
 from simulation import distance, same, simulate
 from tiny import state_of, tiny_cnn
 

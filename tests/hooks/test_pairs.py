@@ -8,9 +8,9 @@ import pytest
 import torch
 import yaml
 
-from fedml_gradcam_ae import registry
-from fedml_gradcam_ae.events import RoundReport
+from fedml_gradcam_ae.contract import registry
 from fedml_gradcam_ae.hooks import builtin
+from fedml_gradcam_ae.recording.events import RoundReport
 from tiny import fedml_args, fedml_dataset, tiny_cnn
 
 CLIENTS, ATTACKERS, ROUNDS = 8, [2, 5], 2

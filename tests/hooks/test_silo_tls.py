@@ -8,7 +8,7 @@ import pytest
 
 grpc = pytest.importorskip("grpc", reason="gRPC is not installed: pip install 'fedml-gradcam-ae[grpc]'")
 
-from fedml_gradcam_ae import certificates  # noqa: E402
+from fedml_gradcam_ae.hooks.cross_silo import certificates  # noqa: E402
 from silo_processes import PATIENCE, Puppet, Silo, wait_for  # noqa: E402
 
 FILES = {"certificate": "certs/rank-{rank}.pem", "key": "certs/rank-{rank}.key", "authority": "certs/authority.pem"}

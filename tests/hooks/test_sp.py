@@ -14,8 +14,8 @@ from fedml.simulation.sp.fedavg import fedavg_api
 
 import fedml_gradcam_ae
 from fedml_gradcam_ae import Verdict, register_defense
-from fedml_gradcam_ae.events import Measured, RoundReport
-from fedml_gradcam_ae.settings import AttackSettings
+from fedml_gradcam_ae.contract.settings import AttackSettings
+from fedml_gradcam_ae.recording.events import Measured, RoundReport
 from simulation import distance, same, simulate
 from tiny import fedml_args, fedml_dataset, state_of, tiny_cnn
 

@@ -9,6 +9,7 @@ import pytest
 
 pytest.importorskip("grpc", reason="gRPC is not installed: pip install 'fedml-gradcam-ae[grpc]'")
 
+from fedml_gradcam_ae.contract.shown import printable, shown
 from fedml_gradcam_ae.hooks.cross_silo.complaints import Complaints
 from fedml_gradcam_ae.hooks.cross_silo.decoding import Envelope
 from fedml_gradcam_ae.hooks.cross_silo.refused import Refused
@@ -19,7 +20,6 @@ from fedml_gradcam_ae.hooks.cross_silo.transport.inbox import Arrival, Inbox
 from fedml_gradcam_ae.hooks.cross_silo.transport.limits import Limits, of_a_model, raise_open_files
 from fedml_gradcam_ae.hooks.cross_silo.transport.request import read_request
 from fedml_gradcam_ae.hooks.cross_silo.transport.unfinished import Call, Unfinished
-from fedml_gradcam_ae.shown import printable, shown
 
 MB = 1_000_000
 

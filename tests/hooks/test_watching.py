@@ -7,9 +7,9 @@ import pytest
 
 from fedml_gradcam_ae import Verdict
 from fedml_gradcam_ae.defenses.multi_krum import MultiKrum
-from fedml_gradcam_ae.events import RoundReport
-from fedml_gradcam_ae.recorder import as_json
-from fedml_gradcam_ae.watching import watching
+from fedml_gradcam_ae.recording.events import RoundReport
+from fedml_gradcam_ae.recording.recorder import as_json
+from fedml_gradcam_ae.recording.watching import watching
 from simulation import same, simulate
 
 NOISE = {"enable_attack": True, "attack_type": "uniform_noise", "attack_params": {"attackers": [2]}}
@@ -59,7 +59,7 @@ def test_a_watcher_says_what_the_same_defense_says_that_acts(plugin, heard) -> N
 
 def test_an_unusable_upload_is_nobodys_to_judge_and_everybodys_to_flag(plugin, heard, types) -> None:
     from fedml_gradcam_ae import register_attack
-    from fedml_gradcam_ae.settings import AttackSettings
+    from fedml_gradcam_ae.contract.settings import AttackSettings
     from test_federation import broken
 
     @register_attack("broken_beside")

@@ -5,8 +5,8 @@ import resource
 import fedml
 import torch
 
-from fedml_gradcam_ae import events
-from fedml_gradcam_ae.recorder import FolderRecorder
+from fedml_gradcam_ae.recording import events
+from fedml_gradcam_ae.recording.recorder import FolderRecorder
 from hostile.network import network
 from tiny import fedml_dataset
 

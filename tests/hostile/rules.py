@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from fedml_gradcam_ae import registry
-from fedml_gradcam_ae.settings import DefenseSettings, read_settings
+from fedml_gradcam_ae.contract import registry
+from fedml_gradcam_ae.contract.settings import DefenseSettings, read_settings
 
 TRAINING = {
     "root_images": 20,

@@ -12,7 +12,7 @@ from benchmark.data.place import root_of
 from benchmark.data.registry import Source, Split, register_data
 from benchmark.data.sets.folder import folder as open_folder
 from benchmark.data.settings import Data
-from fedml_gradcam_ae.settings import SettingsError
+from fedml_gradcam_ae.contract.settings import SettingsError
 
 # Of the training images, by channel.
 MEAN = (0.4914, 0.4822, 0.4465)

@@ -11,7 +11,7 @@ from benchmark.data.pixels import reader
 from benchmark.data.place import root_of
 from benchmark.data.registry import Source, Split, register_data
 from benchmark.data.settings import Data
-from fedml_gradcam_ae.settings import SettingsError
+from fedml_gradcam_ae.contract.settings import SettingsError
 
 # Of the training images, by channel.
 MEAN = (0.3403, 0.3121, 0.3214)

@@ -9,11 +9,11 @@ from typing import Any
 from fedml.core import Context
 from fedml.cross_silo.server.fedml_aggregator import FedMLAggregator
 
-from fedml_gradcam_ae.federation import ClientId
-from fedml_gradcam_ae.hooks import round
+from fedml_gradcam_ae.contract.round import ClientId
+from fedml_gradcam_ae.hooks import aggregation
 from fedml_gradcam_ae.hooks.cross_silo.refused import Refused
-from fedml_gradcam_ae.hooks.federation import pairs
 from fedml_gradcam_ae.hooks.logits import give_logits
+from fedml_gradcam_ae.hooks.surroundings import pairs
 
 
 class HookedAggregator(FedMLAggregator):  # type: ignore[misc]  # fedml has no types
@@ -43,7 +43,7 @@ class HookedAggregator(FedMLAggregator):  # type: ignore[misc]  # fedml has no t
             The clients that were not left out.
         """
         refused = {client: model.reason for client, (_, model) in uploads.items() if isinstance(model, Refused)}
-        done = round.aggregate(
+        done = aggregation.aggregate(
             self.aggregator,
             list(uploads.values()),
             number=number,

@@ -20,9 +20,9 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
+from fedml_gradcam_ae.contract.settings import SettingsError
+from fedml_gradcam_ae.contract.shown import printable, shown
 from fedml_gradcam_ae.hooks.cross_silo.structure import put_together, take_apart
-from fedml_gradcam_ae.settings import SettingsError
-from fedml_gradcam_ae.shown import printable, shown
 
 FORMAT = "fedml_gradcam_ae server"
 VERSION = 1

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from fedml_gradcam_ae.shown import printable
+from fedml_gradcam_ae.contract.shown import printable
 
 log = logging.getLogger("fedml_gradcam_ae")
 

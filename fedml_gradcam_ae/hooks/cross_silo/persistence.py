@@ -6,8 +6,8 @@ import json
 import logging
 from typing import Any
 
-from fedml_gradcam_ae.federation import ClientId
-from fedml_gradcam_ae.hooks import configuration, round
+from fedml_gradcam_ae.contract.round import ClientId
+from fedml_gradcam_ae.hooks import aggregation, configuration
 from fedml_gradcam_ae.hooks.cross_silo.checkpoint import Checkpoint, Owner, finite
 from fedml_gradcam_ae.hooks.cross_silo.settings import ServerSettings
 from fedml_gradcam_ae.hooks.cross_silo.structure import take_apart
@@ -46,7 +46,7 @@ class Persistence:
         if saved is None:
             log.info("nothing to resume from in %s: starting with round 1", self.settings.checkpoint_dir)
             return 0
-        defense = round.defense()
+        defense = aggregation.defense()
         if hasattr(defense, "restore"):
             try:
                 defense.restore(saved.defense)
@@ -78,7 +78,7 @@ class Persistence:
 
 
 def _state() -> dict[str, Any]:
-    defense = round.defense()
+    defense = aggregation.defense()
     return defense.state() if hasattr(defense, "state") else {}
 
 

@@ -16,7 +16,8 @@ from fedml.cross_silo.server.fedml_server_manager import FedMLServerManager
 from fedml.cross_silo.server.message_define import MyMessage
 from torch import Tensor
 
-from fedml_gradcam_ae.hooks import round
+from fedml_gradcam_ae.contract.shown import shown
+from fedml_gradcam_ae.hooks import aggregation
 from fedml_gradcam_ae.hooks.cross_silo.aggregator import HookedAggregator
 from fedml_gradcam_ae.hooks.cross_silo.complaints import Complaints
 from fedml_gradcam_ae.hooks.cross_silo.numbering import PROCESS, ROUND, ROUNDS, process_name
@@ -25,7 +26,6 @@ from fedml_gradcam_ae.hooks.cross_silo.persistence import Persistence
 from fedml_gradcam_ae.hooks.cross_silo.roll import Do, Phase, Roll
 from fedml_gradcam_ae.hooks.cross_silo.settings import read_server_settings
 from fedml_gradcam_ae.hooks.patching import Patches
-from fedml_gradcam_ae.shown import shown
 
 log = logging.getLogger("fedml_gradcam_ae")
 
@@ -79,8 +79,8 @@ class DependableServer(FedMLServerManager):  # type: ignore[misc]  # fedml has n
     def run(self) -> None:
         """Serve until the last round is over."""
         try:
-            round.prepare(self.aggregator.network, self.aggregator.test_global)
-            with round.watched(self.args):
+            aggregation.prepare(self.aggregator.network, self.aggregator.test_global)
+            with aggregation.watched(self.args):
                 self._persistence.try_out(self.aggregator)
                 super().run()
             self._outbox.drain(LAST_WORDS_SECONDS)

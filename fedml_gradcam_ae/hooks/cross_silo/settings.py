@@ -7,13 +7,13 @@ from typing import Any
 
 from pydantic import Field
 
+from fedml_gradcam_ae.contract.settings import SettingsError, read_settings
 from fedml_gradcam_ae.hooks.cross_silo.transport.settings import (
     TransportSettings,
     check_transport_settings,
     read_transport_settings,
 )
 from fedml_gradcam_ae.hooks.section import check_keys
-from fedml_gradcam_ae.settings import SettingsError, read_settings
 
 
 class ServerSettings(TransportSettings):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal, get_args
 
-from fedml_gradcam_ae.shown import printable
+from fedml_gradcam_ae.contract.shown import printable
 
 Kind = Literal[
     "names code",

@@ -8,10 +8,10 @@ from typing import Annotated, Any, Literal
 import numpy
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
+from fedml_gradcam_ae.contract.shown import printable, shown
 from fedml_gradcam_ae.hooks.cross_silo.decoding import Envelope
 from fedml_gradcam_ae.hooks.cross_silo.refused import Refused
 from fedml_gradcam_ae.hooks.cross_silo.transport.addresses import is_host
-from fedml_gradcam_ae.shown import printable, shown
 
 # fedml.cross_silo.server.message_define
 INIT, SYNC, UPLOAD, STATUS, CHECK, FINISH = 1, 2, 3, 5, 6, 7

@@ -15,6 +15,7 @@ from fedml.core.distributed.communication.grpc import grpc_comm_manager_pb2
 from fedml.core.distributed.communication.grpc.grpc_comm_manager import GRPCCommManager, GRPCMapping
 from fedml.core.distributed.communication.message import Message
 
+from fedml_gradcam_ae.contract.shown import printable
 from fedml_gradcam_ae.hooks.cross_silo.complaints import Complaints
 from fedml_gradcam_ae.hooks.cross_silo.decoding import Budget, Undecodable, decode_message
 from fedml_gradcam_ae.hooks.cross_silo.refused import Refused
@@ -27,7 +28,6 @@ from fedml_gradcam_ae.hooks.cross_silo.transport.limits import Limits, of_a_mode
 from fedml_gradcam_ae.hooks.cross_silo.transport.receiving import Doorstep, Receiver
 from fedml_gradcam_ae.hooks.cross_silo.transport.sending import Address, deliver
 from fedml_gradcam_ae.hooks.cross_silo.transport.settings import load_identity, read_transport_settings
-from fedml_gradcam_ae.shown import printable
 
 log = logging.getLogger("fedml_gradcam_ae")
 

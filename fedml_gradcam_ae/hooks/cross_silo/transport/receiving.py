@@ -13,13 +13,13 @@ from typing import Any
 import grpc
 from grpc import aio
 
+from fedml_gradcam_ae.contract.settings import SettingsError
 from fedml_gradcam_ae.hooks.cross_silo.complaints import Complaints
 from fedml_gradcam_ae.hooks.cross_silo.transport import progress
 from fedml_gradcam_ae.hooks.cross_silo.transport.idle import Idle
 from fedml_gradcam_ae.hooks.cross_silo.transport.limits import Limits
 from fedml_gradcam_ae.hooks.cross_silo.transport.request import read_request
 from fedml_gradcam_ae.hooks.cross_silo.transport.unfinished import Call, Unfinished
-from fedml_gradcam_ae.settings import SettingsError
 
 SWEEP_SECONDS = 0.5
 IDLE_SECONDS = 1.0  # that a connection may be without a call where many are

@@ -8,7 +8,7 @@ from typing import Any
 
 import grpc
 
-from fedml_gradcam_ae.shown import printable
+from fedml_gradcam_ae.contract.shown import printable
 
 METHOD = "/gRPCCommManager/sendMessage"
 RETRY_SECONDS = 1.0

@@ -7,8 +7,8 @@ from typing import Any
 
 from pydantic import Field
 
-from fedml_gradcam_ae.settings import Parameters, read_settings
-from fedml_gradcam_ae.yaml_file import read_sections
+from fedml_gradcam_ae.contract.settings import Parameters, read_settings
+from fedml_gradcam_ae.contract.yaml_file import read_sections
 
 
 class TLSFiles(Parameters):

@@ -13,10 +13,10 @@ from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
 
-from fedml_gradcam_ae.certificates import dns_name
+from fedml_gradcam_ae.contract.settings import SettingsError
+from fedml_gradcam_ae.contract.shown import printable
+from fedml_gradcam_ae.hooks.cross_silo.certificates import dns_name
 from fedml_gradcam_ae.hooks.cross_silo.transport.settings import TLSFiles
-from fedml_gradcam_ae.settings import SettingsError
-from fedml_gradcam_ae.shown import printable
 
 NAME = re.compile(r"rank-(0|[1-9][0-9]{0,6})\.fedml")
 

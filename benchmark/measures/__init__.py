@@ -1,0 +1,1 @@
+"""Figures from the raw lines of runs."""

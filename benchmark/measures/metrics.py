@@ -1,0 +1,231 @@
+"""What is measured. Adding a metric is one decorated function: it appears in every table and in the report.
+
+Malicious counts as positive. The mathematics is scikit-learn's; what is written here is when a metric is not defined:
+it is None then, never a 0 that nobody measured, and means leave it out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache, lru_cache
+from statistics import fmean
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from sklearn.metrics import (
+    accuracy_score,
+    average_precision_score,
+    balanced_accuracy_score,
+    confusion_matrix,
+    f1_score,
+    matthews_corrcoef,
+    precision_score,
+    recall_score,
+    roc_auc_score,
+)
+
+if TYPE_CHECKING:
+    from benchmark.measures.judgments import Judgment
+    from benchmark.measures.results import RunResult
+
+Better = Literal["higher", "lower"]
+Function = Callable[..., float | None]
+Truth = Sequence[bool]
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A registered function.
+
+    Attributes:
+        name: in tables.
+        unit: "fraction", never per cent, or "s", "MiB".
+        better: which direction is good.
+        compute: the function; the first line of its docstring explains the metric in the report.
+        against_clean: whether the run without attack (same setting, defense and seed) enters as well.
+    """
+
+    name: str
+    unit: str
+    better: Better
+    compute: Function
+    against_clean: bool = False
+
+    @property
+    def heading(self) -> str:
+        """With its unit, for the top of a column."""
+        return f"{self.name} ({self.unit})"
+
+    @property
+    def explanation(self) -> str:
+        """One line for the reader of the report."""
+        return (self.compute.__doc__ or "").strip().split("\n")[0]
+
+
+OF_DECISIONS: dict[str, Metric] = {}
+OF_SCORES: dict[str, Metric] = {}
+OF_DETECTORS: dict[str, Metric] = {}
+OF_RUNS: dict[str, Metric] = {}
+
+
+def _registrar(table: dict[str, Metric], **about: Any) -> Callable[[Function], Function]:
+    def register(function: Function) -> Function:
+        table[about["name"]] = Metric(compute=function, **about)
+        return function
+
+    return register
+
+
+def of_decisions(name: str, unit: str, better: Better) -> Callable[[Function], Function]:
+    """Register a function of (truth, accused): two lists of bool over the clients of a round."""
+    return _registrar(OF_DECISIONS, name=name, unit=unit, better=better)
+
+
+def of_scores(name: str, unit: str, better: Better) -> Callable[[Function], Function]:
+    """Register a function of (truth, scores) over the clients of a round; only the order of the scores is passed on."""
+    return _registrar(OF_SCORES, name=name, unit=unit, better=better)
+
+
+def of_detectors(name: str, unit: str, better: Better) -> Callable[[Function], Function]:
+    """Register a function of all judgments of one detector in one run."""
+    return _registrar(OF_DETECTORS, name=name, unit=unit, better=better)
+
+
+def of_runs(name: str, unit: str, better: Better, against_clean: bool = False) -> Callable[[Function], Function]:
+    """Register a function of a finished run, or of it and the same without attack."""
+    return _registrar(OF_RUNS, name=name, unit=unit, better=better, against_clean=against_clean)
+
+
+def _both(truth: Truth) -> bool:
+    return any(truth) and not all(truth)
+
+
+@of_decisions("recall", "fraction", "higher")
+def recall(truth: Truth, accused: Truth) -> float | None:
+    """Share of the attackers that are accused; undefined without attackers."""
+    return recall_score(truth, accused) if any(truth) else None
+
+
+@of_decisions("precision", "fraction", "higher")
+def precision(truth: Truth, accused: Truth) -> float | None:
+    """Share of the accused that are attackers; undefined without attackers and where nobody is accused."""
+    return precision_score(truth, accused) if any(truth) and any(accused) else None
+
+
+@of_decisions("FPR", "fraction", "lower")
+def false_positive_rate(truth: Truth, accused: Truth) -> float | None:
+    """False-positive rate: share of the benign clients that are accused."""
+    if all(truth):
+        return None
+    kept, taken = confusion_matrix(truth, accused, labels=[False, True])[0]
+    return taken / (kept + taken)  # type: ignore[no-any-return]
+
+
+@of_decisions("ACC", "fraction", "higher")
+def detection_accuracy(truth: Truth, accused: Truth) -> float | None:
+    """Share of the clients that are judged rightly, attackers and benign together."""
+    return accuracy_score(truth, accused)  # type: ignore[no-any-return]
+
+
+@of_decisions("F1", "fraction", "higher")
+def f1(truth: Truth, accused: Truth) -> float | None:
+    """Harmonic mean of precision and recall, 0 where attackers are missed and nobody is accused."""
+    return f1_score(truth, accused) if any(truth) else None
+
+
+@of_decisions("MCC", "-1 to 1", "higher")
+def matthews(truth: Truth, accused: Truth) -> float | None:
+    """Matthews correlation of accused and malicious; undefined unless there are both kinds of clients and answers."""
+    return matthews_corrcoef(truth, accused) if _both(truth) and _both(accused) else None
+
+
+@of_decisions("balanced accuracy", "fraction", "higher")
+def balanced_accuracy(truth: Truth, accused: Truth) -> float | None:
+    """(recall + 1 - FPR) / 2, which the GradCAM-AE paper calls AUC; 0.5 is chance."""
+    return balanced_accuracy_score(truth, accused) if _both(truth) else None
+
+
+@of_scores("AUROC", "fraction", "higher")
+def auroc(truth: Truth, scores: Sequence[float]) -> float | None:
+    """Chance that a random attacker of a round scores higher than a random benign client; 0.5 is chance."""
+    return roc_auc_score(truth, scores) if _both(truth) else None
+
+
+@of_scores("AUPRC", "fraction", "higher")
+def auprc(truth: Truth, scores: Sequence[float]) -> float | None:
+    """Average precision of the scores; a random order reaches the share of attackers."""
+    return average_precision_score(truth, scores) if _both(truth) else None
+
+
+@of_detectors("seconds per round", "s", "lower")
+def seconds_per_round(judgments: Sequence[Judgment]) -> float | None:
+    """What the judgment itself took, mean over rounds."""
+    seconds = [judgment.seconds["total"] for judgment in judgments if "total" in judgment.seconds]
+    return fmean(seconds) if seconds else None
+
+
+@of_runs("accuracy", "fraction", "higher")
+def accuracy(run: RunResult) -> float | None:
+    """Test accuracy of the global model after the last tested round."""
+    return run.tests[-1].accuracy if run.tests else None
+
+
+@of_runs("worst-class accuracy", "fraction", "higher")
+def worst_class_accuracy(run: RunResult) -> float | None:
+    """The lowest accuracy of any class after the last tested round."""
+    known = [value for value in run.tests[-1].class_accuracy if value is not None] if run.tests else []
+    return min(known, default=None)
+
+
+@of_runs("attack impact", "fraction", "lower", against_clean=True)
+def attack_impact(run: RunResult, clean: RunResult) -> float | None:
+    """Accuracy that the attack takes away: without attack minus with it, same defense and seed."""
+    without, with_attack = accuracy(clean), accuracy(run)
+    return None if without is None or with_attack is None else without - with_attack
+
+
+@of_runs("whole run", "s", "lower")
+def run_seconds(run: RunResult) -> float | None:
+    """Wall-clock time of the simulation, training included."""
+    return run.seconds
+
+
+@of_runs("peak memory", "MiB", "lower")
+def peak_memory(run: RunResult) -> float | None:
+    """The most memory that the process of the run held at once."""
+    return None if run.peak_memory is None else run.peak_memory / 2**20
+
+
+def of_one_decision(truth: Truth, accused: Truth) -> Mapping[str, float | None]:
+    """Every metric of one round's decisions."""
+    pairs = list(zip(truth, accused, strict=True))
+    counts = tuple(pairs.count(kind) for kind in _KINDS)
+    return {name: _of_counts(metric.compute, counts) for name, metric in OF_DECISIONS.items()}
+
+
+_KINDS = ((True, True), (True, False), (False, True), (False, False))
+
+
+@cache
+def _of_counts(function: Function, counts: tuple[int, ...]) -> float | None:
+    """No such metric depends on the order of the clients; scikit-learn's checks take too long to repeat them."""
+    pairs = [kind for kind, count in zip(_KINDS, counts, strict=True) for _ in range(count)]
+    found = function([truth for truth, _ in pairs], [accused for _, accused in pairs]) if pairs else None
+    return None if found is None else float(found)
+
+
+def of_one_ranking(truth: Truth, scores: Sequence[float]) -> Mapping[str, float | None]:
+    """Every metric of one round's scores; clients without a score (NaN) do not count."""
+    values = np.asarray(scores, dtype=float)
+    judged = ~np.isnan(values)
+    # Ranks instead of values, since scikit-learn takes no infinity.
+    ranks = np.unique(values[judged], return_inverse=True)[1]
+    ties = tuple(sorted(zip(ranks.tolist(), np.asarray(truth)[judged].tolist(), strict=True)))
+    return {name: _of_ranks(metric.compute, ties) for name, metric in OF_SCORES.items()}
+
+
+@lru_cache(maxsize=2**16)
+def _of_ranks(function: Function, ties: tuple[tuple[int, bool], ...]) -> float | None:
+    found = function([malicious for _, malicious in ties], [rank for rank, _ in ties]) if ties else None
+    return None if found is None else float(found)

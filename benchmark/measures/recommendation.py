@@ -1,0 +1,190 @@
+"""Which defense, against what, at what price: as much of an answer as the runs can carry.
+
+A defense is judged by its *worst case*: in each seed the lowest accuracy over the attacks, then the mean over seeds,
+since nobody chooses the attacker. Two defenses are told apart where their difference on the same seeds is positive with
+95 % confidence by Student's t (see `statistics`); a group that is not told apart is named as one.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+
+from benchmark.measures.intervals import (
+    BySeed,
+    Estimate,
+    Measurement,
+    difference,
+    differences,
+    estimate,
+    surely_positive,
+)
+from benchmark.measures.observations import Observations
+from benchmark.measures.results import Results
+from benchmark.measures.titles import NO_ATTACK, UNDEFENDED
+
+ENOUGH_SEEDS = 3
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One defense, seen as a whole.
+
+    Attributes:
+        defense: its title.
+        worst: its accuracy in the worst case.
+        worst_attack: the attack that leaves the lowest mean accuracy.
+        price: accuracy that it costs when nobody attacks, against no defense on the same seeds.
+        false_alarms: share of the clients that it names when nobody attacks.
+        seconds: per round, over all runs that it acts in, by seed.
+        among_best: whether it is not told apart from the best one.
+    """
+
+    defense: str
+    worst: Estimate
+    worst_attack: str
+    price: Estimate | None
+    false_alarms: Estimate | None
+    seconds: Estimate | None
+    among_best: bool
+
+
+@dataclass(frozen=True)
+class Against:
+    """One attack.
+
+    Attributes:
+        attack: its title.
+        harm: accuracy that it takes from the undefended federation.
+        harmful: whether that is surely more than nothing.
+        best: the defense with the highest mean accuracy; maybe none at all.
+        accuracy: with that defense.
+        equals: other defenses that are not told apart from it.
+    """
+
+    attack: str
+    harm: Estimate | None
+    harmful: bool
+    best: str
+    accuracy: Estimate
+    equals: list[str]
+
+
+@dataclass(frozen=True)
+class Answer:
+    """For one setting.
+
+    Attributes:
+        candidates: the best worst case first; only defenses that ran against every attack.
+        against: one entry per attack.
+        doubts: why not to believe this; with `thin` the evidence does not carry a recommendation.
+    """
+
+    setting: str
+    candidates: list[Candidate]
+    against: list[Against]
+    doubts: list[str]
+    thin: bool
+
+
+def answer(results: Results, observations: Observations, setting: str) -> Answer:
+    """Computed from the finished runs of this setting alone."""
+    titles = observations.titles
+    runs = [run for run in results.runs if titles.setting(run) == setting]
+    attacks = [name for name in titles.attacks if name != NO_ATTACK and any(titles.attack(run) == name for run in runs)]
+    defenses = [name for name in titles.defenses if any(titles.defense(run) == name for run in runs)]
+    against = [found for attack in attacks if (found := _against(observations, setting, attack, defenses))]
+    worst = {name: _worst_by_seed(observations, setting, attacks, name) for name in defenses}
+    candidates = _candidates(observations, setting, attacks, {name: seen for name, seen in worst.items() if seen})
+
+    doubts = []
+    seeds = candidates[0].worst.seeds if candidates else 0
+    few = [candidate.defense for candidate in candidates if candidate.worst.seeds < ENOUGH_SEEDS]
+    if not attacks:
+        doubts.append("No attack was run, so that nothing is known about protection.")
+    elif not candidates:
+        doubts.append("No defense has finished against every attack with the same seed.")
+    elif few:
+        doubts.append(f"Fewer than {ENOUGH_SEEDS} seeds, too few to see how far results scatter: {', '.join(few)}.")
+    if left := [name for name in defenses if attacks and not worst[name]]:
+        doubts.append(f"Not compared, for want of runs against every attack: {', '.join(left)}.")
+    if unfinished := sum(run.state != "finished" for run in runs):
+        doubts.append(f"{unfinished} of {len(runs)} runs failed or are missing.")
+    once = [entry.attack for entry in against if entry.harm is not None and entry.harm.seeds == 1]
+    if once:
+        doubts.append(f"One seed cannot show that these do harm without a defense: {', '.join(once)}.")
+    if harmless := [entry.attack for entry in against if not entry.harmful and entry.attack not in once]:
+        doubts.append(f"Not shown to do harm even without a defense: {', '.join(harmless)}.")
+    return Answer(setting, candidates, against, doubts, thin=seeds < ENOUGH_SEEDS)
+
+
+def _against(observations: Observations, setting: str, attack: str, defenses: list[str]) -> Against | None:
+    accuracy = partial(observations.of_run, setting, attack, metric="accuracy")
+    found = {name: mean for name in defenses if (mean := estimate(accuracy(defense=name)))}
+    if not found:
+        return None
+    best = max(found, key=lambda name: found[name].mean)
+    equals = [
+        name for name in found if name != best and not _told_apart(accuracy(defense=best), accuracy(defense=name))
+    ]
+    harm = observations.of_run(setting, attack, UNDEFENDED, "attack impact")
+    return Against(attack, estimate(harm), surely_positive(harm), best, found[best], equals)
+
+
+def _worst_by_seed(observations: Observations, setting: str, attacks: list[str], defense: str) -> BySeed:
+    """The lowest accuracy over the attacks, in the seeds in which all of them finished."""
+    found = [observations.of_run(setting, attack, defense, "accuracy") for attack in attacks]
+    if not found:
+        return {}
+    seeds = [seed for seed in found[0] if all(seed in by_seed for by_seed in found)]
+    return {
+        seed: Measurement(
+            min(by_seed[seed].value for by_seed in found), tuple(run for by_seed in found for run in by_seed[seed].runs)
+        )
+        for seed in seeds
+    }
+
+
+def _candidates(
+    observations: Observations, setting: str, attacks: list[str], worst: dict[str, BySeed]
+) -> list[Candidate]:
+    means = {name: found for name, by_seed in worst.items() if (found := estimate(by_seed))}
+    order = sorted(means, key=lambda name: means[name].mean, reverse=True)
+    clean = partial(observations.of_run, setting, NO_ATTACK, metric="accuracy")
+    return [
+        Candidate(
+            defense=name,
+            worst=means[name],
+            worst_attack=_worst_attack(observations, setting, attacks, name),
+            price=None if name == UNDEFENDED else difference(clean(defense=UNDEFENDED), clean(defense=name)),
+            false_alarms=estimate(observations.of_defense(setting, NO_ATTACK, name, "FPR")),
+            seconds=estimate(_seconds(observations, setting, [NO_ATTACK, *attacks], name)),
+            among_best=name == order[0] or not _told_apart(worst[order[0]], worst[name]),
+        )
+        for name in order
+    ]
+
+
+def _worst_attack(observations: Observations, setting: str, attacks: list[str], defense: str) -> str:
+    def mean(attack: str) -> float:
+        found = estimate(observations.of_run(setting, attack, defense, "accuracy"))
+        return found.mean if found else float("inf")
+
+    return min(attacks, key=mean)
+
+
+def _seconds(observations: Observations, setting: str, attacks: list[str], defense: str) -> BySeed:
+    """Mean over the attacks for each seed."""
+    found = [observations.of_defense(setting, attack, defense, "seconds per round") for attack in attacks]
+    seeds = dict.fromkeys(seed for by_seed in found for seed in by_seed)
+    by_seed = {seed: [one[seed] for one in found if seed in one] for seed in seeds}
+    return {
+        seed: Measurement(
+            sum(one.value for one in measured) / len(measured), tuple(run for one in measured for run in one.runs)
+        )
+        for seed, measured in by_seed.items()
+    }
+
+
+def _told_apart(better: BySeed, other: BySeed) -> bool:
+    return surely_positive(differences(better, other))

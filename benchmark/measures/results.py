@@ -1,0 +1,166 @@
+"""The folder of a benchmark, read back: every run that was planned, whether it finished, failed or is missing."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from benchmark.measures import judgments
+from benchmark.measures.judgments import Judgment
+from fedml_gradcam_ae.contract.settings import SettingsError
+
+State = Literal["finished", "failed", "missing"]
+
+
+@dataclass(frozen=True)
+class RoundTest:
+    """The global model on the test set after a round: fractions, overall and per class (None: no images of it)."""
+
+    round: int
+    accuracy: float
+    class_accuracy: Sequence[float | None]
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """One simulation: what was asked for and, if it finished, what came out.
+
+    Attributes:
+        folder: its name inside the benchmark's folder; every number of the report leads back to such names.
+        data, model, federation, attack, defense, watch, seed: as in matrix.json.
+        state: finished, failed (see `error`), or missing: not started, or interrupted.
+        config: the whole of config.json, versions included; empty while the run is missing.
+        tests: the tested rounds in their order.
+        acting: what the defense said, round by round; empty without one.
+        watched: what each detector said that did not act, by its name.
+        seconds: of the whole run.
+        peak_memory: of its process (bytes).
+        pictures: heat maps and reconstruction errors.
+    """
+
+    folder: str
+    data: Mapping[str, Any]
+    model: Mapping[str, Any]
+    federation: Mapping[str, Any]
+    attack: Mapping[str, Any]
+    defense: Mapping[str, Any]
+    watch: Sequence[Mapping[str, Any]]
+    seed: int
+    state: State = "missing"
+    error: str | None = None
+    config: Mapping[str, Any] = field(default_factory=dict)
+    tests: Sequence[RoundTest] = ()
+    acting: Sequence[Judgment] = ()
+    watched: Mapping[str, Sequence[Judgment]] = field(default_factory=dict)
+    seconds: float | None = None
+    peak_memory: int | None = None
+    pictures: Sequence[Path] = ()
+
+
+@dataclass(frozen=True)
+class Results:
+    """A whole benchmark.
+
+    Attributes:
+        name: of the configuration.
+        rounds: of each run.
+        vote_every: rounds divisible by this are votes.
+        runs: in the order of the configuration.
+        paper: tables and figures of the paper to compare with.
+    """
+
+    name: str
+    rounds: int
+    vote_every: int
+    runs: Sequence[RunResult]
+    paper: Sequence[str] = ()
+
+    @property
+    def finished(self) -> list[RunResult]:
+        """Those that there are numbers of."""
+        return [run for run in self.runs if run.state == "finished"]
+
+
+def load(out: Path) -> Results:
+    """Read the folder that `python -m benchmark run` wrote.
+
+    Raises:
+        SettingsError: if it is no such folder, or a file in it is damaged.
+    """
+    if not (out / "matrix.json").is_file():
+        raise SettingsError(
+            f"{out} holds no matrix.json: it must be a folder that `python -m benchmark run CONFIG --out {out}` wrote."
+        )
+    matrix = _object(out / "matrix.json")
+    try:
+        runs = [_load_run(out / entry["folder"], entry) for entry in matrix["runs"]]
+        return Results(
+            name=matrix["name"],
+            rounds=matrix["rounds"],
+            vote_every=matrix["vote_every"],
+            runs=runs,
+            paper=matrix.get("paper", ()),
+        )
+    except KeyError as error:
+        raise SettingsError(
+            f"A file in {out} lacks the key {error}, so that another version must have written it: run the benchmark "
+            "again, into a new folder."
+        ) from error
+
+
+def _load_run(folder: Path, entry: Mapping[str, Any]) -> RunResult:
+    plan = {
+        name: entry[name] for name in ("folder", "data", "model", "federation", "attack", "defense", "watch", "seed")
+    }
+    config = _object(folder / "config.json") if (folder / "config.json").exists() else {}
+    if (folder / "result.json").exists():  # written last
+        result = _object(folder / "result.json")
+        lines = _lines(folder / "rounds.jsonl")
+        said = [judgments.watched(line) for line in lines]
+        return RunResult(
+            **plan,
+            state="finished",
+            config=config,
+            tests=[
+                RoundTest(line["round"], line["accuracy"], line["class_accuracy"])
+                for line in _lines(folder / "tests.jsonl")
+            ],
+            acting=[] if entry["defense"]["type"] == "none" else [judgments.acting(line) for line in lines],
+            watched={name: [round[name] for round in said if name in round] for name in _names(said)},
+            seconds=result.get("seconds"),
+            peak_memory=result.get("peak_memory_bytes"),
+            pictures=sorted(folder.glob("*.png")),
+        )
+    if (folder / "error.txt").exists():
+        error = (folder / "error.txt").read_text(encoding="utf-8", errors="replace")
+        return RunResult(**plan, state="failed", error=error, config=config)
+    return RunResult(**plan, config=config)
+
+
+def _names(rounds: Sequence[Mapping[str, Judgment]]) -> list[str]:
+    return list(dict.fromkeys(name for said in rounds for name in said))
+
+
+def _object(path: Path) -> dict[str, Any]:
+    return _parse(path.read_text(encoding="utf-8"), str(path))
+
+
+def _lines(path: Path) -> list[dict[str, Any]]:
+    """No file means no lines: a run without attack, defense and watchers has nothing to say about its rounds."""
+    if not path.exists():
+        return []
+    with path.open(encoding="utf-8") as file:
+        return [_parse(line, f"{path}, line {number}") for number, line in enumerate(file, start=1)]
+
+
+def _parse(text: str, where: str) -> dict[str, Any]:
+    try:
+        content = json.loads(text)
+    except ValueError as error:
+        raise SettingsError(f"{where} is not JSON ({error}): delete its folder and run the benchmark again.") from None
+    if not isinstance(content, dict):
+        raise SettingsError(f"{where} must be a JSON object, found {type(content).__name__}.")
+    return content

@@ -1,0 +1,96 @@
+"""The report in a terminal: one row per attack and defense, means over the seeds."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import groupby
+
+from benchmark.measures.defects import known_defect
+from benchmark.measures.intervals import estimate
+from benchmark.measures.observations import Observations
+from benchmark.measures.results import Results
+from benchmark.measures.titles import NO_ATTACK
+from benchmark.paper import beside, heading
+
+HEADINGS = ("attack", "defense", "accuracy", "recall", "precision", "false-positive rate", "defense, s per round")
+
+
+def console(results: Results, observations: Observations) -> str:
+    """The table with what its columns mean, the known defects of FedML's types, and how many runs did not finish."""
+    tables = []
+    for setting in observations.titles.settings:
+        heading = f"{setting}\n" if setting else ""
+        tables.append(heading + format_table(HEADINGS, table_rows(observations, setting)))
+    note = (
+        f"Accuracy is the test accuracy after round {results.rounds}; recall, precision and false-positive rate are of "
+        f"the clients\nleft out at the votes (every {results.vote_every} rounds), or accused by a rule that follows a "
+        "single client; all are fractions."
+    )
+    notes = "\n".join([note, *known_defects(results), *unfinished(results)])
+    return "\n\n".join([*tables, *paper_tables(results, observations), notes])
+
+
+def table_rows(observations: Observations, setting: str) -> list[list[str]]:
+    """Of what was to be run, as text, with "-" where nothing was measured or a metric is not defined."""
+    rows = []
+    for attack in observations.titles.attacks:
+        for defense in observations.titles.defenses:
+            place = setting, attack, defense
+            if place not in observations.titles.places:  # as where `also` has defenses or attacks of its own
+                continue
+            cells = [
+                *((observations.of_run(*place, "accuracy"), 3),),
+                *((observations.of_defense(*place, name), 2) for name in ("recall", "precision", "FPR")),
+                (observations.of_defense(*place, "seconds per round"), 2),
+            ]
+            means = [(estimate(by_seed), digits) for by_seed, digits in cells]
+            numbers = ["-" if found is None else f"{found.mean:.{digits}f}" for found, digits in means]
+            rows.append(["none" if attack == NO_ATTACK else attack, defense, *numbers])
+    return rows
+
+
+def format_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Plain text: names to the left, numbers to the right."""
+    widths = [max(len(line[i]) for line in [headings, *rows]) for i in range(len(headings))]
+
+    def line(cells: Sequence[str]) -> str:
+        pairs = list(zip(cells, widths, strict=True))
+        return "  ".join([*(c.ljust(w) for c, w in pairs[:2]), *(c.rjust(w) for c, w in pairs[2:])]).rstrip()
+
+    return "\n".join([line(headings), line(["-" * width for width in widths]), *map(line, rows)])
+
+
+def paper_tables(results: Results, observations: Observations) -> list[str]:
+    """One for each table or figure of the paper that the configuration names: its figures and ours, cell by cell."""
+    tables = []
+    for place, found in groupby(beside(results, observations), key=lambda line: line.claim.place):
+        rows: list[list[str]] = []
+        lines = list(found)
+        metrics = list(dict.fromkeys(metric for line in lines for metric in line.claim.values))
+        for claim, same in groupby(lines, key=lambda line: line.claim):
+            rows.append([claim.title, "paper", *(_text(claim.values.get(metric)) for metric in metrics)])
+            for line in same:
+                cells = [line.found.get(metric) for metric in metrics]
+                rows.append(["", line.title, *(_text(None if cell is None else cell.mean) for cell in cells)])
+        tables.append(format_table([heading(place), "", *metrics], rows))
+    return tables
+
+
+def _text(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"
+
+
+def known_defects(results: Results) -> list[str]:
+    """A line for each of FedML's own types in the table that does not do what its name says."""
+    types = [chosen["type"] for run in results.runs for chosen in (run.attack, run.defense)]
+    found = {name: known_defect(name) for name in dict.fromkeys(types)}
+    return [f"{name}, as shipped: {defect}." for name, defect in found.items() if defect]
+
+
+def unfinished(results: Results) -> list[str]:
+    """A line if the table does not show everything that was asked for."""
+    failed = sum(run.state == "failed" for run in results.runs)
+    missing = sum(run.state == "missing" for run in results.runs)
+    if not failed + missing:
+        return []
+    return [f"Of {len(results.runs)} runs, {failed} failed (see error.txt in their folders) and {missing} are missing."]

@@ -1,0 +1,1 @@
+"""Running the simulations of a benchmark, in several processes."""

@@ -1,0 +1,143 @@
+"""All runs of a benchmark: those that are finished stay, the others run, several at a time."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+import fedml_gradcam_ae
+from benchmark import data
+from benchmark.config import Config, Run, check_device
+from benchmark.report.tables import FOLDER as TABLES
+from benchmark.running import partition_picture as own_pictures
+from benchmark.running.simulation import create, describe, fedml_args, set_up_torch, simulate, watchers, write_json
+from benchmark.running.training_cache import FOLDER as TRAINED
+from benchmark.running.warm_start import FOLDER as WARM_STARTS
+from benchmark.running.warm_start import warm_start
+from benchmark.running.workers import Workers
+from fedml_gradcam_ae.hooks import configuration
+from fedml_gradcam_ae.recording import pictures
+
+
+def check_all(config: Config, out: Path) -> None:
+    """Raise SettingsError, before anything is written, for settings that no run could take and for missing data."""
+    check_device(config)
+    fedml_gradcam_ae.register()
+    runs = config.runs()
+    for run in runs:
+        configuration.check(fedml_args(run))
+        watchers(run)
+    for images in dict.fromkeys(run.data.images for run in _missing(runs, out)):
+        data.read(images)
+
+
+def run_all(config: Config, out: Path, lock: int, jobs: int | None = None, remember: int = 0) -> int:
+    """Run what is not finished.
+
+    Args:
+        config: the benchmark.
+        out: the results folder.
+        lock: what `lock.locked` yields: nobody else is at work in that folder.
+        jobs: how many runs at a time, each in a process of its own; 1 stays in this one. None: one for each
+            `threads` of the processor's.
+        remember: bytes for what clients' trainings came to, while this runs; 0: every client trains in every run.
+
+    Returns:
+        How many runs failed; the others are finished.
+
+    Raises:
+        SettingsError: before the first run, if the weights that one of them starts from cannot be had, the images
+            are not those of earlier results, or there are too few.
+    """
+    fedml_gradcam_ae.register()
+    runs = config.runs()
+    for place in (out, out / WARM_STARTS, out / TABLES):
+        for partial in place.glob("*.partial"):  # what a command that was killed had begun to write
+            partial.unlink()
+    missing = _missing(runs, out)
+    if len(missing) < len(runs):
+        print(f"{len(runs) - len(missing)} of {len(runs)} simulations are finished already (delete {out} to run anew).")
+    _prepare(runs, missing, out)
+    write_json(
+        out / "matrix.json",
+        {
+            "name": config.name,
+            "rounds": max(run.federation.rounds for run in runs),
+            "vote_every": config.vote_every,
+            "paper": config.paper,
+            "runs": [describe(run) for run in runs],
+        },
+    )
+    if jobs is None:
+        jobs = max(1, (os.cpu_count() or 1) // config.threads)
+    with tqdm(
+        total=sum(run.federation.rounds for run in missing), unit="round", disable=not missing, dynamic_ncols=True
+    ) as bar:
+        alone = min(jobs, len(missing)) <= 1
+        failed = _alone(missing, out, bar, remember) if alone else _together(missing, out, lock, bar, jobs, remember)
+    shutil.rmtree(out / TRAINED, ignore_errors=True)
+    for folder, reason in failed.items():
+        print(f"failed: {folder}: {reason} (see {out / folder / 'error.txt'})")
+    return len(failed)
+
+
+def _missing(runs: list[Run], out: Path) -> list[Run]:
+    return [run for run in runs if not (out / run.folder / "result.json").exists()]
+
+
+def _alone(runs: list[Run], out: Path, bar: tqdm[Any], remember: int) -> dict[str, str]:
+    failed = {}
+    for run in runs:
+        bar.set_description(run.title)
+        try:
+            simulate(run, out, bar.set_description, lambda: bar.update(1), remember)
+        except Exception as error:  # the others go on; the report shows this one
+            failed[run.folder] = f"{type(error).__name__}: {error}"
+        _summarize(run, failed.get(run.folder), bar.write)
+    return failed
+
+
+def _together(runs: list[Run], out: Path, lock: int, bar: tqdm[Any], jobs: int, remember: int) -> dict[str, str]:
+    failed = {}
+    bar.set_description(f"{len(runs)} runs, {min(jobs, len(runs))} at a time")
+    with Workers(min(jobs, len(runs)), out, lock, remember) as workers:
+        for run, event in workers.work_through(runs):
+            if event == "round":
+                bar.update()
+                continue
+            if event != "finished":
+                failed[run.folder] = event
+            _summarize(run, failed.get(run.folder), bar.write)
+    return failed
+
+
+def _summarize(run: Run, error: str | None, write: Callable[[str], None]) -> None:
+    write(f"{run.title}: {'finished' if error is None else f'FAILED, {error}'}")
+
+
+def _prepare(runs: list[Run], missing: list[Run], out: Path) -> None:
+    """What can go wrong with data and models goes wrong here, before the first run; a picture of each partition."""
+    for run in {(run.data, run.model, run.warm_start, run.seed): run for run in missing}.values():
+        network = create(run)
+        data.record(run.data, out)
+        set_up_torch(run)
+        warm_start(run, network, out, print)  # here and once, for all the runs that start from it
+    # Counted over all runs, so that a picture is called the same whichever runs are missing.
+    partitions = {_partition(run): run for run in runs}
+    wanted = {_partition(run) for run in missing}
+    only = len({run.data for run in runs}) == 1
+    for number, (partition, run) in enumerate(partitions.items()):
+        if partition in wanted:
+            figure = own_pictures.partition(run, data.class_counts(run), data.read(run.data).classes)
+            name = f"partition-seed{run.seed}" if only else f"partition-{number}-seed{run.seed}"
+            pictures.save(figure, out / f"{name}.png")
+
+
+def _partition(run: Run) -> tuple[Any, ...]:
+    """What decides who holds which images."""
+    return run.data, run.federation.clients, run.warm_start, run.seed

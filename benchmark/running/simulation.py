@@ -1,0 +1,246 @@
+"""One simulation: FedML's, through the plug-in, with everything that the report needs written as it happens."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import platform
+import resource
+import sys
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext, redirect_stdout
+from importlib.metadata import version
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, TextIO
+
+import fedml
+import torch
+from torch import nn
+from torch.utils.data import DataLoader
+
+import fedml_gradcam_ae
+from benchmark import data, models
+from benchmark.config import Run
+from benchmark.running.training_cache import FOLDER as TRAINED
+from benchmark.running.training_cache import Memory, remembering
+from benchmark.running.warm_start import warm_start
+from fedml_gradcam_ae.hooks import configuration
+from fedml_gradcam_ae.networks.evaluating import evaluating
+from fedml_gradcam_ae.networks.images import preserved_random_state
+from fedml_gradcam_ae.recording import pictures
+from fedml_gradcam_ae.recording.events import Event, RoundReport, Tested, listening
+from fedml_gradcam_ae.recording.recorder import FolderRecorder
+from fedml_gradcam_ae.recording.watching import watching
+
+PACKAGES = ("fedml", "torch", "torchvision", "captum", "numpy", "scikit-learn")
+
+Say = Callable[[str], None]
+
+
+def simulate(run: Run, out: Path, say: Say, step: Callable[[], object], remember: int = 0) -> None:
+    """Run it in its folder under `out`; `result.json`, written last, marks a finished run.
+
+    Args:
+        run: what to simulate.
+        out: the results folder.
+        say: told what is being done, where that takes long.
+        step: called after every round.
+        remember: bytes for what clients' trainings came to, see `remembered`; 0: every client trains.
+
+    Raises:
+        Exception: whatever stopped the simulation; its traceback is in `error.txt`.
+    """
+    folder = out / run.folder
+    folder.mkdir(parents=True, exist_ok=True)
+    for leftover in folder.iterdir():  # of a run that was interrupted
+        leftover.unlink()
+    write_json(folder / "config.json", {**describe(run), "versions": versions()})
+    fedml_gradcam_ae.register()
+    set_up_torch(run)
+    start = time.perf_counter()
+    last: list[RoundReport] = []
+    _forget_peak()
+
+    def listen(event: Event) -> None:
+        if isinstance(event, RoundReport):
+            if event.number % run.vote_every == 0 and event.evidence:
+                last[:] = [event]
+        elif isinstance(event, Tested):
+            line = {"round": event.number, **test(event.network, dataset[3], len(data.read(run.data).classes))}
+            with (folder / "tests.jsonl").open("a", encoding="utf-8") as file:
+                file.write(json.dumps(line) + "\n")
+            step()
+
+    args = fedml_args(run)
+    memory = Memory(out / TRAINED, remember) if remember else None
+    try:
+        with (
+            _log_file(folder / "run.log") as log,
+            redirect_stdout(log),  # some of FedML's rules print
+            listening(listen, FolderRecorder(folder, pictures=False)),
+            watching({name: detector.build() for name, detector in watchers(run).items()}),
+            nullcontext() if memory is None else remembering(run, versions(), memory),
+        ):
+            fedml.init(args)
+            dataset, network = data.load(run), create(run)
+            started = warm_start(run, network, out, say)
+            fedml.FedMLRunner(args, fedml.device.get_device(args), dataset, network).run()
+        for report in last:
+            pictures.save(pictures.heat_maps(report), folder / f"round-{report.number:03d}-heat-maps.png")
+            pictures.save(pictures.errors(report), folder / f"round-{report.number:03d}-errors.png")
+    except Exception:
+        (folder / "error.txt").write_text(traceback.format_exc(), encoding="utf-8")
+        raise
+    result: dict[str, Any] = {
+        "seconds": round(time.perf_counter() - start, 2),
+        "peak_memory_bytes": _peak(),
+        "rounds": run.federation.rounds,
+    }
+    if started is not None:
+        result["warm_start"] = started
+    if memory is not None:
+        result["remembered_trainings"] = memory.remembered
+    write_json(folder / "result.json", result)
+
+
+def set_up_torch(run: Run) -> None:
+    """As many threads as the run asks for, and on a GPU float32 in full, as on the processor."""
+    torch.set_num_threads(run.threads)
+    torch.backends.cudnn.allow_tf32 = False
+
+
+def describe(run: Run) -> dict[str, Any]:
+    """The run for matrix.json and its own config.json."""
+    return {"folder": run.folder, "title": run.title, **run.model_dump(), "watch": _named(run.watch)}
+
+
+def versions() -> dict[str, str]:
+    """Of what computes the results."""
+    found = {name: version(name) for name in PACKAGES}
+    return {"fedml_gradcam_ae": fedml_gradcam_ae.__version__, "python": platform.python_version(), **found}
+
+
+def create(run: Run) -> nn.Module:
+    """The run's network, for the classes and channels of its images."""
+    images = data.read(run.data)
+    return models.create(run, classes=len(images.classes), channels=images.train.shape[1])
+
+
+def test(network: nn.Module, batches: DataLoader[Any], classes: int) -> dict[str, Any]:
+    """Accuracy on the test images, over all and in each class (None for a class without any): fractions."""
+    right, total = torch.zeros(classes), torch.zeros(classes)
+    device = next(network.parameters()).device
+    # A DataLoader draws from torch's random state, and testing must not change how training goes on.
+    with evaluating(network), preserved_random_state(), torch.no_grad():
+        for images, labels in batches:
+            correct = network(images.to(device)).argmax(dim=1).cpu() == labels
+            total += torch.bincount(labels, minlength=classes)
+            right += torch.bincount(labels[correct], minlength=classes)
+    by_class = [float(r / n) if n else None for r, n in zip(right, total, strict=True)]
+    return {"accuracy": float(right.sum() / total.sum()), "class_accuracy": by_class}
+
+
+def fedml_args(run: Run) -> SimpleNamespace:
+    """What FedML's YAML would hold for this run."""
+    federation = run.federation
+    args: dict[str, Any] = {
+        "training_type": "simulation",
+        "backend": "sp",
+        "federated_optimizer": "FedAvg",
+        "dataset": run.data.name,
+        "model": run.model.name,
+        "random_seed": run.seed,
+        "comm_round": federation.rounds,
+        "client_num_in_total": federation.clients,
+        "client_num_per_round": federation.per_round,
+        "epochs": federation.local_epochs,
+        "client_optimizer": federation.optimizer,
+        "learning_rate": federation.learning_rate,
+        "weight_decay": federation.weight_decay,
+        "batch_size": federation.batch_size,
+        "frequency_of_the_test": 1,
+        "enable_wandb": False,
+        "using_gpu": run.device == "cuda",  # FedML takes the first one
+        "rank": 0,
+    }
+    for side, chosen in (("attack", run.attack), ("defense", run.defense)):
+        args |= _section(run, side, chosen)
+    return SimpleNamespace(**args)
+
+
+def watchers(run: Run) -> dict[str, configuration.Requested]:
+    """The detectors that judge beside the defense, by the name under which the report shows them."""
+    found = {}
+    for entry in _named(run.watch):
+        args = fedml_args(run)
+        vars(args).update(_section(run, "defense", {key: value for key, value in entry.items() if key != "name"}))
+        requested = configuration.requested(configuration.DEFENSE, args)
+        assert requested is not None  # a type is named
+        found[entry["name"]] = requested
+    return found
+
+
+def _section(run: Run, side: str, chosen: dict[str, Any]) -> dict[str, Any]:
+    """The keys that turn a type on, with the run's seed for whatever draws."""
+    name = chosen["type"]
+    keys = {key: value for key, value in chosen.items() if key != "type"}
+    section = {f"enable_{side}": name != "none", f"{side}_type": name}
+    if name == "none":
+        return section
+    kind = configuration.ATTACK if side == "attack" else configuration.DEFENSE
+    ours = kind.ours()
+    if name not in ours:  # FedML's own, with or without its prefix: flat keys, and what is unknown is answered
+        return {**section, **keys}
+    draws = "seed" in getattr(ours[name], "Settings", kind.base).model_fields
+    return {**section, f"{side}_params": {**({"seed": run.seed} if draws else {}), **keys}}
+
+
+def _named(watch: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Each detector with a name of its own: its type, and what tells it from others of that type."""
+    named = []
+    for entry in watch:
+        same = [other for other in watch if other["type"] == entry["type"]]
+        telling = [f"{key} {value}" for key, value in entry.items() if any(o.get(key) != value for o in same)]
+        named.append({"name": f"{entry['type']} ({', '.join(telling)})" if telling else entry["type"], **entry})
+    return named
+
+
+@contextmanager
+def _log_file(path: Path) -> Iterator[TextIO]:
+    """The plug-in's log lines in a file, instead of between the steps of the progress bar."""
+    logger = logging.getLogger("fedml_gradcam_ae")
+    with path.open("w", encoding="utf-8") as file:
+        handler = logging.StreamHandler(file)
+        logger.addHandler(handler)
+        logger.setLevel(logging.INFO)
+        propagate, logger.propagate = logger.propagate, False
+        try:
+            yield file
+        finally:
+            logger.propagate = propagate
+            logger.removeHandler(handler)
+
+
+def write_json(path: Path, content: Any) -> None:
+    """The whole file or none of it, whenever the process is killed."""
+    partial = path.with_suffix(".partial")
+    partial.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    os.replace(partial, path)
+
+
+def _forget_peak() -> None:
+    """On Linux the peak can start anew, so that a run is not charged with the one before it."""
+    if sys.platform == "linux":
+        Path("/proc/self/clear_refs").write_text("5")
+
+
+def _peak() -> int:
+    """The most memory that the process has held, bytes."""
+    if sys.platform == "linux":
+        line = next(text for text in Path("/proc/self/status").read_text().splitlines() if text.startswith("VmHWM"))
+        return int(line.split()[1]) * 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # bytes on macOS

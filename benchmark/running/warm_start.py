@@ -1,0 +1,144 @@
+"""Training centrally, before the federation begins, on images that no client gets.
+
+The weights are kept in `warm-starts/` of the results folder, under the hash of everything that they depend on: every
+run that starts from the same ones loads them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import torch
+from torch import Tensor, nn
+
+from benchmark import data, models
+from benchmark.config import Run, WarmStart
+from benchmark.running.atomic_file import write_whole
+from fedml_gradcam_ae import __version__
+from fedml_gradcam_ae.contract.settings import SettingsError
+from fedml_gradcam_ae.networks.images import preserved_random_state
+
+FOLDER = "warm-starts"
+TEST_BATCH = 256
+MOMENTUM = 0.9  # of sgd
+
+Started = dict[str, Any]
+
+
+def warm_start(run: Run, network: nn.Module, out: Path, say: Callable[[str], None]) -> Started | None:
+    """Give the network the warm-started weights, new or from an earlier run; nothing without `warm_start`.
+
+    Args:
+        run: its seed, or its warm start's own, draws the first weights and the order of the images.
+        network: as `models.create` made it; its weights are replaced.
+        out: the results folder.
+        say: told how far the training is.
+
+    Returns:
+        what result.json holds about it: the file and its `accuracy` on the test images, a fraction.
+
+    Raises:
+        SettingsError: if hardly any image is kept apart, or the weights that are there cannot be read.
+    """
+    if run.warm_start is None:
+        return None
+    images = data.read(run.data)
+    seed = run.seed if run.warm_start.seed is None else run.warm_start.seed
+    depends_on = {
+        "version": __version__,
+        "data": {"name": run.data.name, "fingerprint": images.fingerprint},
+        "model": run.model.model_dump(),
+        "warm_start": run.warm_start.model_dump(exclude={"seed"}),
+        "seed": seed,
+        **({} if run.device == "cpu" else {"device": run.device}),
+    }
+    name = hashlib.sha256(json.dumps(depends_on, sort_keys=True).encode()).hexdigest()[:12]
+    weights, facts = (out / FOLDER / f"{name}.{ending}" for ending in ("safetensors", "json"))
+    if not weights.exists():  # written last: if it is there, both are whole
+        found = _train(run.model_copy(update={"seed": seed}), run.warm_start, network, images, say)
+        weights.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(facts, lambda path: path.write_text(json.dumps({**depends_on, **found}, indent=1) + "\n"))
+        write_whole(weights, lambda path: safetensors.torch.save_model(network, str(path)))
+    _load(network, weights)
+    accuracy = json.loads(facts.read_text(encoding="utf-8"))["accuracy"]
+    return {"weights": f"{weights.parent.name}/{weights.name}", "accuracy": accuracy}
+
+
+def _load(network: nn.Module, weights: Path) -> None:
+    try:
+        safetensors.torch.load_model(network, weights)
+    except (safetensors.SafetensorError, RuntimeError) as error:
+        raise SettingsError(f"{weights} cannot be read ({error}): delete it, and it is made again.") from error
+
+
+def _train(
+    run: Run, settings: WarmStart, network: nn.Module, images: data.Images, say: Callable[[str], None]
+) -> dict[str, Any]:
+    apart = data.kept_apart(run)
+    if len(apart) < 2:
+        raise SettingsError(
+            f"warm_start.share: {settings.share} of {len(images.train)} training images is {len(apart)}: "
+            "raise the share, or take more images."
+        )
+    inputs, labels = images.normalized(images.train[apart]), images.train_labels[apart]
+    start = time.perf_counter()
+    with preserved_random_state():  # what follows must not depend on whether the weights were there already
+        if settings.seed is not None:
+            first = models.create(run, classes=len(images.classes), channels=images.train.shape[1])
+            network.load_state_dict(first.state_dict())
+        torch.manual_seed(run.seed)
+        train(network.to(run.device), inputs, labels, settings, say)
+    seconds = time.perf_counter() - start
+    return {
+        "images": len(apart),
+        "seconds": round(seconds, 2),
+        "accuracy": accuracy(network.cpu(), images.normalized(images.test), images.test_labels),
+    }
+
+
+def train(
+    network: nn.Module, images: Tensor, labels: Tensor, settings: WarmStart, say: Callable[[str], None] = lambda _: None
+) -> None:
+    """Minimize the cross-entropy; torch's random state draws the order of the images.
+
+    Args:
+        network: changed in place.
+        images: (images, channels, height, width), normalized.
+        labels: (images,).
+        settings: epochs, optimizer, learning rate and batch size.
+        say: told the epoch.
+    """
+    device = next(network.parameters()).device
+    images, labels = images.to(device), labels.to(device)
+    optimizer: torch.optim.Optimizer
+    if settings.optimizer == "adam":
+        optimizer = torch.optim.Adam(network.parameters(), lr=settings.learning_rate)
+    else:
+        optimizer = torch.optim.SGD(network.parameters(), lr=settings.learning_rate, momentum=MOMENTUM)
+    network.train()
+    for epoch in range(1, settings.epochs + 1):
+        say(f"warm start, epoch {epoch} of {settings.epochs}")
+        for batch in torch.split(torch.randperm(len(labels)), settings.batch_size):
+            if len(batch) == 1 < settings.batch_size:
+                continue  # as in data.federated.loader: BatchNorm cannot be trained on it
+            optimizer.zero_grad()
+            loss = nn.functional.cross_entropy(network(images[batch]), labels[batch])
+            loss.backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+
+
+def accuracy(network: nn.Module, images: Tensor, labels: Tensor) -> float:
+    """The fraction of images that the network classifies correctly."""
+    network.eval()
+    with torch.no_grad():
+        right = sum(
+            int(network(batch).argmax(dim=1).eq(truth).sum())
+            for batch, truth in zip(torch.split(images, TEST_BATCH), torch.split(labels, TEST_BATCH), strict=True)
+        )
+    return right / len(labels)

@@ -1,0 +1,1 @@
+"""Studies of the GradCAM-AE defense beyond a benchmark's report."""

@@ -1,0 +1,303 @@
+"""How well the robust profile's evidence finds attackers in a replay set, whole and with an ingredient taken out.
+
+    python -m benchmark.studies.replay.judge results/replay/*.npz --out docs/results/robust.csv
+    python -m benchmark.studies.replay.judge results/replay/*.npz --ablate
+    python -m benchmark.studies.replay.judge results/replay/*.npz --federations judged.csv   # a line for each
+    python -m benchmark.studies.replay.judge results/more/*.npz judged.csv   # which counts among others later
+
+The probe is the profile's: its first images in the replay's largest view, and in the smallest one for directions. What
+is printed is a mean over federations with its 95 % interval over seeds, of means over rounds: AUROC of the scores,
+recall and false-positive rate of a round's flags, and the same of each vote (two flags of three rounds).
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from benchmark.measures.intervals import interval
+from benchmark.measures.metrics import of_one_decision, of_one_ranking
+from benchmark.studies.replay.file import Arrays, Replay, load
+from fedml_gradcam_ae.contract.updates import squared_distances
+from fedml_gradcam_ae.defenses.gradcam_ae.defense import GradCAMAE
+from fedml_gradcam_ae.defenses.gradcam_ae.evidence import FEWEST, Evidence, Maps, Rules, copy_scores
+from fedml_gradcam_ae.defenses.gradcam_ae.suspicion import ratios_of
+from fedml_gradcam_ae.defenses.gradcam_ae.threshold import flag, voted_out
+from fedml_gradcam_ae.networks.batchnorm import Statistics
+
+FIGURES = ("AUROC", "recall", "FPR", "recall per vote", "FPR per vote")
+CASE = ("data", "model", "partition", "attack", "attackers", "variant")
+PARTS = ("copies", "means", "errors", "statistics", "disagreement")
+Flags = list[bool]
+Row = dict[str, Any]
+Parts = Mapping[str, Tensor]
+
+
+class PlainDeviation(Evidence):
+    """Without an autoencoder: the error is the deviation itself."""
+
+    def _reconstruct(self, deviations: Tensor, trusted: Tensor, near: Tensor, number: int) -> Tensor:
+        return torch.zeros_like(deviations)
+
+
+class EachAlone(Evidence):
+    """Held out alone, its near relations being learned from."""
+
+    def _reconstruct(self, deviations: Tensor, trusted: Tensor, near: Tensor, number: int) -> Tensor:
+        return super()._reconstruct(deviations, trusted, torch.zeros_like(near), number)
+
+
+@dataclass(frozen=True)
+class Variant:
+    """The profile with something changed.
+
+    Attributes:
+        judge: what judges.
+        rules: keys of `Rules` that differ.
+        parts: the kinds of evidence that count.
+        of_updates: look for copies among the updates themselves, and at no heat map.
+        directions: look at no statistics, as if the network had no BatchNorm.
+    """
+
+    judge: Callable[[Rules], Evidence] = Evidence
+    rules: Mapping[str, Any] | None = None
+    parts: Sequence[str] = PARTS
+    of_updates: bool = False
+    directions: bool = False
+
+
+# A copy ratio of next to nothing finds no copies and trusts everybody.
+EVERYBODY = {"copy_ratio": 1e-12, "mean_ratio": 0.0}
+VARIANTS = {
+    "robust": Variant(),
+    "copies alone": Variant(parts=["copies"]),
+    "copies alone, of updates": Variant(of_updates=True),
+    "means alone": Variant(parts=["means"]),
+    "errors alone": Variant(parts=["errors"]),
+    "statistics alone": Variant(parts=["statistics"]),
+    "directions alone": Variant(parts=["disagreement"], directions=True),
+    "without copies": Variant(rules={"copy_ratio": 1e-12}),
+    "without means": Variant(rules={"mean_ratio": 0.0}),
+    "without copies and means": Variant(rules=EVERYBODY),
+    "without errors": Variant(parts=["copies", "means", "statistics"]),
+    "without statistics": Variant(parts=["copies", "means", "errors"]),
+    "directions instead of statistics": Variant(directions=True),
+    "errors, copies not taken out": Variant(rules=EVERYBODY, parts=["errors"]),
+    "errors, relations learned from": Variant(EachAlone, EVERYBODY, ["errors"]),
+    "deviation instead of errors": Variant(PlainDeviation, parts=["errors"]),
+    "deviation, copies not taken out": Variant(PlainDeviation, EVERYBODY, ["errors"]),
+}
+
+
+def judged(
+    replay: Replay, case: int, variants: Mapping[str, Variant]
+) -> Iterator[tuple[str, list[tuple[list[float], Flags]]]]:
+    """By variant: the scores, infinite for unusable maps, and the truth of each round of one case."""
+    truth = [arrays["malicious"][case].tolist() for arrays in replay.rounds]
+    known: list[tuple[Variant, list[Parts]]] = []
+    for name, variant in variants.items():
+        if variant.of_updates and "grams" not in replay.rounds[0]:
+            continue
+        look = replace(variant, parts=())  # variants that count other parts of the same evidence share it
+        rounds = next((found for seen, found in known if seen == look), None)
+        if rounds is None:
+            rounds = list(_evidence(replay, case, variant))
+            known.append((look, rounds))
+        yield name, [(_scores(parts, variant.parts), bad) for parts, bad in zip(rounds, truth, strict=True)]
+
+
+def _evidence(replay: Replay, case: int, variant: Variant) -> Iterator[Parts]:
+    """Each round's evidence of every kind, (clients,)."""
+    settings = GradCAMAE.Settings(profile="robust")
+    evidence = variant.judge(replace(Rules.of(settings), **(variant.rules or {})))
+    for number, arrays in enumerate(replay.rounds, 1):
+        if variant.of_updates:
+            yield {"copies": _copies_of_updates(arrays["grams"][case], settings.copy_ratio)}
+            continue
+        views = sorted((name for name in arrays if name.endswith("/classes")), key=lambda name: int(name.split("/")[0]))
+        rows = arrays["cases"][case]
+        large = _maps(arrays, views[-1], rows, settings.probe_images)
+        native = _native(arrays, views[0], rows, settings.native_images, variant.directions)
+        usable = large.finite & native.finite if isinstance(native, Maps) else large.finite
+        found: Parts = dict.fromkeys(PARTS, torch.zeros(0))
+        if bool(usable.any()):
+            clients = usable.nonzero()[:, 0].tolist()
+            samples = arrays["samples"][clients].tolist()
+            found = evidence.judge(number, clients, large.only(usable), native.only(usable), samples).parts
+        yield {part: _spread(scores, usable) for part, scores in found.items()}
+
+
+def _scores(parts: Parts, counted: Sequence[str]) -> list[float]:
+    """The largest of the parts that count; 0, if none of them was looked at."""
+    kept = [parts[part] for part in counted if part in parts]
+    scores = torch.stack(kept).max(dim=0).values if kept else torch.zeros_like(parts["copies"])
+    found: list[float] = scores.float().tolist()
+    return found
+
+
+def _spread(scores: Tensor, usable: Tensor) -> Tensor:
+    everybody = torch.full((len(usable),), torch.inf, dtype=scores.dtype)
+    everybody[usable] = scores
+    return everybody
+
+
+def figures(rounds: Sequence[tuple[list[float], Flags]], every: int = 3, needed: int = 2) -> dict[str, float]:
+    """Each of `FIGURES` that is defined, mean over rounds or votes."""
+    found: dict[str, list[float | None]] = {name: [] for name in FIGURES}
+    flagged: dict[int, list[int]] = {}
+    for number, (scores, truth) in enumerate(rounds, 1):
+        flags = flag(scores, 1)
+        flagged[number] = [position for position, bad in enumerate(flags) if bad]
+        found["AUROC"].append(of_one_ranking(truth, scores)["AUROC"] if any(truth) else None)
+        decisions = [("recall", "FPR", flags)]
+        if number % every == 0:
+            out = voted_out(flagged, number, every, needed)
+            decisions.append(("recall per vote", "FPR per vote", [position in out for position in range(len(truth))]))
+        for recall, false_alarms, decided in decisions:
+            values = of_one_decision(truth, decided)
+            found[recall].append(values["recall"])
+            found[false_alarms].append(values["FPR"])
+    known = {name: [value for value in values if value is not None] for name, values in found.items()}
+    return {name: fmean(values) for name, values in known.items() if values}
+
+
+def _copies_of_updates(gram: np.ndarray[Any, Any], copy_ratio: float) -> Tensor:
+    """The scores of `Evidence`'s copies with distances between updates; infinite where a length overflows."""
+    usable = np.isfinite(gram).all(axis=1) & np.isfinite(gram.diagonal())
+    scores = torch.zeros(int(usable.sum()), dtype=torch.float64)
+    if len(scores) >= FEWEST:
+        distances = squared_distances(torch.from_numpy(gram[np.ix_(usable, usable)])).sqrt()
+        scores = copy_scores(ratios_of(distances).min(dim=1).values, copy_ratio)
+    return _spread(scores, torch.from_numpy(usable))
+
+
+def _maps(arrays: Arrays, view: str, rows: np.ndarray[Any, Any], images: int) -> Maps:
+    maps = torch.from_numpy(arrays[view][:, :images])
+    return Maps(maps[torch.from_numpy(rows.astype(int))], maps[0])
+
+
+def _native(arrays: Arrays, view: str, rows: np.ndarray[Any, Any], images: int, directions: bool) -> Maps | Statistics:
+    """What small images show: statistics where the network has any and directions are not asked for."""
+    if directions or "stored" not in arrays:
+        return _maps(arrays, view, rows, images)
+    stored, measured = (torch.from_numpy(arrays[name])[rows.astype(int)] for name in ("stored", "measured"))
+    return Statistics(stored, measured, torch.from_numpy(arrays["layers"]))
+
+
+def by_federation(files: Sequence[Path], variants: Mapping[str, Variant]) -> list[Row]:
+    """One row per federation, attack, share of attackers and variant; what stands in two files counts once.
+
+    Args:
+        files: replay sets, and `.csv` files that hold such rows.
+        variants: what to judge the replay sets by.
+    """
+    found: dict[tuple[Any, ...], Row] = {}
+    for path in files:
+        for row in _read(path) if path.suffix == ".csv" else _judge(load(path), variants):
+            found.setdefault(tuple(row[column] for column in (*CASE, "seed")), row)
+        print(f"{path.name} judged", file=sys.stderr, flush=True)
+    return list(found.values())
+
+
+def _judge(replay: Replay, variants: Mapping[str, Variant]) -> Iterator[Row]:
+    data = replay.about["data"]
+    for case, attack in enumerate(replay.about["cases"]):
+        for name, rounds in judged(replay, case, variants):
+            yield {
+                "data": data["name"],
+                "model": replay.about["model"]["name"],
+                "partition": data["partition"],
+                "attack": attack["name"],
+                "attackers": attack["attackers"],
+                "variant": name,
+                "seed": replay.about["seed"],
+                **figures(rounds),
+            }
+
+
+def _read(path: Path) -> Iterator[Row]:
+    with path.open(encoding="utf-8", newline="") as file:
+        for row in csv.DictReader(file):
+            numbers = {figure: float(row[figure]) for figure in ("attackers", *FIGURES) if row.get(figure)}
+            yield {**{column: row[column] for column in CASE}, "seed": int(row["seed"]), **numbers}
+
+
+def summary(federations: Sequence[Row]) -> list[Row]:
+    """One row per setting, attack, share of attackers and variant: means over federations and their intervals."""
+    groups: dict[tuple[Any, ...], list[Row]] = {}
+    for federation in federations:
+        groups.setdefault(tuple(federation[column] for column in CASE), []).append(federation)
+    rows = []
+    for key, same in groups.items():
+        row: Row = {**dict(zip(CASE, key, strict=True)), "federations": len(same)}
+        for figure in FIGURES:
+            values = [federation[figure] for federation in same if figure in federation]
+            if values:
+                low, high = interval(values)
+                row |= {figure: fmean(values), f"{figure}, low": low, f"{figure}, high": high}
+        rows.append(row)
+    return rows
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Print the table; write it where asked to."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmark.studies.replay.judge", description=__doc__.split("\n")[0]
+    )
+    parser.add_argument(
+        "files", type=Path, nargs="+", help="of python -m benchmark.studies.replay, or of --federations"
+    )
+    parser.add_argument("--ablate", action="store_true", help="also with each ingredient taken out")
+    parser.add_argument("--out", type=Path, help="a CSV file of means and intervals")
+    parser.add_argument("--federations", type=Path, help="a CSV file of each federation's figures")
+    options = parser.parse_args(arguments)
+    if missing := [str(path) for path in options.files if not path.is_file()]:
+        print(f"error: no such file: {', '.join(missing)}", file=sys.stderr)
+        return 2
+    federations = by_federation(options.files, VARIANTS if options.ablate else {"robust": VARIANTS["robust"]})
+    rows = summary(federations)
+    settings = Counter((row["data"], row["model"], row["partition"]) for row in rows)
+    for setting in settings:
+        print(f"\n{', '.join(setting)}")
+        print(f"{'attack':44}{'share':>6}  {'variant':34}" + "".join(f"{figure:>18}" for figure in FIGURES))
+        for row in rows:
+            if (row["data"], row["model"], row["partition"]) == setting:
+                cells = "".join(f"{_cell(row, figure):>18}" for figure in FIGURES)
+                print(f"{row['attack']:44}{row['attackers']:>6}  {row['variant']:34}{cells}")
+    if options.out is not None:
+        _write(options.out, [{c: round(v, 4) if isinstance(v, float) else v for c, v in row.items()} for row in rows])
+    if options.federations is not None:
+        _write(options.federations, federations)
+    return 0
+
+
+def _write(path: Path, rows: Sequence[Row]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(
+            file, list(dict.fromkeys(column for row in rows for column in row)), lineterminator="\n"
+        )
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def _cell(row: Mapping[str, Any], figure: str) -> str:
+    if figure not in row:
+        return "-"
+    low, high = row[f"{figure}, low"], row[f"{figure}, high"]
+    return f"{row[figure]:.2f}" if low is None else f"{row[figure]:.2f} [{low:.2f}, {high:.2f}]"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,70 @@
+"""What is kept of an upload: its heat maps at several layers on probe images of one size, and its logits."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from fedml_gradcam_ae.contract.round import Upload
+from fedml_gradcam_ae.heatmaps.class_maps import maps_of_classes
+from fedml_gradcam_ae.heatmaps.forward import run_to_layers, weigh
+
+
+@dataclass(frozen=True)
+class View:
+    """One way to look at an upload.
+
+    Attributes:
+        size: pixels that the probe images are resized to.
+        layers: dotted names, in the order of the forward pass; `auto` is the end of the last convolutional stage.
+    """
+
+    size: int
+    layers: tuple[str, ...]
+
+    @classmethod
+    def parse(cls, text: str) -> View:
+        """A view written as `64:layer3,layer4`.
+
+        Raises:
+            ValueError: if it is written otherwise.
+        """
+        size, colon, layers = text.partition(":")
+        if not size.isdecimal() or not colon or not all(layers.split(",")):
+            raise ValueError(f"a view is written SIZE:LAYER,LAYER such as 64:layer3,layer4, found {text!r}")
+        return cls(int(size), tuple(layers.split(",")))
+
+
+@dataclass(frozen=True)
+class Seen:
+    """One upload in one view.
+
+    Attributes:
+        logits: (images, classes).
+        maps: by layer, (images, height, width): signed maps of the label's logit, eq. (12) without its ReLU.
+        classes: (images, classes, height, width): the same of every class, at the last layer.
+    """
+
+    logits: Tensor
+    maps: dict[str, Tensor]
+    classes: Tensor
+
+
+def look(network: nn.Module, upload: Upload, images: Tensor, labels: Tensor, view: View) -> Seen:
+    """Run one upload once, and the gradients down to each layer.
+
+    Args:
+        network: the architecture, in eval mode.
+        upload: a state dict that fits it.
+        images: (images, channels, height, width), of the view's size.
+        labels: (images,).
+        view: its layers have 4-D output and run once.
+    """
+    constants = {name: tensor.detach() for name, tensor in upload.items()}
+    logits, activations = run_to_layers(network, constants, images, view.layers)
+    chosen = logits.gather(1, labels[:, None]).sum()
+    slopes = torch.autograd.grad(chosen, activations, retain_graph=True)
+    maps = [weigh(a.detach(), slope) for a, slope in zip(activations, slopes, strict=True)]
+    return Seen(logits.detach(), dict(zip(view.layers, maps, strict=True)), maps_of_classes(logits, activations[-1]))

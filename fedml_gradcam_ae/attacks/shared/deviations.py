@@ -1,0 +1,57 @@
+"""How far from the benign mean an update can go without standing out: Min-Max's and Min-Sum's question.
+
+With the update mean + gamma p and the benign deviations R_i = u_i - mean,
+
+    ||mean + gamma p - u_i||^2 = ||R_i||^2 - 2 gamma <R_i, p> + gamma^2 ||p||^2,
+
+so each bound on distances is a quadratic inequality in gamma that needs inner products alone. The paper searches for
+the largest gamma instead, by halving steps with a tolerance.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from fedml_gradcam_ae.attacks.shared.colluders import Colluders, ColludingSettings
+
+Direction = Literal["std", "sign", "unit"]
+
+
+class DeviationSettings(ColludingSettings):
+    """Which of the paper's three perturbations is scaled."""
+
+    direction: Direction = Field(
+        default="std",
+        description="p: `std`, minus the standard deviation; `sign`, minus the mean's sign; `unit`, minus the mean, "
+        "scaled to length 1",
+    )
+
+
+def perturbation(colluders: Colluders, direction: Direction) -> Tensor:
+    """p, (d,), float64; 0 for `unit` where the mean is 0."""
+    if direction == "std":
+        return -colluders.std
+    if direction == "sign":
+        return -colluders.mean.sign()
+    length = float(colluders.mean.norm())
+    return -colluders.mean / length if length > 0 else torch.zeros_like(colluders.mean)
+
+
+def largest_within(squares: Tensor, slopes: Tensor, square: float, bounds: Tensor) -> float:
+    """The largest gamma with ||R_i||^2 - 2 gamma <R_i, p> + gamma^2 ||p||^2 <= b_i for all i.
+
+    Args:
+        squares: (clients,), ||R_i||^2.
+        slopes: (clients,), <R_i, p>.
+        square: ||p||^2; where it is 0, gamma does not matter and is 0.
+        bounds: (clients,), b_i, none below ||R_i||^2: gamma = 0 always fits.
+    """
+    if not square > 0:
+        return 0.0
+    room = (bounds - squares).clamp(min=0)
+    roots = (slopes + (slopes.square() + square * room).sqrt()) / square
+    return max(0.0, float(roots.min()))

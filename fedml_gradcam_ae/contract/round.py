@@ -1,0 +1,207 @@
+"""What a defense or an attack is given (Round), and what a defense answers (Verdict, or TooFewUploads)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from fedml_gradcam_ae.contract.bounding import Steps
+    from fedml_gradcam_ae.contract.claims import sample_problem as sample_problem
+    from fedml_gradcam_ae.contract.screening import screen as screen
+    from fedml_gradcam_ae.contract.screening import upload_problem as upload_problem
+    from fedml_gradcam_ae.contract.updates import Updates
+
+ClientId = int | str
+Upload: TypeAlias = "Mapping[str, Tensor]"  # a state dict; quoted, since this module does not wait for torch
+
+LARGEST_STEP = 10.0  # in median steps: what honest clients were measured to need, IID at most 4, Dirichlet mostly 8
+
+
+@dataclass(frozen=True)
+class Round:
+    """One round of a federation, as the server sees it.
+
+    Attributes:
+        number: the round t, counted from 1.
+        client_ids: who uploaded, in the order of `uploads`: real identities, not positions.
+        uploads: one state dict per client.
+        samples: the number of samples that each client claims, D_l; untrusted.
+        global_model: the state dict that the clients started from.
+        network: the architecture, a private copy in eval mode whose weights mean nothing. Its device
+            is the one to compute on.
+        test_data: the server's own data, an iterable of batches (images, labels).
+        local_data: training data by client id, for attacks in a simulation; always empty for a defense.
+        rejected: clients whose upload is missing from the lists above because it was unusable,
+            with the reason.
+        largest_step: how far what is kept may move any tensor, in units of the median client's step
+            (see `bounded`); None: as far as it says.
+    """
+
+    number: int
+    client_ids: Sequence[ClientId]
+    uploads: Sequence[Upload]
+    samples: Sequence[float]
+    global_model: Mapping[str, Tensor]
+    network: nn.Module
+    test_data: Iterable[Any]
+    local_data: Mapping[ClientId, Iterable[Any]] = field(default_factory=dict)
+    rejected: Mapping[ClientId, str] = field(default_factory=dict)
+    largest_step: float | None = LARGEST_STEP
+
+    @cached_property
+    def parameters(self) -> list[str]:
+        """The names of the trainable parameters: what a client changes by training, statistics not included."""
+        named = list(self.network.named_parameters())
+        return [name for name, parameter in named if parameter.requires_grad] or [name for name, _ in named]
+
+    @cached_property
+    def updates(self) -> Updates:
+        """u_i = w_i - w_g over the trainable parameters; their distances are computed once a round, for all rules."""
+        from fedml_gradcam_ae.contract.updates import Updates
+
+        return Updates(self.uploads, self.global_model, self.parameters, tied=self.tied)
+
+    @cached_property
+    def tied(self) -> dict[str, str]:
+        """Names under which the network has one of its tensors again, each with that parameter's name."""
+        from fedml_gradcam_ae.contract.tied import tied_names
+
+        return tied_names(self.network)
+
+    @cached_property
+    def steps(self) -> Steps:
+        """How far each upload moves each tensor; computed once a round, for all rules."""
+        from fedml_gradcam_ae.contract.bounding import Steps
+
+        if self._part_of is None:
+            return Steps.of(self.uploads, self.global_model, self.samples)
+        whole, positions = self._part_of
+        return whole.steps.only(positions)
+
+    @cached_property
+    def bounded(self) -> Round:
+        """The round to aggregate, once it is judged: the same with no step longer than `bounding` has it."""
+        from fedml_gradcam_ae.contract.bounding import bounded
+        from fedml_gradcam_ae.contract.updates import Updates
+
+        if self.largest_step is None or not self.uploads:
+            return self
+        factors = self.steps.factors(self.largest_step)
+        if bool((factors == 1).all()):
+            return self
+        changed = replace(self, uploads=bounded(self.uploads, self.global_model, self.steps.names, factors))
+        judged: Updates | None = self.__dict__.get("updates")
+        if judged is not None:  # others than `uploads` say, perhaps: see `over`
+            names, mixing, tied = judged.names, judged.mixing, judged.tied
+            changed.__dict__["updates"] = Updates(changed.uploads, judged.center, names, mixing, tied)
+        changed.__dict__["bounded"] = changed
+        return changed
+
+    @cached_property
+    def shortened(self) -> list[int]:
+        """How many tensors of each upload `bounded` pulls toward the global model."""
+        both = zip(self.uploads, self.bounded.uploads, strict=True)
+        return [sum(kept[name] is not given[name] for name in given) for given, kept in both]
+
+    def over(self, updates: Updates) -> Round:
+        """The same round for rules that judge by `updates` alone, with others in their place."""
+        changed = replace(self)
+        changed.__dict__["updates"] = updates
+        changed.__dict__["_part_of"] = (self, range(len(self.uploads)))
+        return changed
+
+    def only(self, positions: Sequence[int]) -> Round:
+        """The same round with the uploads at these positions alone; how long a step may be still depends on all."""
+        changed = replace(
+            self,
+            client_ids=[self.client_ids[i] for i in positions],
+            uploads=[self.uploads[i] for i in positions],
+            samples=[self.samples[i] for i in positions],
+        )
+        changed.__dict__["_part_of"] = (self, positions)
+        return changed
+
+    @cached_property
+    def _part_of(self) -> tuple[Round, Sequence[int]] | None:
+        """The round that this one was taken from, and which of its uploads; None for a whole one."""
+        return None
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """A defense's answer to a round; every list runs over `Round.client_ids`.
+
+    Attributes:
+        flagged: this round's flag, True for suspicious; None for a rule that leaves nobody out by name.
+        excluded: what the aggregation leaves out (a vote over rounds may differ from the flags); None likewise.
+        weights: each client's weight in the aggregate, 0 where excluded, sum 1; all 0 means that nobody
+            is left and the global model stays. None where `model` is given.
+        model: the aggregate itself, for rules that make one.
+        scores: suspicion, higher is worse; None where the rule has none.
+        threshold: the score above which a client is flagged; None where the rule has none.
+        seconds: time spent, by stage.
+        evidence: tensors that a picture of this round needs, by name.
+        reasons: why a client was left out other than by its score, by client id.
+    """
+
+    flagged: Sequence[bool] | None = None
+    excluded: Sequence[bool] | None = None
+    weights: Sequence[float] | None = None
+    model: Mapping[str, Tensor] | None = None
+    scores: Sequence[float] | None = None
+    threshold: float | None = None
+    seconds: Mapping[str, float] = field(default_factory=dict)
+    evidence: Mapping[str, Tensor] = field(default_factory=dict)
+    reasons: Mapping[ClientId, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if (self.weights is None) == (self.model is None):
+            raise ValueError("A Verdict needs either weights or a model, not both and not neither.")
+        lengths = {
+            name: len(value)
+            for name in ("flagged", "excluded", "weights", "scores")
+            if (value := getattr(self, name)) is not None
+        }
+        if len(set(lengths.values())) > 1:
+            raise ValueError(f"A Verdict's lists must have one entry per client, found lengths {lengths}.")
+
+
+class TooFewUploads(RuntimeError):  # noqa: N818 - not an error of the program: what happens then is a setting
+    """A rule has fewer usable uploads than its guarantee needs; raised by `judge`.
+
+    Args:
+        needed: how many uploads it needs.
+        found: how many there are.
+    """
+
+    def __init__(self, needed: int, found: int) -> None:
+        super().__init__(f"{needed} usable uploads are needed, found {found}")
+        self.needed, self.found = needed, found
+
+
+def sample_weights(samples: Sequence[float], excluded: Sequence[bool]) -> list[float]:
+    """Weights D_l / S of the clients that are kept, renormalized to sum 1 (paper, eq. 18 with its erratum).
+
+    Returns:
+        One weight per client, 0 for the excluded; all 0 if everybody is excluded.
+    """
+    kept = [0.0 if out else float(number) for number, out in zip(samples, excluded, strict=True)]
+    total = math.fsum(kept)
+    return [number / total for number in kept] if total > 0 else kept
+
+
+if not TYPE_CHECKING:
+
+    def __getattr__(name: str) -> Any:
+        """The gate, by its former place; it waits for torch, which this module does not."""
+        if name in ("screen", "upload_problem", "sample_problem"):
+            from fedml_gradcam_ae.contract import claims, screening
+
+            return getattr(claims if name == "sample_problem" else screening, name)
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

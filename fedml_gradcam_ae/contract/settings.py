@@ -1,0 +1,187 @@
+"""The parameters of a defense or an attack: declared as a pydantic model, read from YAML, checked at the start."""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Iterable, Mapping
+from typing import Annotated, Literal, TypeVar
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+
+from fedml_gradcam_ae.contract.round import TooFewUploads
+
+Model = TypeVar("Model", bound="Parameters")
+
+
+class SettingsError(ValueError):
+    """Something in the configuration is wrong; the message says what, what was found and what would be right."""
+
+
+class Parameters(BaseModel):
+    """No unknown keys, no silent conversions, no changes afterward."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
+
+
+class DefenseSettings(Parameters):
+    """What every defense takes: nothing."""
+
+    def check_clients(self, clients: int) -> None:
+        """Raise ValueError unless the defense can work with this many clients a round."""
+
+
+def _check_malicious(value: int | float) -> int | float:
+    if isinstance(value, float) and not 0 <= value < 0.5:
+        raise ValueError(
+            "a share of malicious clients must be at least 0 and below 0.5 (a number of them has no point)"
+        )
+    if value < 0:
+        raise ValueError("the number of malicious clients must be at least 0")
+    return value
+
+
+class AssumesMalicious(DefenseSettings):
+    """For rules that have to be told how many clients may be malicious."""
+
+    malicious: Annotated[int | float, AfterValidator(_check_malicious)] = Field(
+        default=0.2, description="f, how many clients of a round are assumed malicious: a number, or a share (0.2)"
+    )
+
+    def check_clients(self, clients: int) -> None:
+        """Enough for the rule's guarantee."""
+        malicious = self.assumed(clients)
+        if clients < (needed := self.needed(malicious)):
+            raise ValueError(
+                f"malicious: {malicious} of {clients} clients a round are too many, since the rule needs "
+                f"{needed} clients"
+            )
+
+    def assumed(self, clients: int, rejected: int = 0) -> int:
+        """f for so many usable uploads; the `rejected` ones beside them were malicious already."""
+        if isinstance(self.malicious, int):
+            f = self.malicious
+        else:
+            f = math.floor(self.malicious * (clients + rejected) + 1e-9)
+        return max(0, f - rejected)
+
+    def needed(self, malicious: int) -> int:
+        """How many usable uploads the rule's guarantee needs: 2f + 1, more honest ones than others."""
+        return 2 * malicious + 1
+
+    def faced(self, clients: int, rejected: int = 0) -> int:
+        """f as in `assumed`, for a rule that is about to judge so many usable uploads.
+
+        Raises:
+            TooFewUploads: if the rule's guarantee needs more of them.
+        """
+        malicious = self.assumed(clients, rejected)
+        if clients < (needed := self.needed(malicious)):
+            raise TooFewUploads(needed, clients)
+        return malicious
+
+
+def _check_attackers(value: int | float | list[int | str]) -> int | float | list[int | str]:
+    if isinstance(value, list):
+        if not value or len(set(value)) != len(value):
+            raise ValueError("a list of attackers needs at least one client id and no id twice")
+    elif isinstance(value, float):
+        if not 0 < value <= 1:
+            raise ValueError("a share of attackers must be above 0 and at most 1 (a number of attackers has no point)")
+    elif value < 1:
+        raise ValueError("the number of attackers must be at least 1 (enable_attack: false turns the attack off)")
+    return value
+
+
+class AttackSettings(Parameters):
+    """What every attack takes."""
+
+    attackers: Annotated[int | float | list[int | str], AfterValidator(_check_attackers)] = Field(
+        default=1, description="how many clients attack: a number, a share (0.1), or a list of client ids"
+    )
+    redraw: Literal["never", "every_round"] = Field(
+        default="never",
+        description="`never`: the attackers are drawn once per run; `every_round`: anew among each round's clients",
+    )
+    first_round: int = Field(default=1, ge=1, description="the first round with an attack (rounds count from 1)")
+    last_round: int | None = Field(default=None, ge=1, description="the last round with an attack; null: no end")
+    active: int | None = Field(
+        default=None, ge=1, description="how many rounds in a row they attack before they pause; null: no pauses"
+    )
+    pause: int = Field(default=0, ge=0, description="how many rounds each pause lasts")
+    claimed_samples: float | None = Field(
+        default=None, gt=0, description="the number of samples that each attacker claims; null: its true number"
+    )
+    refresh_statistics: bool = Field(
+        default=False,
+        description="whether each attacker gives BatchNorm's running statistics what its poisoned weights, on its own "
+        "images, change in those of its honest training; otherwise they are what the attack leaves there",
+    )
+    seed: int = Field(default=0, ge=0, description="draws the attackers and everything random in the attack")
+
+
+def read_settings(model: type[Model], params: object, where: str, owner: str) -> Model:
+    """Check `params` against their model.
+
+    Args:
+        model: the declaration, a subclass of `Parameters`.
+        params: what the YAML holds; None stands for an empty mapping.
+        where: how the user knows this mapping, for example `defense_params`.
+        owner: the type that it belongs to, for example `gradcam_ae`.
+
+    Raises:
+        SettingsError: listing everything that is wrong.
+    """
+    if params is None:
+        params = {}
+    if not isinstance(params, Mapping):
+        raise SettingsError(f"{where} must be a mapping of keys to values, found {params!r}.")
+    try:
+        return model(**{str(key): value for key, value in params.items()})
+    except ValidationError as error:
+        raise SettingsError(explain(error, where, owner, model.model_fields)) from None
+
+
+def explain(error: ValidationError, where: str, owner: str, valid: Iterable[str]) -> str:
+    """A pydantic error in the words of the user's YAML: one line per mistake."""
+    lines: dict[str, list[str]] = {}
+    for problem in error.errors():
+        key = str(problem["loc"][0]) if problem["loc"] else ""
+        found = problem["input"]
+        if problem["type"] == "extra_forbidden":
+            lines.setdefault(key, []).append(unknown(f"key {key!r} in {where} of {owner}", key, valid))
+        elif problem["type"] == "missing":
+            lines.setdefault(key, []).append(f"{where}.{key} is missing: {owner} needs it.")
+        else:
+            message = problem["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
+            place = f"{where}.{key}" if key else where
+            text = f"{place}: expected {message}" if problem["type"] != "value_error" else f"{place}: {message}"
+            if key and problem["type"] == "value_error":
+                text += f", found {found!r}"
+            elif key:
+                text += f", found {found!r} ({_kind(found)})"
+            lines.setdefault(key, []).append(f"{text}.{_hint(found)}")
+    return "\n".join(line for group in lines.values() for line in dict.fromkeys(group))
+
+
+def unknown(what: str, name: str, valid: Iterable[str]) -> str:
+    """'Unknown ...' with the nearest valid name and all of them."""
+    names = sorted(valid)
+    near = difflib.get_close_matches(name, names, n=1)
+    guess = f" Did you mean {near[0]!r}?" if near else ""
+    return f"Unknown {what}.{guess} Valid: {', '.join(names) if names else 'none'}."
+
+
+def _kind(value: object) -> str:
+    kinds = {str: "text", bool: "true/false", int: "a whole number", float: "a number", list: "a list"}
+    return kinds.get(type(value), "nothing" if value is None else type(value).__name__)
+
+
+def _hint(value: object) -> str:
+    if isinstance(value, str) and "e" in value.lower():
+        try:
+            float(value)
+        except ValueError:
+            return ""
+        return f" YAML reads {value} as text: write it with a point, 1.0e-4 for 1e-4."
+    return ""

@@ -1,0 +1,95 @@
+"""The images that the `robust` profile makes its maps of, in two sizes; docs/robust.md says why."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor, nn
+
+from fedml_gradcam_ae.defenses.gradcam_ae.settings import ProfileSettings
+from fedml_gradcam_ae.heatmaps import class_maps, draw_probe, find_target_layer, resize
+from fedml_gradcam_ae.networks.outputs import Classifier, count_classes
+
+SMALLEST = 2  # positions a side: one position is no map
+LARGEST_IMAGE = 1024  # pixels: `auto` goes no further
+
+
+@dataclass(frozen=True)
+class ProbeImages:
+    """Of one round.
+
+    Attributes:
+        large: (images, channels, height, width), enlarged so that their maps have several positions.
+        native: (images, channels, height, width), as large as the network is trained on.
+        labels: (images,), of `large`; 0 for an image without one.
+    """
+
+    large: Tensor
+    native: Tensor
+    labels: Tensor
+
+
+class ClassProbe:
+    """Draws the images of a round, once `prepare` has found the layer and the size."""
+
+    def __init__(self, settings: ProfileSettings) -> None:
+        self.settings = settings
+        self.size: int | None = None  # pixels of the large images; None: they stay as they are
+        self._classes: int | None = None
+
+    def prepare(self, network: nn.Module, test_data: Iterable[Any]) -> str:
+        """Find the target layer and the size of the large images, so that a mistake shows before any training.
+
+        Returns:
+            The layer's dotted name.
+
+        Raises:
+            ValueError: if the test data hold no image that can be used, the network cannot run on them or returns no
+                logits, the layer does not exist, or its maps are under 2 x 2.
+        """
+        network = Classifier(network, self.settings.logits)
+        images, _ = self._draw(network, test_data, number=0)
+        self._classes = count_classes(network, images)
+        layer = find_target_layer(network, images, self.settings.target_layer)
+        self.size = self._size(network, images[:1], layer)
+        return layer
+
+    def draw(self, network: nn.Module, test_data: Iterable[Any], number: int) -> ProbeImages:
+        """The images of round `number`.
+
+        Raises:
+            ValueError: if the test data hold no image that can be used.
+        """
+        images, labels = self._draw(network, test_data, number)
+        count = self.settings.probe_images
+        large = images[:count] if self.size is None else resize(images[:count], self.size)
+        return ProbeImages(large, images[: self.settings.native_images], labels[:count].clamp(min=0))
+
+    def _draw(self, network: nn.Module, test_data: Iterable[Any], number: int) -> tuple[Tensor, Tensor]:
+        count = max(self.settings.probe_images, self.settings.native_images)
+        return draw_probe(network, test_data, count, self.settings.seed, number, self._classes)
+
+    def _size(self, network: nn.Module, image: Tensor, layer: str) -> int | None:
+        asked, size = self.settings.probe_size, min(image.shape[-2:])
+        if image.dim() < 3:  # numbers in a row, which the network makes an image of
+            if isinstance(asked, int):
+                raise ValueError(f"probe_size: images of {size} numbers in a row cannot be resized: `native`.")
+            return None
+        if isinstance(asked, int):
+            size = asked
+        side = self._side(network, image, layer, size)
+        while asked == "auto" and side < SMALLEST and size < LARGEST_IMAGE:
+            size *= 2
+            side = self._side(network, image, layer, size)
+        if side < SMALLEST:
+            raise ValueError(
+                f"The heat maps of layer {layer!r} are {side} position wide on images of {size} x {size} pixels: the "
+                f"robust profile needs {SMALLEST} x {SMALLEST}. Raise probe_size, or name an earlier target_layer."
+            )
+        return size
+
+    @staticmethod
+    def _side(network: nn.Module, image: Tensor, layer: str, size: int) -> int:
+        return min(class_maps(network, [network.state_dict()], resize(image, size), layer).shape[-2:])

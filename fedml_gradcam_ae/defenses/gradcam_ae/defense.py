@@ -1,0 +1,172 @@
+"""GradCAM-AE: uploads whose heat maps an autoencoder reconstructs badly are left out.
+
+Source: Zheng et al., "GradCAM-AE: A New Shield Defense against Poisoning Attacks on Federated Learning",
+ACM TOPS 2025, section 5. docs/how-it-works.md goes through the equations and their errata, docs/robust.md through what
+the `robust` profile does instead.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from time import perf_counter
+from typing import Any, Literal
+
+import torch
+from pydantic import Field, model_validator
+from torch import Tensor, nn
+
+from fedml_gradcam_ae.contract.registry import register_defense
+from fedml_gradcam_ae.contract.round import ClientId, Round, Verdict, sample_weights
+from fedml_gradcam_ae.defenses.gradcam_ae.autoencoder import Activation
+from fedml_gradcam_ae.defenses.gradcam_ae.paper import PaperProfile
+from fedml_gradcam_ae.defenses.gradcam_ae.robust import RobustProfile
+from fedml_gradcam_ae.defenses.gradcam_ae.scored import Scored
+from fedml_gradcam_ae.defenses.gradcam_ae.settings import ProfileSettings
+from fedml_gradcam_ae.defenses.gradcam_ae.threshold import flag
+from fedml_gradcam_ae.defenses.gradcam_ae.votes import Votes
+
+NOBODY = Scored([], 0.0, torch.zeros(0, 1, 1, 1), torch.zeros(0, 1, 1, 1), {})
+PROFILES: dict[str, Any] = {"paper": PaperProfile, "robust": RobustProfile}
+
+
+@register_defense("gradcam_ae")
+class GradCAMAE:
+    """Judge uploads by the heat maps that they make of the server's test images.
+
+    State (flags of the last rounds, permanent removals, directions) is keyed by client id; see `state` and `restore`.
+    """
+
+    class Settings(ProfileSettings):
+        """Of both profiles; what the paper leaves open follows the authors' code."""
+
+        hidden_size: int = Field(default=32, ge=1, description="width of the autoencoder's hidden layer")
+        epochs: int = Field(default=100, ge=1, description="training steps of the autoencoder each round")
+        learning_rate: float = Field(default=0.01, gt=0, description="Adam's, for the autoencoder")
+        weight_decay: float = Field(default=1e-5, ge=0, description="Adam's L2 penalty, for the autoencoder")
+        output_activation: Activation = Field(default="sigmoid", description="paper: the autoencoder's last activation")
+        reconstruction_error: Literal["absolute", "squared"] = Field(
+            default="absolute", description="paper: `absolute` as in (14); `squared` as in the authors' code"
+        )
+        alpha: float = Field(
+            default=1.0, ge=0, description="paper: threshold = mean + alpha * standard deviation of the errors"
+        )
+        false_alarm: float = Field(
+            default=0.0005,
+            gt=0,
+            le=0.5,
+            description="robust: the share of honest clients that may be flagged in a round by errors, and by "
+            "statistics or direction, if these were normally distributed",
+        )
+        copy_ratio: float = Field(
+            default=0.2,
+            gt=0,
+            lt=1,
+            description="robust: clients are copies if their maps differ by less than this share of what is usual",
+        )
+        mean_ratio: float = Field(
+            default=0.4,
+            ge=0,
+            lt=1,
+            description="robust, with BatchNorm of 64 channels or more: clients are copies as well if the means that "
+            "their layers produce differ by less than this share of what is usual; 0: means are not compared",
+        )
+        memory: int = Field(
+            default=6,
+            ge=1,
+            description="robust, without BatchNorm: how many rounds the direction of change is added up",
+        )
+        folds: int = Field(default=5, ge=2, description="robust: how many autoencoders share the clients")
+        vote_every: int = Field(default=3, ge=1, description="xi: every so many rounds the vote decides (rounds)")
+        vote_threshold: int = Field(default=2, ge=1, description="epsilon: flags that a vote needs (rounds)")
+        permanent: bool = Field(default=False, description="whether a client that is voted out never comes back")
+        record_dir: str | None = Field(
+            default=None, description="folder for the JSON lines and pictures of each round; null: none"
+        )
+
+        @model_validator(mode="after")
+        def _check_vote(self) -> GradCAMAE.Settings:
+            if self.vote_threshold > self.vote_every:
+                raise ValueError(
+                    f"vote_threshold must be at most vote_every, since a vote counts flags over that many rounds, "
+                    f"found {self.vote_threshold} of {self.vote_every}"
+                )
+            return self
+
+    def __init__(self, settings: GradCAMAE.Settings) -> None:
+        self.settings = settings
+        self.votes = Votes(settings.vote_every, settings.vote_threshold, settings.permanent)
+        self.profile = PROFILES[settings.profile](settings)
+
+    def prepare(self, network: nn.Module, test_data: Iterable[Any]) -> None:
+        """Find the target layer and check its maps, so that a mistake shows before any training.
+
+        Raises:
+            ValueError: if the test data are empty, the layer does not exist, or its maps are too small.
+        """
+        self.profile.prepare(network, test_data)
+
+    def judge(self, round: Round) -> Verdict:
+        """Heat maps, autoencoder, threshold, flags and vote for one round; see the module's source."""
+        start = perf_counter()
+        present = [i for i, client in enumerate(round.client_ids) if client not in self.votes.removed]
+        found = self.score(round.only(present)) if present else NOBODY
+        scores = _spread(found.scores, present, len(round.client_ids))
+        flagged = flag(scores, found.threshold)
+        suspects = {client for client, bad in zip(round.client_ids, flagged, strict=True) if bad}
+        # A client whose upload was unusable has earned a flag as well.
+        out = self.votes.decide(round.number, suspects | set(round.rejected))
+        for position, score, why in zip(present, found.scores, found.why or [""] * len(present), strict=True):
+            client = round.client_ids[position]
+            if score == math.inf:  # no vote can bring back an upload without usable maps
+                out[client] = "its heat maps hold NaN or infinity"
+            elif why and flagged[position] and client in out:
+                out[client] = out[client] or why
+        excluded = [client in out for client in round.client_ids]
+        return Verdict(
+            flagged=flagged,
+            excluded=excluded,
+            weights=sample_weights(round.samples, excluded),
+            scores=scores,
+            threshold=found.threshold,
+            seconds={**found.seconds, "total": perf_counter() - start},
+            evidence={
+                "heat_maps": _spread_maps(found.heat_maps, present, len(round.client_ids)),
+                "reconstructions": _spread_maps(found.reconstructions, present, len(round.client_ids)),
+            },
+            reasons={client: reason for client in round.client_ids if (reason := out.get(client)) is not None},
+        )
+
+    def score(self, round: Round) -> Scored:
+        """What the profile says of the clients that were not removed for good."""
+        found: Scored = self.profile.score(round)
+        return found
+
+    def state(self) -> dict[str, Any]:
+        """What must outlive the process: flags by round, permanent removals, and what the profile remembers."""
+        return {**self.votes.state(), **self.profile.state()}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on from what `state` returned."""
+        self.votes.restore(state)
+        self.profile.restore(state)
+
+    def release(self, client: ClientId) -> None:
+        """Judge a client again that was voted out for good."""
+        self.votes.release(client)
+        self.profile.forget(client)
+
+
+def _spread(values: Sequence[float], present: list[int], clients: int) -> list[float]:
+    """The values at the positions of those present, infinity elsewhere."""
+    spread = [math.inf] * clients
+    for position, value in zip(present, values, strict=True):
+        spread[position] = value
+    return spread
+
+
+def _spread_maps(maps: Tensor, present: list[int], clients: int) -> Tensor:
+    """The maps at the positions of those present, NaN elsewhere, on the CPU."""
+    spread = torch.full((clients, *maps.shape[1:]), math.nan, dtype=torch.float32)
+    spread[present] = maps.float().cpu()
+    return spread

@@ -1,0 +1,125 @@
+"""The `robust` profile: heat maps, BatchNorm's statistics and what stands out beside them; docs/robust.md explains."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from time import perf_counter
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from fedml_gradcam_ae.contract.bounding import lower_median
+from fedml_gradcam_ae.contract.round import ClientId, Round
+from fedml_gradcam_ae.defenses.gradcam_ae.class_probe import ClassProbe
+from fedml_gradcam_ae.defenses.gradcam_ae.evidence import Evidence, Maps, Rules
+from fedml_gradcam_ae.defenses.gradcam_ae.outliers import output_scores, step_scores, strongest
+from fedml_gradcam_ae.defenses.gradcam_ae.scored import Scored
+from fedml_gradcam_ae.heatmaps import maps_and_outputs
+from fedml_gradcam_ae.networks.batchnorm import statistics_of
+from fedml_gradcam_ae.networks.outputs import Classifier
+
+if TYPE_CHECKING:
+    from fedml_gradcam_ae.defenses.gradcam_ae.defense import GradCAMAE
+
+WHY = {
+    "copies": "its heat maps are nearly another client's",
+    "means": "the means that its layers produce are nearly another client's",
+    "errors": "an autoencoder trained on other clients' heat maps does not know its own",
+    "disagreement": "its heat maps changed against everybody's direction",
+    "statistics": "the means that its BatchNorm layers hold did not move with its weights",
+    "outputs": "its outputs on the server's test images are far from what others' are",
+}
+Part = tuple[Tensor, list[str]]  # (clients,), and words for each client
+
+
+class RobustProfile:
+    """Remembers in which direction each client's heat maps changed, if the network has no BatchNorm."""
+
+    def __init__(self, settings: GradCAMAE.Settings) -> None:
+        self.settings = settings
+        self.probe = ClassProbe(settings)
+        self.evidence = Evidence(Rules.of(settings))
+        self._layer: str | None = None
+
+    def prepare(self, network: nn.Module, test_data: Iterable[Any]) -> None:
+        """See `ClassProbe.prepare`."""
+        self._layer = self.probe.prepare(network, test_data)
+
+    def score(self, round: Round) -> Scored:
+        """Evidence of all kinds for a round with at least one upload."""
+        start = perf_counter()
+        if self._layer is None:
+            self.prepare(round.network, round.test_data)
+        given, round = round, replace(round, network=Classifier(round.network, self.settings.logits))
+        probe = self.probe.draw(round.network, round.test_data, round.number)
+        large, outputs = self._maps(round, probe.large)
+        statistics = statistics_of(round.network, round.global_model, round.uploads, probe.native)
+        native = self._maps(round, probe.native)[0] if statistics is None else statistics
+        mapped = perf_counter()
+
+        judged, broken = large.finite, not large.comparable
+        if isinstance(native, Maps):
+            judged, broken = judged & native.finite, broken or not native.comparable
+        clients = [client for client, good in zip(round.client_ids, judged.tolist(), strict=True) if good]
+        maps = large.uploads
+        shown = torch.full(
+            (len(judged), *maps.shape[1:2], *maps.shape[3:]), math.nan, dtype=torch.float32, device=maps.device
+        )
+        reconstructions = torch.full_like(shown, math.nan)
+        scores, why = torch.full((len(judged),), math.inf, dtype=torch.float32), [""] * len(judged)
+        if clients and not broken:
+            samples = [count for count, good in zip(round.samples, judged.tolist(), strict=True) if good]
+            found = self.evidence.judge(round.number, clients, large.only(judged), native.only(judged), samples)
+            values, reasons = strongest([_named(found.parts), _beside_maps(given, outputs, judged)])
+            scores[judged.cpu()] = found.scores.double().cpu().maximum(values).float()
+            shown[judged] = _of_class(found.deviations, probe.labels).to(shown)
+            reconstructions[judged] = _of_class(found.reconstructions, probe.labels).to(shown)
+            for position, value, reason in zip(judged.nonzero()[:, 0].tolist(), values.tolist(), reasons, strict=True):
+                why[position] = reason if value > 1 else ""
+        elif clients:  # the global model itself is broken: there is nothing to compare with
+            scores[judged.cpu()] = 0.0
+        seconds = {"heat_maps": mapped - start, "evidence": perf_counter() - mapped}
+        return Scored(scores.tolist(), 1.0, shown, reconstructions, seconds, why)
+
+    def _maps(self, round: Round, images: Tensor) -> tuple[Maps, Tensor]:
+        """The maps, and the class scores, (1 + clients, images, classes), the global model's first."""
+        assert self._layer is not None
+        models = [round.global_model, *round.uploads]
+        maps, outputs = maps_and_outputs(round.network, models, images, self._layer)
+        return Maps(maps[1:], maps[0]), outputs
+
+    def state(self) -> dict[str, Any]:
+        """See `Evidence.state`."""
+        return self.evidence.state()
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """See `Evidence.restore`."""
+        self.evidence.restore(state)
+
+    def forget(self, client: ClientId) -> None:
+        """See `Evidence.forget`."""
+        self.evidence.forget(client)
+
+
+def _of_class(maps: Tensor, labels: Tensor) -> Tensor:
+    """(clients, images, height, width): of (clients, images, classes, height, width), each image's own class."""
+    return maps[:, torch.arange(len(labels), device=labels.device), labels]
+
+
+def _named(parts: Mapping[str, Tensor]) -> Part:
+    """For each client the strongest kind of evidence, in words; maps before means, since one can see them."""
+    kinds = list(parts)
+    shown = [parts[kind].masked_fill(parts["copies"] > 1, 0) if kind == "means" else parts[kind] for kind in kinds]
+    return strongest([(part.double().cpu(), [WHY[kind]] * len(part)) for kind, part in zip(kinds, shown, strict=True)])
+
+
+def _beside_maps(round: Round, outputs: Tensor, judged: Tensor) -> Part:
+    """What no heat map shows, of the clients that are judged: see `fedml_gradcam_ae.defenses.gradcam_ae.outliers`."""
+    far = output_scores(outputs[1:], outputs[0]).cpu()
+    # What the whole round measured, and the bound needs as well; usual is what is so among the clients at hand.
+    steps = replace(round.steps, usual=lower_median(round.steps.lengths))
+    values, reasons = strongest([step_scores(steps), (far, [WHY["outputs"]] * len(far))])
+    return values[judged.cpu()], [reasons[client] for client in judged.nonzero()[:, 0].tolist()]

@@ -1,0 +1,1 @@
+"""What several defenses have in common."""

@@ -1,0 +1,110 @@
+"""What each client's next update should be if it keeps on doing what it did: FLDetector's prediction."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fedml_gradcam_ae.contract.round import ClientId, Round
+from fedml_gradcam_ae.contract.updates import flatten
+from fedml_gradcam_ae.maths.lbfgs import inner_products, lbfgs_coefficients
+
+_LARGEST = torch.finfo(torch.float32).max
+
+
+class UpdateHistory:
+    """The last steps of the global model, and the last update of each client.
+
+    By the mean value theorem a client that uploaded u_i from the model w_t' uploads u_i + H (w_t - w_t') from w_t;
+    H is the L-BFGS matrix of the pairs (w_j - w_(j-1), u_j - u_(j-1)) of the last rounds, u_j being the mean of the
+    updates that w_j led to. With t' = t - 1 for all clients this is the paper's prediction. A client that paused
+    for more rounds than the window holds is forgotten: there is nothing to predict it from.
+
+    Memory: 2 N + 2 vectors of d numbers, and one for each client of the last N rounds, float32.
+
+    Args:
+        window: N, how many pairs are kept.
+    """
+
+    def __init__(self, window: int) -> None:
+        self.window = window
+        self._steps: list[Tensor] = []  # w_j - w_(j-1), the oldest first
+        self._changes: list[Tensor] = []  # u_j - u_(j-1)
+        self._model: Tensor | None = None  # w of the last round
+        self._mean: Tensor | None = None  # u of the last round
+        self._last: dict[ClientId, Tensor] = {}  # each client's last update
+        self._seen: dict[ClientId, int] = {}  # how many steps had been taken by then
+        self._taken = 0
+
+    def surprises(self, round: Round) -> dict[ClientId, float]:
+        """||predicted - u_i|| of every client that there is a prediction for."""
+        known = [i for i, client in enumerate(round.client_ids) if client in self._last]
+        if not self._steps or not known or self._model is None:
+            return {}
+        clients = [round.client_ids[i] for i in known]
+        pairs = len(self._steps)
+        model = flatten(round.global_model, round.parameters).float().cpu()
+        basis = [*self._steps, *self._changes, model - self._model]
+        # w_t - w_t': the step to this round's model, and those since the client's last one.
+        moved = torch.zeros(len(basis), len(known), dtype=torch.float64)
+        moved[-1] = 1
+        for column, client in enumerate(clients):
+            moved[pairs - (self._taken - self._seen[client]) : pairs, column] = 1
+        coefficients = lbfgs_coefficients(inner_products(basis), pairs, moved).T
+        total, start = torch.zeros(len(known), dtype=torch.float64), 0
+        for block in round.updates.blocks(fleeting=True):
+            part = slice(start, start := start + block.shape[1])
+            predicted = coefficients @ torch.stack([vector[part] for vector in basis]).double()
+            for row, client in zip(predicted, clients, strict=True):
+                row += self._last[client][part]
+            total += predicted.sub_(block[known].cpu()).square_().sum(1)
+        return dict(zip(clients, total.sqrt().nan_to_num(posinf=1e150).tolist(), strict=True))
+
+    def record(self, round: Round, weights: list[float]) -> None:
+        """Remember a round.
+
+        Args:
+            round: what was uploaded.
+            weights: each client's weight in the aggregate, sum 1.
+        """
+        model = flatten(round.global_model, round.parameters).float().cpu()
+        for client in round.client_ids:
+            if client not in self._last:
+                self._last[client] = torch.empty(len(model), dtype=torch.float32)
+        shares = torch.tensor(weights, dtype=torch.float64)
+        mean, start = torch.empty(len(model), dtype=torch.float32), 0
+        for block in round.updates.blocks(fleeting=True):
+            part = slice(start, start := start + block.shape[1])
+            block = block.cpu().clamp_(-_LARGEST, _LARGEST)
+            mean[part] = shares @ block
+            for client, row in zip(round.client_ids, block, strict=True):
+                self._last[client][part] = row
+        if self._model is not None and self._mean is not None and not torch.equal(model, self._model):
+            self._steps = [*self._steps, model - self._model][-self.window :]
+            self._changes = [*self._changes, mean - self._mean][-self.window :]
+            self._taken += 1
+        self._model, self._mean = model, mean
+        self._seen |= dict.fromkeys(round.client_ids, self._taken)
+        for client in [client for client, taken in self._seen.items() if self._taken - taken > self.window]:
+            del self._seen[client], self._last[client]
+
+    def state(self) -> dict[str, Any]:
+        """What must outlive the process; later rounds change some of these very tensors."""
+        return {
+            "steps": list(self._steps),
+            "changes": list(self._changes),
+            "model": self._model,
+            "mean": self._mean,
+            "last": dict(self._last),
+            "seen": dict(self._seen),
+            "taken": self._taken,
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on from what `state` returned."""
+        self._steps, self._changes = list(state["steps"]), list(state["changes"])
+        self._model, self._mean = state["model"], state["mean"]
+        self._last = {client: update.clone() for client, update in state["last"].items()}
+        self._seen, self._taken = dict(state["seen"]), int(state["taken"])

@@ -1,0 +1,154 @@
+"""One round on the server, the same for every simulator: attack, defense, aggregation, report."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from typing import Any, NamedTuple
+
+from fedml.core.security.fedml_attacker import FedMLAttacker
+from fedml.core.security.fedml_defender import FedMLDefender
+from torch import Tensor, nn
+
+from fedml_gradcam_ae.contract.round import ClientId, Round
+from fedml_gradcam_ae.contract.settings import SettingsError
+from fedml_gradcam_ae.hooks.attacker import PluginAttack
+from fedml_gradcam_ae.hooks.defender import PluginDefense
+from fedml_gradcam_ae.hooks.reporting import listeners, report_round
+from fedml_gradcam_ae.hooks.surroundings import Federation, Uploads, identity, own_dicts, pairs, publish
+from fedml_gradcam_ae.hooks.upload_settings import read_upload_settings
+from fedml_gradcam_ae.recording import events
+from fedml_gradcam_ae.recording.watching import anybody_watches, watch
+
+
+class Aggregated(NamedTuple):
+    """What became of a round.
+
+    Attributes:
+        model: the new global model.
+        report: of the round, which was published.
+        admitted: the round behind the gate; None where no upload got there.
+    """
+
+    model: OrderedDict[str, Tensor]
+    report: events.RoundReport
+    admitted: Round | None
+
+
+def anybody_acts() -> bool:
+    """Whether an attack, a defense or a watcher is on; without any FedML's own aggregation is left alone."""
+    acts = FedMLAttacker.get_instance().is_enabled or FedMLDefender.get_instance().is_enabled
+    return bool(acts or anybody_watches())
+
+
+def prepare(network: nn.Module | None, test_data: Iterable[Any]) -> None:
+    """Let a plug-in's defense see, before any training, what it will work with; its `prepare` is optional.
+
+    Raises:
+        SettingsError: if a defense or an attack is on and the network has complex tensors, or if the defense cannot
+            work with the network or the data.
+    """
+    if anybody_acts() and network is not None:
+        odd = [
+            name for name, tensor in network.state_dict().items() if isinstance(tensor, Tensor) and tensor.is_complex()
+        ]
+        if odd:
+            raise SettingsError(
+                f"{odd[0]} of the network is complex: defenses and attacks compare real numbers. "
+                "Hold its real and imaginary part in a tensor each, or turn enable_defense and enable_attack off."
+            )
+    own = getattr(defense(), "prepare", None)
+    if own is not None:
+        own(network, test_data)
+
+
+def watched(args: Any) -> AbstractContextManager[None]:
+    """The listeners of a run, a folder among them where the defense's settings name one."""
+    return listeners(args, getattr(defense(), "settings", None))
+
+
+def aggregate(
+    aggregator: Any,
+    uploads: Uploads,
+    *,
+    number: int,
+    client_ids: Sequence[ClientId],
+    clients: Sequence[ClientId],
+    network: nn.Module,
+    test_data: Iterable[Any],
+    local_data: Mapping[ClientId, Iterable[Any]],
+    rejected: Mapping[ClientId, str] | None = None,
+    from_strangers: bool = False,
+) -> Aggregated:
+    """The new global model, through the three steps of FedML's ServerAggregator, where attacks and defenses act.
+
+    Args:
+        aggregator: FedML's ServerAggregator; holds the global model, and the new one afterward.
+        uploads: pairs of a sample count and a state dict; both may be anything.
+        number: the round, from 1.
+        client_ids: who uploaded, in the order of the uploads.
+        clients: everybody who may take part.
+        network: a private copy of the architecture, in eval mode.
+        test_data: the server's.
+        local_data: training data by client id, for attacks.
+        rejected: clients whose upload is unusable and goes no further, with the reason.
+        from_strangers: whether the uploads come from other processes, so that they pass the gate before an attack
+            that is staged on them; else they pass it behind the attack alone.
+    """
+    attacker = FedMLAttacker.get_instance()
+    truth_is_known = not attacker.is_enabled or isinstance(attacker.attacker, PluginAttack)
+    ids = [identity(client) for client in client_ids]
+    federation = Federation(
+        number=number,
+        client_ids=ids,
+        samples=dict(zip(ids, (samples for samples, _ in uploads), strict=True)),
+        clients=clients,
+        network=network,
+        test_data=test_data,
+        local_data=local_data,
+        attackers=[] if truth_is_known else None,
+        settings=read_upload_settings(getattr(aggregator, "args", None)),
+        attacked=bool(attacker.is_enabled),
+        rejected=rejected or {},
+    )
+    usable = [upload for client, upload in zip(ids, uploads, strict=True) if client not in federation.rejected]
+    model: Mapping[str, Tensor] = aggregator.get_model_params()
+    if from_strangers and usable:
+        admitted = federation.gate(usable, model)
+        federation.rejected, usable = admitted.rejected, pairs(admitted)
+    with publish(federation):
+        kept = aggregator.on_before_aggregation(usable)[0] if usable else []
+        if kept and federation.judged is None:
+            kept = pairs(federation.gate(kept, model))
+        if anybody_watches() and federation.admitted is not None:
+            federation.watched = watch(federation.admitted)
+        report = report_round(federation)
+        if kept:
+            model = aggregator.aggregate(own_dicts(kept))
+        if not report.global_model_stays:
+            model = aggregator.on_after_aggregation(model)
+    aggregator.set_model_params(model)
+    events.publish(report)
+    return Aggregated(OrderedDict(model), report, federation.admitted)
+
+
+def start_for(client: Any, global_model: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+    """What a client starts its training from: the global model, unless the defense that is on keeps several."""
+    own = getattr(defense(), "start_for", None)
+    model: Mapping[str, Tensor] = global_model if own is None else own(identity(client), global_model)
+    return model
+
+
+def predictor(network: nn.Module) -> nn.Module:
+    """What answers for the federation in a test: the network, unless the defense that is on has several vote."""
+    own = getattr(defense(), "predictor", None)
+    module: nn.Module = network if own is None else own(network)
+    return module
+
+
+def defense() -> Any:
+    """The plug-in's defense that is on, if one is."""
+    defender = FedMLDefender.get_instance()
+    own = defender.defender if defender.is_enabled else None
+    return own.defense if isinstance(own, PluginDefense) else None

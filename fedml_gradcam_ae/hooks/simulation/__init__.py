@@ -1,0 +1,1 @@
+"""FedML's simulators: single process and MPI."""

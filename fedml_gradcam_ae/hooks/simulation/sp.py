@@ -1,0 +1,124 @@
+"""`backend: sp`, the single-process simulator: FedAvgAPI calls neither attacker nor defender."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+import fedml.simulation.sp.fedavg
+from fedml.core.security.fedml_attacker import FedMLAttacker
+from fedml.ml.aggregator.aggregator_creator import create_server_aggregator
+from fedml.simulation.sp.fedavg.fedavg_api import FedAvgAPI
+
+from fedml_gradcam_ae.hooks import aggregation
+from fedml_gradcam_ae.hooks.attacker import training_data
+from fedml_gradcam_ae.hooks.logits import giving_logits
+from fedml_gradcam_ae.hooks.patching import Patches
+from fedml_gradcam_ae.hooks.simulation.plain import plain_average
+from fedml_gradcam_ae.hooks.surroundings import Uploads
+from fedml_gradcam_ae.recording import events
+
+
+def patch(patches: Patches) -> None:
+    """The simulator looks FedAvgAPI up in its package when a runner is made, so replacing it there is enough."""
+    patches.replace(
+        fedml.simulation.sp.fedavg,
+        "FedAvgAPI",
+        HookedFedAvgAPI,
+        mends="ignores enable_defense and enable_attack, and averages unusable uploads; in round 0 each client starts "
+        "where the last one stopped",
+    )
+
+
+class HookedFedAvgAPI(FedAvgAPI):  # type: ignore[misc]  # fedml has no types
+    """FedAvgAPI that aggregates through FedML's own ServerAggregator, where attacks and defenses act."""
+
+    def __init__(self, args: Any, device: Any, dataset: Any, model: Any) -> None:
+        super().__init__(args, device, dataset, model)
+        # A copy, because the trainer's model holds the last client's weights when the server aggregates.
+        self.aggregator = create_server_aggregator(copy.deepcopy(model).cpu(), args)
+        self.network = copy.deepcopy(model).to(device).eval()
+        self.round_number = 0
+        self.sampled: Sequence[Any] = []
+
+    def train(self) -> None:
+        """All rounds."""
+        self.aggregator.set_model_params(self.model_trainer.get_model_params())
+        self._give_round_zero_a_fixed_start()
+        self.round_number = 0
+        aggregation.prepare(self.network, self.test_global)
+        with aggregation.watched(self.args), giving_logits(self.model_trainer):
+            super().train()
+
+    def _give_round_zero_a_fixed_start(self) -> None:
+        """FedAvgAPI takes the live state dict as round 0's global model, and training the first client changes it."""
+        trainer, live = self.model_trainer, self.model_trainer.get_model_params
+
+        def first_call() -> Any:
+            trainer.get_model_params = live
+            return copy.deepcopy(live())
+
+        trainer.get_model_params = first_call
+
+    def _setup_clients(self, *args: Any) -> None:
+        super()._setup_clients(*args)
+        for client in self.client_list:
+            client.train = partial(self._train_client, client)
+
+    def _client_sampling(self, *args: Any) -> Any:
+        self.sampled = super()._client_sampling(*args)
+        return self.sampled
+
+    def _train_client(self, client: Any, w_global: Any) -> Any:
+        """Client.train, with the data poisoned first where an attack says so, from the start that a defense chooses.
+
+        FedML's label_flipping poisons data in ClientTrainer.update_dataset, which its simulator never calls.
+        """
+        attacker = FedMLAttacker.get_instance()
+        if attacker.is_data_poisoning_attack() and attacker.is_to_poison_data():
+            client.local_training_data = attacker.poison_data(client.local_training_data)
+        client.local_training_data = training_data(
+            client.local_training_data,
+            self.model_trainer.model,
+            client=client.client_idx,
+            number=self.round_number + 1,
+            clients=range(int(self.args.client_num_in_total)),
+            present=self.sampled,
+        )
+        return type(client).train(client, aggregation.start_for(client.client_idx, w_global))
+
+    def _aggregate(self, w_locals: Uploads) -> Any:
+        self.round_number += 1
+        client_ids = [client.client_idx for client in self.client_list]
+        if not aggregation.anybody_acts():
+            model = plain_average(
+                super()._aggregate,
+                w_locals,
+                number=self.round_number,
+                client_ids=client_ids,
+                network=self.network,
+                global_model=self.aggregator.get_model_params(),
+            )
+            self.aggregator.set_model_params(model)
+            return model
+        return aggregation.aggregate(
+            self.aggregator,
+            w_locals,
+            number=self.round_number,
+            client_ids=client_ids,
+            clients=range(int(self.args.client_num_in_total)),
+            network=self.network,
+            test_data=self.test_global,
+            local_data=self.train_data_local_dict,
+        ).model
+
+    def _local_test_on_all_clients(self, round_idx: int) -> None:
+        trained = self.model_trainer.model
+        self.model_trainer.model = aggregation.predictor(trained)
+        try:
+            super()._local_test_on_all_clients(round_idx)
+            events.publish(events.Tested(number=round_idx + 1, network=self.model_trainer.model))
+        finally:
+            self.model_trainer.model = trained

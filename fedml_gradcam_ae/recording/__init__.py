@@ -1,0 +1,1 @@
+"""What happened in a round, for those who listen: logs, files, pictures."""
