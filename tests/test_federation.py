@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from fedml_gradcam_ae import Verdict
-from fedml_gradcam_ae.contract.round import sample_weights, screen
+from fedml_gradcam_ae.contract.round import sample_weights
+from fedml_gradcam_ae.contract.screening import screen
 
 
 def test_weights_of_the_kept_are_renormalized_sample_shares() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -10,11 +10,49 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from benchmark.data.images import read
 from benchmark.data.partition import Parts, partition
+from benchmark.data.settings import Data
 from benchmark.data.stratified import stratified
 from fedml_gradcam_ae.contract.settings import SettingsError
 
-if TYPE_CHECKING:
-    from benchmark.config import Run
+
+class Clients(Protocol):
+    """How many clients there are, and how they train."""
+
+    @property
+    def clients(self) -> int:
+        """Number of clients."""
+
+    @property
+    def batch_size(self) -> int:
+        """Images in a batch."""
+
+
+class Apart(Protocol):
+    """Images that no client gets."""
+
+    @property
+    def share(self) -> float:
+        """Fraction of the training images."""
+
+
+class Run(Protocol):
+    """What of a run decides which images its clients get; benchmark.config has the whole."""
+
+    @property
+    def data(self) -> Data:
+        """Which images."""
+
+    @property
+    def federation(self) -> Clients:
+        """The clients."""
+
+    @property
+    def warm_start(self) -> Apart | None:
+        """The images kept for it, if there is one."""
+
+    @property
+    def seed(self) -> int:
+        """Of all that is drawn."""
 
 
 def load(run: Run) -> list[Any]:

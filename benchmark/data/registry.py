@@ -4,14 +4,31 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from torch import Tensor
 
 from fedml_gradcam_ae.contract.registry import import_all, origin
 
-if TYPE_CHECKING:
-    from benchmark.data.settings import Data
+
+class Wanted(Protocol):
+    """What a data set is told of the settings; benchmark.data.settings has the whole."""
+
+    @property
+    def name(self) -> str:
+        """The name of the data set."""
+
+    @property
+    def root(self) -> str | None:
+        """Folder of the data set; None: the default."""
+
+    @property
+    def download(self) -> bool:
+        """Whether to fetch what is missing."""
+
+    @property
+    def size(self) -> int:
+        """Height and width in pixels."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +63,7 @@ class Source:
     std: Sequence[float]
 
 
-Open = Callable[["Data"], Source]
+Open = Callable[[Wanted], Source]
 
 
 @dataclass(frozen=True)

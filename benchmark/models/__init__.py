@@ -2,18 +2,40 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import torch
 from torch import nn
 
 from benchmark.models.networks.small_cnn import small_cnn
 from benchmark.models.registry import networks, register_model
-
-if TYPE_CHECKING:
-    from benchmark.config import Run
+from benchmark.models.settings import Model
 
 __all__ = ["create", "networks", "register_model", "small_cnn"]
+
+
+class Images(Protocol):
+    """The images that a network is made for."""
+
+    @property
+    def size(self) -> int:
+        """Height and width in pixels."""
+
+
+class Run(Protocol):
+    """What of a run decides its network; benchmark.config has the whole."""
+
+    @property
+    def model(self) -> Model:
+        """The network."""
+
+    @property
+    def data(self) -> Images:
+        """Which images."""
+
+    @property
+    def seed(self) -> int:
+        """Of all that is drawn."""
 
 
 def create(run: Run, classes: int, channels: int) -> nn.Module:

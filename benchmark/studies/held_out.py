@@ -30,7 +30,7 @@ import fedml_gradcam_ae
 from benchmark.config import Run, check_device, read_config
 from fedml_gradcam_ae.contract.settings import SettingsError
 from fedml_gradcam_ae.defenses.gradcam_ae.autoencoder import fit_autoencoder
-from fedml_gradcam_ae.defenses.gradcam_ae.defense import GradCAMAE
+from fedml_gradcam_ae.defenses.gradcam_ae.settings import GradCAMAESettings
 from fedml_gradcam_ae.defenses.gradcam_ae.threshold import reconstruction_error
 from fedml_gradcam_ae.networks.images import seeded_generator
 from fedml_gradcam_ae.recording.events import Event, RoundReport, listening
@@ -39,7 +39,7 @@ Maps = tuple[Tensor, list[bool]]  # (clients, images, height, width) and who is 
 WAYS = ("all", "others", "others, no other attacker", "others, one attacker")
 
 
-def errors(maps: Tensor, train: Tensor, settings: GradCAMAE.Settings) -> Tensor:
+def errors(maps: Tensor, train: Tensor, settings: GradCAMAESettings) -> Tensor:
     """(clients,): how badly an autoencoder that was trained on `train` reconstructs `maps`."""
     model = fit_autoencoder(
         train.flatten(2).flatten(0, 1),
@@ -54,7 +54,7 @@ def errors(maps: Tensor, train: Tensor, settings: GradCAMAE.Settings) -> Tensor:
     return reconstruction_error(maps, model(flat).view_as(maps), settings.reconstruction_error)
 
 
-def scored(maps: Tensor, malicious: list[bool], way: str, settings: GradCAMAE.Settings) -> tuple[Tensor, list[bool]]:
+def scored(maps: Tensor, malicious: list[bool], way: str, settings: GradCAMAESettings) -> tuple[Tensor, list[bool]]:
     """Errors in one of `WAYS`, and who of those scored is malicious."""
     bad = torch.tensor(malicious)
     if way == "all":
@@ -109,7 +109,7 @@ def main(arguments: list[str] | None = None) -> int:
     fedml_gradcam_ae.register()
     rows = [",".join(("attack", "partition", "seed", "trained on", "rounds", "AUROC", "attackers' error / benign"))]
     for run in runs:
-        settings = GradCAMAE.Settings(**{key: value for key, value in run.defense.items() if key != "type"})
+        settings = GradCAMAESettings(**{key: value for key, value in run.defense.items() if key != "type"})
         rounds = collect(run, options.out)
         torch.set_num_threads(run.threads)
         if not rounds:

@@ -19,8 +19,9 @@ from torch import Tensor
 from fedml_gradcam_ae.attacks.constrained_perturbation import ConstrainedPerturbation, ContaminatedLoss, Objective
 from fedml_gradcam_ae.attacks.shared.colluders import own_images
 from fedml_gradcam_ae.contract.registry import register_attack
-from fedml_gradcam_ae.contract.round import Round, Upload
+from fedml_gradcam_ae.contract.round import Round
 from fedml_gradcam_ae.contract.updates import unflatten
+from fedml_gradcam_ae.contract.upload import Upload
 from fedml_gradcam_ae.defenses.gradcam_ae.class_probe import ClassProbe
 from fedml_gradcam_ae.defenses.gradcam_ae.settings import ProfileSettings
 from fedml_gradcam_ae.defenses.gradcam_ae.suspicion import differences

@@ -14,8 +14,9 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from fedml_gradcam_ae.contract.registry import register_attack
-from fedml_gradcam_ae.contract.round import Round, Upload
+from fedml_gradcam_ae.contract.round import Round
 from fedml_gradcam_ae.contract.settings import AttackSettings
+from fedml_gradcam_ae.contract.upload import Upload
 from fedml_gradcam_ae.networks.batches import places
 from fedml_gradcam_ae.networks.images import draw_images
 from fedml_gradcam_ae.networks.outputs import Classifier, OutputSettings, count_classes

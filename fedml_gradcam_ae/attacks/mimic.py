@@ -14,8 +14,9 @@ from torch import Tensor
 
 from fedml_gradcam_ae.attacks.shared.colluders import Colluders, ColludingSettings
 from fedml_gradcam_ae.contract.registry import register_attack
-from fedml_gradcam_ae.contract.round import ClientId, Round
+from fedml_gradcam_ae.contract.round import Round
 from fedml_gradcam_ae.contract.screening import upload_problem
+from fedml_gradcam_ae.contract.upload import ClientId
 
 
 @register_attack("mimic")

@@ -25,8 +25,8 @@ import torch
 from torch import Tensor
 
 from fedml_gradcam_ae.contract.claims import lower_median as median_claim
-from fedml_gradcam_ae.contract.round import Upload
 from fedml_gradcam_ae.contract.updates import Updates
+from fedml_gradcam_ae.contract.upload import Upload
 
 LONE = 3.0  # how much further than the client's other tensors one may go; honest ones went 2.4 times as far
 

@@ -6,19 +6,15 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any
+
+from fedml_gradcam_ae.contract.upload import ClientId, Upload
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from fedml_gradcam_ae.contract.bounding import Steps
-    from fedml_gradcam_ae.contract.claims import sample_problem as sample_problem
-    from fedml_gradcam_ae.contract.screening import screen as screen
-    from fedml_gradcam_ae.contract.screening import upload_problem as upload_problem
     from fedml_gradcam_ae.contract.updates import Updates
-
-ClientId = int | str
-Upload: TypeAlias = "Mapping[str, Tensor]"  # a state dict; quoted, since this module does not wait for torch
 
 LARGEST_STEP = 10.0  # in median steps: what honest clients were measured to need, IID at most 4, Dirichlet mostly 8
 
@@ -194,14 +190,3 @@ def sample_weights(samples: Sequence[float], excluded: Sequence[bool]) -> list[f
     kept = [0.0 if out else float(number) for number, out in zip(samples, excluded, strict=True)]
     total = math.fsum(kept)
     return [number / total for number in kept] if total > 0 else kept
-
-
-if not TYPE_CHECKING:
-
-    def __getattr__(name: str) -> Any:
-        """The gate, by its former place; it waits for torch, which this module does not."""
-        if name in ("screen", "upload_problem", "sample_problem"):
-            from fedml_gradcam_ae.contract import claims, screening
-
-            return getattr(claims if name == "sample_problem" else screening, name)
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

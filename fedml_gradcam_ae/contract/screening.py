@@ -24,7 +24,8 @@ from fedml_gradcam_ae.contract.shown import kind
 from fedml_gradcam_ae.contract.template import Template
 
 if TYPE_CHECKING:
-    from fedml_gradcam_ae.contract.round import ClientId, Round
+    from fedml_gradcam_ae.contract.round import Round
+    from fedml_gradcam_ae.contract.upload import ClientId
 
 
 @dataclass(frozen=True)

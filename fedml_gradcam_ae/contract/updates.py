@@ -13,7 +13,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from fedml_gradcam_ae.contract.round import Upload
+from fedml_gradcam_ae.contract.upload import Upload
 
 _LARGEST_BLOCK = 65_536  # columns: K rows of them stay in a processor's cache
 _SMALLEST_BLOCK = 4_096

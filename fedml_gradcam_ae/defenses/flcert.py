@@ -17,9 +17,10 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from fedml_gradcam_ae.contract.registry import register_defense
-from fedml_gradcam_ae.contract.round import ClientId, Round, Verdict, sample_weights
+from fedml_gradcam_ae.contract.round import Round, Verdict, sample_weights
 from fedml_gradcam_ae.contract.settings import DefenseSettings
 from fedml_gradcam_ae.contract.updates import Updates, weighted_mean
+from fedml_gradcam_ae.contract.upload import ClientId
 from fedml_gradcam_ae.defenses.median import median
 from fedml_gradcam_ae.networks.evaluating import answer
 from fedml_gradcam_ae.networks.outputs import Classifier, OutputSettings

@@ -16,8 +16,9 @@ import torch
 from pydantic import Field
 
 from fedml_gradcam_ae.contract.registry import register_defense
-from fedml_gradcam_ae.contract.round import ClientId, Round, Verdict, sample_weights
+from fedml_gradcam_ae.contract.round import Round, Verdict, sample_weights
 from fedml_gradcam_ae.contract.settings import DefenseSettings
+from fedml_gradcam_ae.contract.upload import ClientId
 from fedml_gradcam_ae.defenses.shared.update_history import UpdateHistory
 from fedml_gradcam_ae.maths.gap_statistic import count_clusters
 from fedml_gradcam_ae.maths.kmeans_1d import two_means

@@ -15,8 +15,9 @@ from pydantic import Field
 from torch import Tensor
 
 from fedml_gradcam_ae.contract.registry import register_defense
-from fedml_gradcam_ae.contract.round import ClientId, Round, Verdict
+from fedml_gradcam_ae.contract.round import Round, Verdict
 from fedml_gradcam_ae.contract.settings import DefenseSettings
+from fedml_gradcam_ae.contract.upload import ClientId
 from fedml_gradcam_ae.defenses.shared.output_layer import output_updates
 from fedml_gradcam_ae.maths.cosine import cosine_matrix
 

@@ -8,7 +8,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from fedml_gradcam_ae.contract.round import Upload
+from fedml_gradcam_ae.contract.upload import Upload
 from fedml_gradcam_ae.heatmaps.forward import run_to_layers, weigh
 from fedml_gradcam_ae.networks.evaluating import evaluating
 from fedml_gradcam_ae.networks.parallel import on_each_upload

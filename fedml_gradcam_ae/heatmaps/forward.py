@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fedml_gradcam_ae.contract.round import Upload
+from fedml_gradcam_ae.contract.upload import Upload
 from fedml_gradcam_ae.networks.evaluating import answer
 
 

@@ -9,7 +9,7 @@ import torch
 from captum.attr import LayerGradCam
 from torch import Tensor, nn
 
-from fedml_gradcam_ae.contract.round import Upload
+from fedml_gradcam_ae.contract.upload import Upload
 from fedml_gradcam_ae.networks.evaluating import answer, evaluating
 from fedml_gradcam_ae.networks.parallel import on_each_upload
 

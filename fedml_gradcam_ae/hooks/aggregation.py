@@ -11,8 +11,9 @@ from fedml.core.security.fedml_attacker import FedMLAttacker
 from fedml.core.security.fedml_defender import FedMLDefender
 from torch import Tensor, nn
 
-from fedml_gradcam_ae.contract.round import ClientId, Round
+from fedml_gradcam_ae.contract.round import Round
 from fedml_gradcam_ae.contract.settings import SettingsError
+from fedml_gradcam_ae.contract.upload import ClientId
 from fedml_gradcam_ae.hooks.attacker import PluginAttack
 from fedml_gradcam_ae.hooks.defender import PluginDefense
 from fedml_gradcam_ae.hooks.reporting import listeners, report_round

@@ -13,8 +13,8 @@ from fedml.core.security.fedml_attacker import FedMLAttacker
 from torch import nn
 
 from fedml_gradcam_ae.attacks.shared.attackers import attackers_in_round, poisoned_uploads
-from fedml_gradcam_ae.contract.round import ClientId
 from fedml_gradcam_ae.contract.settings import AttackSettings
+from fedml_gradcam_ae.contract.upload import ClientId
 from fedml_gradcam_ae.hooks import configuration
 from fedml_gradcam_ae.hooks.patching import Patches
 from fedml_gradcam_ae.hooks.surroundings import Uploads, current, identity

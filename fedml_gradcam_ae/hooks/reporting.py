@@ -8,8 +8,9 @@ from contextlib import AbstractContextManager
 from typing import Any
 
 from fedml_gradcam_ae.contract.claims import read_claim
-from fedml_gradcam_ae.contract.round import ClientId, Round, Verdict, sample_weights
+from fedml_gradcam_ae.contract.round import Round, Verdict, sample_weights
 from fedml_gradcam_ae.contract.settings import SettingsError
+from fedml_gradcam_ae.contract.upload import ClientId
 from fedml_gradcam_ae.hooks.surroundings import Federation
 from fedml_gradcam_ae.recording import events, recorder
 

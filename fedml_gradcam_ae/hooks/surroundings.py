@@ -13,8 +13,9 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from fedml_gradcam_ae.contract.round import ClientId, Round, Upload, Verdict
+from fedml_gradcam_ae.contract.round import Round, Verdict
 from fedml_gradcam_ae.contract.screening import pass_gate
+from fedml_gradcam_ae.contract.upload import ClientId, Upload
 from fedml_gradcam_ae.hooks.upload_settings import UploadSettings
 
 Uploads = list[tuple[float, Upload]]

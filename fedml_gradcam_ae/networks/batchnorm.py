@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from fedml_gradcam_ae.contract.round import Upload
+from fedml_gradcam_ae.contract.upload import Upload
 from fedml_gradcam_ae.networks.evaluating import answer, evaluating
 from fedml_gradcam_ae.networks.outputs import Bare
 from fedml_gradcam_ae.networks.parallel import on_each_upload

@@ -11,7 +11,7 @@ from typing import TypeVar
 import torch
 from torch import nn
 
-from fedml_gradcam_ae.contract.round import Upload
+from fedml_gradcam_ae.contract.upload import Upload
 
 Result = TypeVar("Result")
 

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from fedml_gradcam_ae.contract.round import ClientId
+from fedml_gradcam_ae.contract.upload import ClientId
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

@@ -12,8 +12,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from fedml_gradcam_ae.contract.round import ClientId
 from fedml_gradcam_ae.contract.shown import shown
+from fedml_gradcam_ae.contract.upload import ClientId
 from fedml_gradcam_ae.recording.events import ClientReport, Event, Measured, RoundReport, Tested
 
 log = logging.getLogger("fedml_gradcam_ae")

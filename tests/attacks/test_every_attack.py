@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from fedml_gradcam_ae.contract import registry
-from fedml_gradcam_ae.contract.round import screen, upload_problem
+from fedml_gradcam_ae.contract.screening import screen, upload_problem
 from flat import update, updates
 from tiny import digits, state_of, tiny_cnn
 

@@ -12,7 +12,7 @@ import torch
 from torch.utils.data import DataLoader, TensorDataset
 
 from fedml_gradcam_ae import Round, Verdict
-from fedml_gradcam_ae.contract.round import screen
+from fedml_gradcam_ae.contract.screening import screen
 from fedml_gradcam_ae.hooks.defender import hand_back
 from hostile import rules
 from hostile.cases import Case, cases

@@ -9,9 +9,8 @@ import torch
 
 from benchmark.data.pixels import reader
 from benchmark.data.place import root_of
-from benchmark.data.registry import Source, Split, register_data
-from benchmark.data.sets.folder import folder as open_folder
-from benchmark.data.settings import Data
+from benchmark.data.registry import Source, Split, Wanted, register_data
+from benchmark.data.sets.folder import read_folder
 from fedml_gradcam_ae.contract.settings import SettingsError
 
 # Of the training images, by channel.
@@ -21,17 +20,16 @@ PICTURES = "cifar10"  # some mirrors hold it as train/CLASS/*.png and test/CLASS
 
 
 @register_data("cifar10", keys=("root", "download"))
-def cifar10(data: Data) -> Source:
+def cifar10(data: Wanted) -> Source:
     """torchvision's CIFAR10; `root` is the folder that holds cifar-10-batches-py/, or cifar10/ with it as pictures."""
     root = root_of(data)
     if (root / PICTURES / "train").is_dir() and not (root / "cifar-10-batches-py").is_dir():
-        pictures = open_folder(Data(name="folder", root=str(root / PICTURES), size=data.size))
-        return replace(pictures, mean=MEAN, std=STD)
+        return replace(read_folder(root / PICTURES, data.size), mean=MEAN, std=STD)
     train, test = _split(root, True, data), _split(root, False, data)
     return Source(train[0], test[0], train[1], MEAN, STD)
 
 
-def _split(root: Path, train: bool, data: Data) -> tuple[Split, list[str]]:
+def _split(root: Path, train: bool, data: Wanted) -> tuple[Split, list[str]]:
     from torchvision.datasets import CIFAR10
 
     try:

@@ -8,14 +8,13 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from benchmark.data.registry import Source, Split, register_data
-from benchmark.data.settings import Data
+from benchmark.data.registry import Source, Split, Wanted, register_data
 
 TEST_SHARE = 0.2
 
 
 @register_data("digits")
-def digits(data: Data) -> Source:
+def digits(data: Wanted) -> Source:
     """Images in [0, 1] as they are: mean 0, standard deviation 1. A fifth of each class is the test set."""
     from sklearn.datasets import load_digits
     from sklearn.model_selection import train_test_split

@@ -9,8 +9,7 @@ import torch
 
 from benchmark.data.pixels import reader
 from benchmark.data.place import root_of
-from benchmark.data.registry import Source, Split, register_data
-from benchmark.data.settings import Data
+from benchmark.data.registry import Source, Split, Wanted, register_data
 from fedml_gradcam_ae.contract.settings import SettingsError
 
 # ImageNet's, the customary choice for photographs; gray pictures become three equal channels.
@@ -20,18 +19,26 @@ LAYOUT = "train/CLASS/*.png and test/CLASS/*.png (or val/ for test/; jpg, ppm, b
 
 
 @register_data("folder", keys=("root",))
-def folder(data: Data) -> Source:
+def folder(data: Wanted) -> Source:
     """torchvision's ImageFolder on train/ and test/ (or val/) below `root`; classes are named by their folders."""
     if data.root is None:
         raise SettingsError(f"data.root is missing: folder needs the folder that holds {LAYOUT}.")
-    root = root_of(data)
+    return read_folder(root_of(data), data.size)
+
+
+def read_folder(root: Path, size: int) -> Source:
+    """The same, from any folder.
+
+    Raises:
+        SettingsError: if it does not look so.
+    """
     train, test = _found(root, "train"), _found(root, "test", "val")
     if train.classes != test.classes:
         differing = ", ".join(sorted(set(train.classes) ^ set(test.classes)))
         raise SettingsError(
             f"data: {train.root} and {test.root} must hold the same classes; only one of them has: {differing}."
         )
-    return Source(_split(train, data.size), _split(test, data.size), train.classes, MEAN, STD)
+    return Source(_split(train, size), _split(test, size), train.classes, MEAN, STD)
 
 
 def _split(found: Any, size: int) -> Split:

@@ -9,8 +9,7 @@ import torch
 
 from benchmark.data.pixels import reader
 from benchmark.data.place import root_of
-from benchmark.data.registry import Source, Split, register_data
-from benchmark.data.settings import Data
+from benchmark.data.registry import Source, Split, Wanted, register_data
 from fedml_gradcam_ae.contract.settings import SettingsError
 
 # Of the training images, by channel.
@@ -22,7 +21,7 @@ LAYOUT = "gtsrb/GTSRB/Training/00000/*.ppm ..., gtsrb/GTSRB/Final_Test/Images/*.
 
 
 @register_data("gtsrb", keys=("root", "download"))
-def gtsrb(data: Data) -> Source:
+def gtsrb(data: Wanted) -> Source:
     """torchvision's GTSRB; `root` is the folder that holds gtsrb/. Whole pictures, scaled to a square."""
     root = root_of(data)
     train, test = (_found(root, split, data.download) for split in ("train", "test"))

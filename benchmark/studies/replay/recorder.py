@@ -12,9 +12,10 @@ from torch import Tensor
 
 from benchmark.studies.replay.views import View, look
 from fedml_gradcam_ae.attacks.shared.attackers import attackers_in_round, poisoned_uploads
-from fedml_gradcam_ae.contract.round import ClientId, Round, Upload, Verdict
+from fedml_gradcam_ae.contract.round import Round, Verdict
 from fedml_gradcam_ae.contract.settings import AttackSettings
 from fedml_gradcam_ae.contract.updates import Updates, flatten, unflatten
+from fedml_gradcam_ae.contract.upload import ClientId, Upload
 from fedml_gradcam_ae.heatmaps import find_target_layer, resize
 from fedml_gradcam_ae.networks.batchnorm import statistics_of
 from fedml_gradcam_ae.networks.evaluating import answer

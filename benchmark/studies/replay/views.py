@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from fedml_gradcam_ae.contract.round import Upload
+from fedml_gradcam_ae.contract.upload import Upload
 from fedml_gradcam_ae.heatmaps.class_maps import maps_of_classes
 from fedml_gradcam_ae.heatmaps.forward import run_to_layers, weigh
 

@@ -8,9 +8,10 @@ from typing import Any
 import torch
 
 from fedml_gradcam_ae.attacks.shared.colluders import own_images
-from fedml_gradcam_ae.contract.round import ClientId, Round, Upload
+from fedml_gradcam_ae.contract.round import Round
 from fedml_gradcam_ae.contract.settings import AttackSettings, SettingsError
 from fedml_gradcam_ae.contract.tied import with_one_value
+from fedml_gradcam_ae.contract.upload import ClientId, Upload
 from fedml_gradcam_ae.networks.batchnorm import moved_statistics
 from fedml_gradcam_ae.networks.images import seeded_generator
 

@@ -10,19 +10,18 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from time import perf_counter
-from typing import Any, Literal
+from typing import Any
 
 import torch
-from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from fedml_gradcam_ae.contract.registry import register_defense
-from fedml_gradcam_ae.contract.round import ClientId, Round, Verdict, sample_weights
-from fedml_gradcam_ae.defenses.gradcam_ae.autoencoder import Activation
+from fedml_gradcam_ae.contract.round import Round, Verdict, sample_weights
+from fedml_gradcam_ae.contract.upload import ClientId
 from fedml_gradcam_ae.defenses.gradcam_ae.paper import PaperProfile
 from fedml_gradcam_ae.defenses.gradcam_ae.robust import RobustProfile
 from fedml_gradcam_ae.defenses.gradcam_ae.scored import Scored
-from fedml_gradcam_ae.defenses.gradcam_ae.settings import ProfileSettings
+from fedml_gradcam_ae.defenses.gradcam_ae.settings import GradCAMAESettings
 from fedml_gradcam_ae.defenses.gradcam_ae.threshold import flag
 from fedml_gradcam_ae.defenses.gradcam_ae.votes import Votes
 
@@ -37,63 +36,9 @@ class GradCAMAE:
     State (flags of the last rounds, permanent removals, directions) is keyed by client id; see `state` and `restore`.
     """
 
-    class Settings(ProfileSettings):
-        """Of both profiles; what the paper leaves open follows the authors' code."""
+    Settings = GradCAMAESettings
 
-        hidden_size: int = Field(default=32, ge=1, description="width of the autoencoder's hidden layer")
-        epochs: int = Field(default=100, ge=1, description="training steps of the autoencoder each round")
-        learning_rate: float = Field(default=0.01, gt=0, description="Adam's, for the autoencoder")
-        weight_decay: float = Field(default=1e-5, ge=0, description="Adam's L2 penalty, for the autoencoder")
-        output_activation: Activation = Field(default="sigmoid", description="paper: the autoencoder's last activation")
-        reconstruction_error: Literal["absolute", "squared"] = Field(
-            default="absolute", description="paper: `absolute` as in (14); `squared` as in the authors' code"
-        )
-        alpha: float = Field(
-            default=1.0, ge=0, description="paper: threshold = mean + alpha * standard deviation of the errors"
-        )
-        false_alarm: float = Field(
-            default=0.0005,
-            gt=0,
-            le=0.5,
-            description="robust: the share of honest clients that may be flagged in a round by errors, and by "
-            "statistics or direction, if these were normally distributed",
-        )
-        copy_ratio: float = Field(
-            default=0.2,
-            gt=0,
-            lt=1,
-            description="robust: clients are copies if their maps differ by less than this share of what is usual",
-        )
-        mean_ratio: float = Field(
-            default=0.4,
-            ge=0,
-            lt=1,
-            description="robust, with BatchNorm of 64 channels or more: clients are copies as well if the means that "
-            "their layers produce differ by less than this share of what is usual; 0: means are not compared",
-        )
-        memory: int = Field(
-            default=6,
-            ge=1,
-            description="robust, without BatchNorm: how many rounds the direction of change is added up",
-        )
-        folds: int = Field(default=5, ge=2, description="robust: how many autoencoders share the clients")
-        vote_every: int = Field(default=3, ge=1, description="xi: every so many rounds the vote decides (rounds)")
-        vote_threshold: int = Field(default=2, ge=1, description="epsilon: flags that a vote needs (rounds)")
-        permanent: bool = Field(default=False, description="whether a client that is voted out never comes back")
-        record_dir: str | None = Field(
-            default=None, description="folder for the JSON lines and pictures of each round; null: none"
-        )
-
-        @model_validator(mode="after")
-        def _check_vote(self) -> GradCAMAE.Settings:
-            if self.vote_threshold > self.vote_every:
-                raise ValueError(
-                    f"vote_threshold must be at most vote_every, since a vote counts flags over that many rounds, "
-                    f"found {self.vote_threshold} of {self.vote_every}"
-                )
-            return self
-
-    def __init__(self, settings: GradCAMAE.Settings) -> None:
+    def __init__(self, settings: GradCAMAESettings) -> None:
         self.settings = settings
         self.votes = Votes(settings.vote_every, settings.vote_threshold, settings.permanent)
         self.profile = PROFILES[settings.profile](settings)

@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fedml_gradcam_ae.contract.round import ClientId
+from fedml_gradcam_ae.contract.upload import ClientId
 from fedml_gradcam_ae.defenses.gradcam_ae.autoencoder import held_out_reconstructions
 from fedml_gradcam_ae.defenses.gradcam_ae.suspicion import (
     agreement,

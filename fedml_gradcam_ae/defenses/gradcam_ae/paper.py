@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from time import perf_counter
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import nn
@@ -16,18 +16,16 @@ from torch import nn
 from fedml_gradcam_ae.contract.round import Round
 from fedml_gradcam_ae.defenses.gradcam_ae.autoencoder import fit_autoencoder
 from fedml_gradcam_ae.defenses.gradcam_ae.scored import Scored
+from fedml_gradcam_ae.defenses.gradcam_ae.settings import GradCAMAESettings
 from fedml_gradcam_ae.defenses.gradcam_ae.threshold import error_threshold, reconstruction_error
 from fedml_gradcam_ae.heatmaps import Probe
 from fedml_gradcam_ae.networks.images import seeded_generator
-
-if TYPE_CHECKING:
-    from fedml_gradcam_ae.defenses.gradcam_ae.defense import GradCAMAE
 
 
 class PaperProfile:
     """Remembers nothing from round to round."""
 
-    def __init__(self, settings: GradCAMAE.Settings) -> None:
+    def __init__(self, settings: GradCAMAESettings) -> None:
         self.settings = settings
         self.probe = Probe(settings)
 

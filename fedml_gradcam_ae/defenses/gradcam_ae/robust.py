@@ -6,23 +6,22 @@ import math
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from time import perf_counter
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from fedml_gradcam_ae.contract.bounding import lower_median
-from fedml_gradcam_ae.contract.round import ClientId, Round
+from fedml_gradcam_ae.contract.round import Round
+from fedml_gradcam_ae.contract.upload import ClientId
 from fedml_gradcam_ae.defenses.gradcam_ae.class_probe import ClassProbe
 from fedml_gradcam_ae.defenses.gradcam_ae.evidence import Evidence, Maps, Rules
 from fedml_gradcam_ae.defenses.gradcam_ae.outliers import output_scores, step_scores, strongest
 from fedml_gradcam_ae.defenses.gradcam_ae.scored import Scored
+from fedml_gradcam_ae.defenses.gradcam_ae.settings import GradCAMAESettings
 from fedml_gradcam_ae.heatmaps import maps_and_outputs
 from fedml_gradcam_ae.networks.batchnorm import statistics_of
 from fedml_gradcam_ae.networks.outputs import Classifier
-
-if TYPE_CHECKING:
-    from fedml_gradcam_ae.defenses.gradcam_ae.defense import GradCAMAE
 
 WHY = {
     "copies": "its heat maps are nearly another client's",
@@ -38,7 +37,7 @@ Part = tuple[Tensor, list[str]]  # (clients,), and words for each client
 class RobustProfile:
     """Remembers in which direction each client's heat maps changed, if the network has no BatchNorm."""
 
-    def __init__(self, settings: GradCAMAE.Settings) -> None:
+    def __init__(self, settings: GradCAMAESettings) -> None:
         self.settings = settings
         self.probe = ClassProbe(settings)
         self.evidence = Evidence(Rules.of(settings))

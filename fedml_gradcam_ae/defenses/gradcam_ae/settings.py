@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
+from fedml_gradcam_ae.defenses.gradcam_ae.autoencoder import Activation
 from fedml_gradcam_ae.heatmaps import ProbeSettings
 
 DEFAULT: Literal["robust", "paper"] = "robust"
@@ -57,4 +58,61 @@ class ProfileSettings(ProbeSettings):
     def _check_auto(self) -> ProfileSettings:
         if self.profile == "paper" and self.probe_size == "auto":
             raise ValueError("probe_size `auto` is of profile `robust` only: give a number of pixels, or `native`")
+        return self
+
+
+class GradCAMAESettings(ProfileSettings):
+    """Of both profiles; what the paper leaves open follows the authors' code."""
+
+    hidden_size: int = Field(default=32, ge=1, description="width of the autoencoder's hidden layer")
+    epochs: int = Field(default=100, ge=1, description="training steps of the autoencoder each round")
+    learning_rate: float = Field(default=0.01, gt=0, description="Adam's, for the autoencoder")
+    weight_decay: float = Field(default=1e-5, ge=0, description="Adam's L2 penalty, for the autoencoder")
+    output_activation: Activation = Field(default="sigmoid", description="paper: the autoencoder's last activation")
+    reconstruction_error: Literal["absolute", "squared"] = Field(
+        default="absolute", description="paper: `absolute` as in (14); `squared` as in the authors' code"
+    )
+    alpha: float = Field(
+        default=1.0, ge=0, description="paper: threshold = mean + alpha * standard deviation of the errors"
+    )
+    false_alarm: float = Field(
+        default=0.0005,
+        gt=0,
+        le=0.5,
+        description="robust: the share of honest clients that may be flagged in a round by errors, and by "
+        "statistics or direction, if these were normally distributed",
+    )
+    copy_ratio: float = Field(
+        default=0.2,
+        gt=0,
+        lt=1,
+        description="robust: clients are copies if their maps differ by less than this share of what is usual",
+    )
+    mean_ratio: float = Field(
+        default=0.4,
+        ge=0,
+        lt=1,
+        description="robust, with BatchNorm of 64 channels or more: clients are copies as well if the means that "
+        "their layers produce differ by less than this share of what is usual; 0: means are not compared",
+    )
+    memory: int = Field(
+        default=6,
+        ge=1,
+        description="robust, without BatchNorm: how many rounds the direction of change is added up",
+    )
+    folds: int = Field(default=5, ge=2, description="robust: how many autoencoders share the clients")
+    vote_every: int = Field(default=3, ge=1, description="xi: every so many rounds the vote decides (rounds)")
+    vote_threshold: int = Field(default=2, ge=1, description="epsilon: flags that a vote needs (rounds)")
+    permanent: bool = Field(default=False, description="whether a client that is voted out never comes back")
+    record_dir: str | None = Field(
+        default=None, description="folder for the JSON lines and pictures of each round; null: none"
+    )
+
+    @model_validator(mode="after")
+    def _check_vote(self) -> GradCAMAESettings:
+        if self.vote_threshold > self.vote_every:
+            raise ValueError(
+                f"vote_threshold must be at most vote_every, since a vote counts flags over that many rounds, "
+                f"found {self.vote_threshold} of {self.vote_every}"
+            )
         return self

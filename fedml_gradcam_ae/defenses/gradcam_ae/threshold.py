@@ -8,7 +8,7 @@ from typing import Literal
 
 from torch import Tensor
 
-from fedml_gradcam_ae.contract.round import ClientId
+from fedml_gradcam_ae.contract.upload import ClientId
 
 
 def reconstruction_error(

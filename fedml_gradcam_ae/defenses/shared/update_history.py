@@ -7,8 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fedml_gradcam_ae.contract.round import ClientId, Round
+from fedml_gradcam_ae.contract.round import Round
 from fedml_gradcam_ae.contract.updates import flatten
+from fedml_gradcam_ae.contract.upload import ClientId
 from fedml_gradcam_ae.maths.lbfgs import inner_products, lbfgs_coefficients
 
 _LARGEST = torch.finfo(torch.float32).max

@@ -9,7 +9,7 @@ from typing import Any
 from fedml.core import Context
 from fedml.cross_silo.server.fedml_aggregator import FedMLAggregator
 
-from fedml_gradcam_ae.contract.round import ClientId
+from fedml_gradcam_ae.contract.upload import ClientId
 from fedml_gradcam_ae.hooks import aggregation
 from fedml_gradcam_ae.hooks.cross_silo.refused import Refused
 from fedml_gradcam_ae.hooks.logits import give_logits

@@ -6,7 +6,7 @@ import json
 import logging
 from typing import Any
 
-from fedml_gradcam_ae.contract.round import ClientId
+from fedml_gradcam_ae.contract.upload import ClientId
 from fedml_gradcam_ae.hooks import aggregation, configuration
 from fedml_gradcam_ae.hooks.cross_silo.checkpoint import Checkpoint, Owner, finite
 from fedml_gradcam_ae.hooks.cross_silo.settings import ServerSettings

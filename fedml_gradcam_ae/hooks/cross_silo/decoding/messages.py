@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 from fedml_gradcam_ae.hooks.cross_silo.decoding.budget import Budget, Ledger
 from fedml_gradcam_ae.hooks.cross_silo.decoding.errors import Undecodable
+from fedml_gradcam_ae.hooks.cross_silo.decoding.execution import run
 from fedml_gradcam_ae.hooks.cross_silo.decoding.machine import Machine
 from fedml_gradcam_ae.hooks.cross_silo.decoding.names import TABLE
 from fedml_gradcam_ae.hooks.cross_silo.decoding.trees import finish
@@ -91,7 +92,7 @@ def _guarded(decode: Callable[[Content, Ledger], Result], content: Content, budg
 
 def _run(content: Content, ledger: Ledger) -> Any:
     view = memoryview(content).cast("B")
-    value, end = Machine(view, TABLE, ledger).run()
+    value, end = run(Machine(view, TABLE, ledger))
     if end != len(view):
         raise Undecodable("broken", f"{len(view) - end} bytes follow the pickle")
     return value

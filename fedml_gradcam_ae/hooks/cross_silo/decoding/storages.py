@@ -13,6 +13,7 @@ import torch
 
 from fedml_gradcam_ae.hooks.cross_silo.decoding.budget import Ledger
 from fedml_gradcam_ae.hooks.cross_silo.decoding.errors import Undecodable
+from fedml_gradcam_ae.hooks.cross_silo.decoding.execution import run
 from fedml_gradcam_ae.hooks.cross_silo.decoding.literals import read_long_size
 from fedml_gradcam_ae.hooks.cross_silo.decoding.machine import Machine
 from fedml_gradcam_ae.hooks.cross_silo.decoding.values import Refusal, SavedStorage, Storage, argument_count
@@ -71,8 +72,8 @@ def load_storage(arguments: tuple[Any, ...], ledger: Ledger) -> Storage:
         raise Undecodable("bad tensor", "its storage is no bytes")
     ledger.take(OBJECT)
     machine = Machine(data, TABLE, ledger, storages=True)
-    saved, position = machine.run(_header(machine, ledger))
-    keys, position = machine.run(position)
+    saved, position = run(machine, _header(machine, ledger))
+    keys, position = run(machine, position)
     if type(saved) is not SavedStorage or len(saved.fields) != 6:
         raise Undecodable("bad tensor", "what is saved is no storage")
     word, kind, key, location, count, view = saved.fields
@@ -98,8 +99,8 @@ def _header(machine: Machine, ledger: Ledger) -> int:
         return len(known)
     if data[: len(MAGIC)] != MAGIC:
         raise Undecodable("bad tensor", "its storage is not in torch's legacy format")
-    version, position = machine.run(len(MAGIC))
-    system, position = machine.run(position)
+    version, position = run(machine, len(MAGIC))
+    system, position = run(machine, position)
     if type(version) is not int or version != VERSION or type(system) is not dict:
         raise Undecodable("unsupported", "a storage of another version of torch's legacy format")
     if system.get("little_endian") is not True:

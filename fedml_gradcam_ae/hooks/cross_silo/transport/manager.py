@@ -23,11 +23,12 @@ from fedml_gradcam_ae.hooks.cross_silo.transport import envelope as schema
 from fedml_gradcam_ae.hooks.cross_silo.transport import event_loop
 from fedml_gradcam_ae.hooks.cross_silo.transport.addresses import Addresses, join
 from fedml_gradcam_ae.hooks.cross_silo.transport.buckets import Buckets
+from fedml_gradcam_ae.hooks.cross_silo.transport.identity import load_identity
 from fedml_gradcam_ae.hooks.cross_silo.transport.inbox import Arrival, Inbox
 from fedml_gradcam_ae.hooks.cross_silo.transport.limits import Limits, of_a_model, raise_open_files
 from fedml_gradcam_ae.hooks.cross_silo.transport.receiving import Doorstep, Receiver
 from fedml_gradcam_ae.hooks.cross_silo.transport.sending import Address, deliver
-from fedml_gradcam_ae.hooks.cross_silo.transport.settings import load_identity, read_transport_settings
+from fedml_gradcam_ae.hooks.cross_silo.transport.settings import read_transport_settings
 
 log = logging.getLogger("fedml_gradcam_ae")
 

@@ -61,31 +61,6 @@ def read_transport_settings(args: Any, rank: int) -> TransportSettings:
     return read_settings(TransportSettings, known, section, "a cross-silo process")
 
 
-def check_transport_settings(args: Any) -> None:
-    """Check the sections of both sides, and this process's files for TLS.
-
-    Raises:
-        SettingsError: for a value that is wrong, or files that cannot be used.
-    """
-    for rank in (0, 1):
-        read_transport_settings(args, rank)
-    rank = int(getattr(args, "rank", 0))
-    files = read_transport_settings(args, rank).tls
-    if files is not None and getattr(args, "backend", None) == "GRPC":
-        load_identity(files, rank, args)
-
-
-def load_identity(files: TLSFiles, rank: int, args: Any) -> Any:
-    """The files of one process, read and checked: an `Identity` of the module `tls`, which needs gRPC.
-
-    Raises:
-        SettingsError: if they cannot be used.
-    """
-    from fedml_gradcam_ae.hooks.cross_silo.transport import tls
-
-    return tls.load(files, rank, folder_of(args), "client_args" if rank else "server_args")
-
-
 def folder_of(args: Any) -> Path:
     """The folder that relative paths start from."""
     path = getattr(args, "yaml_config_file", "")
