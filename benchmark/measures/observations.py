@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from benchmark.measures import metrics
-from benchmark.measures.detection import Decision, at_votes, averages, deciding, score_averages
+from benchmark.measures.detector_figures import Decision, at_votes, averages, deciding, score_averages
 from benchmark.measures.intervals import BySeed, Estimate, Measurement, estimate
 from benchmark.measures.judgments import Judgment
 from benchmark.measures.metrics import Metric

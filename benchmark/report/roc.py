@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.metrics import roc_curve
 
-from benchmark.measures.detection import score_averages
+from benchmark.measures.detector_figures import score_averages
 from benchmark.measures.judgments import Judgment
 from benchmark.report.detectors import panels, shown
 from benchmark.report.figures import legend_below, panel, publish, style

@@ -2,7 +2,7 @@
 
 import pytest
 
-from benchmark.measures.detection import at_votes, averages, deciding, follows_one, score_averages
+from benchmark.measures.detector_figures import at_votes, averages, deciding, follows_one, score_averages
 from judged import judgment
 
 TRUTH = [True, True, False, False, False]

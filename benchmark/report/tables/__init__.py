@@ -6,12 +6,12 @@ from pathlib import Path
 
 from benchmark.measures.observations import Observations
 from benchmark.measures.results import Results
-from benchmark.report.tables.accuracy import accuracy
-from benchmark.report.tables.detection import detection, detection_by_round
-from benchmark.report.tables.paper import paper
-from benchmark.report.tables.runs import runs
-from benchmark.report.tables.runtime import runtime
-from benchmark.report.tables.summary import differences, summary
+from benchmark.report.tables.accuracy_csv import accuracy
+from benchmark.report.tables.detection_csv import detection, detection_by_round
+from benchmark.report.tables.paper_csv import paper
+from benchmark.report.tables.runs_csv import runs
+from benchmark.report.tables.runtime_csv import runtime
+from benchmark.report.tables.summary_csv import differences, summary
 from benchmark.report.tables.table import Table, write
 
 FOLDER = "results"

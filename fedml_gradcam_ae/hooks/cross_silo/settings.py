@@ -9,10 +9,7 @@ from pydantic import Field
 
 from fedml_gradcam_ae.contract.settings import SettingsError, read_settings
 from fedml_gradcam_ae.hooks.cross_silo.transport.identity import check_transport_settings
-from fedml_gradcam_ae.hooks.cross_silo.transport.settings import (
-    TransportSettings,
-    read_transport_settings,
-)
+from fedml_gradcam_ae.hooks.cross_silo.transport.settings import TransportSettings, read_transport_settings
 from fedml_gradcam_ae.hooks.section import check_keys
 
 

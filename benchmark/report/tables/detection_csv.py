@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from benchmark.measures import metrics
-from benchmark.measures.detection import DECISIONS, at_votes, averages, score_averages
+from benchmark.measures.detector_figures import DECISIONS, at_votes, averages, score_averages
 from benchmark.measures.judgments import Judgment
 from benchmark.measures.observations import Observations, detectors
 from benchmark.measures.results import Results

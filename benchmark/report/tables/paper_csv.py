@@ -5,7 +5,7 @@ from __future__ import annotations
 from benchmark.measures.observations import Observations
 from benchmark.measures.results import Results
 from benchmark.paper import beside
-from benchmark.report.tables.summary import INTERVAL, interval_cells, unit
+from benchmark.report.tables.summary_csv import INTERVAL, interval_cells, unit
 from benchmark.report.tables.table import Table, row
 
 
