@@ -16,6 +16,7 @@ from benchmark.models.settings import Model
 from benchmark.paper.claims import places
 from fedml_gradcam_ae import __version__
 from fedml_gradcam_ae.contract import registry
+from fedml_gradcam_ae.contract.interfaces import overrides
 from fedml_gradcam_ae.contract.settings import Parameters, SettingsError, explain, read_settings, unknown
 from fedml_gradcam_ae.contract.yaml_file import read_mapping
 from fedml_gradcam_ae.hooks import builtin
@@ -182,7 +183,7 @@ class Run(Parameters):
 
 def _cannot_watch(name: str, ours: dict[str, type[Any]]) -> str | None:
     """Why a type cannot judge beside the defense that acts."""
-    if name in ours and not hasattr(ours[name], "start_for"):
+    if name in ours and not overrides(ours[name], "start_for"):
         return None
     if name in ours:
         why = "it has clients start from different models"

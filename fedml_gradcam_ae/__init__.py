@@ -3,11 +3,12 @@
 This module is cheap to import: it loads neither fedml nor torch until something needs them.
 """
 
+from fedml_gradcam_ae.contract.interfaces import Attack, Defense
 from fedml_gradcam_ae.contract.registry import register_attack, register_defense
 from fedml_gradcam_ae.contract.round import Round, Verdict
 
 __version__ = "0.1.0"
-__all__ = ["Round", "Verdict", "register", "register_attack", "register_defense", "unregister"]
+__all__ = ["Attack", "Defense", "Round", "Verdict", "register", "register_attack", "register_defense", "unregister"]
 
 
 def register() -> None:

@@ -195,7 +195,7 @@ def _section(run: Run, side: str, chosen: dict[str, Any]) -> dict[str, Any]:
     ours = kind.ours()
     if name not in ours:  # FedML's own, with or without its prefix: flat keys, and what is unknown is answered
         return {**section, **keys}
-    draws = "seed" in getattr(ours[name], "Settings", kind.base).model_fields
+    draws = "seed" in ours[name].Settings.model_fields
     return {**section, f"{side}_params": {**({"seed": run.seed} if draws else {}), **keys}}
 
 

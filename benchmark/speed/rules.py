@@ -75,7 +75,7 @@ def _malicious(clients: int) -> int:
 
 
 def _ours(cls: type[Any], changed: dict[str, Any], clients: int) -> Callable[[Round], Any]:
-    settings: type[DefenseSettings] = getattr(cls, "Settings", DefenseSettings)
+    settings: type[DefenseSettings] = cls.Settings
     given = {key: value for key, value in PARAMETERS.items() if key in settings.model_fields}
     judge: Callable[[Round], Any] = cls(settings(**given | changed)).judge
     return judge

@@ -15,6 +15,7 @@ from typing import Any, Literal
 import torch
 from pydantic import Field
 from torch import Tensor
+from typing_extensions import override
 
 from fedml_gradcam_ae.attacks.constrained_perturbation import ConstrainedPerturbation, ContaminatedLoss, Objective
 from fedml_gradcam_ae.attacks.shared.colluders import own_images
@@ -58,6 +59,7 @@ class AdaptiveHeatmap(ConstrainedPerturbation):
 
     settings: AdaptiveHeatmap.Settings
 
+    @override
     def objective(
         self, round: Round, attackers: Sequence[int], heard: Sequence[int], damage: ContaminatedLoss
     ) -> Objective:
@@ -78,6 +80,7 @@ class AdaptiveHeatmap(ConstrainedPerturbation):
 
         return objective
 
+    @override
     def climb(self, objective: Objective, center: Tensor, radius: float, changeable: int, steps: int) -> Tensor:
         """The upload W', (parameters,): a local maximum, inside the ball for the penalty: long steps miss it."""
         return auto_ascent(objective, center, radius, changeable, steps)

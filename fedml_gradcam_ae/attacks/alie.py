@@ -12,14 +12,16 @@ from typing import Literal
 
 from pydantic import Field
 from torch import Tensor
+from typing_extensions import override
 
 from fedml_gradcam_ae.attacks.shared.colluders import Colluders, ColludingSettings
+from fedml_gradcam_ae.contract.interfaces import Attack
 from fedml_gradcam_ae.contract.registry import register_attack
 from fedml_gradcam_ae.contract.round import Round
 
 
 @register_attack("alie")
-class ALittleIsEnough:
+class ALittleIsEnough(Attack):
     """All attackers upload u = mean - z std, mean and standard deviation per coordinate of the overheard updates."""
 
     class Settings(ColludingSettings):
@@ -29,9 +31,9 @@ class ALittleIsEnough:
             default=1.5, description="how many standard deviations; `auto`: the paper's formula, see `largest_z`"
         )
 
-    def __init__(self, settings: ALittleIsEnough.Settings) -> None:
-        self.settings = settings
+    settings: Settings
 
+    @override
     def poison(self, round: Round, attackers: Sequence[int]) -> list[dict[str, Tensor]]:
         """One upload for each position in `attackers`."""
         z = self.settings.z

@@ -13,8 +13,10 @@ from dataclasses import replace
 import torch
 from pydantic import Field
 from torch import Tensor, nn
+from typing_extensions import override
 
 from fedml_gradcam_ae.attacks.shared.colluders import ColludingSettings, deviating, jitter_noise, overhear, own_images
+from fedml_gradcam_ae.contract.interfaces import Attack
 from fedml_gradcam_ae.contract.registry import register_attack
 from fedml_gradcam_ae.contract.round import Round
 from fedml_gradcam_ae.contract.tied import tied_names, with_one_value
@@ -28,7 +30,7 @@ Objective = Callable[[Tensor], Tensor]
 
 
 @register_attack("constrained_perturbation")
-class ConstrainedPerturbation:
+class ConstrainedPerturbation(Attack):
     r"""Maximize F(W_g') over W' with ||W' - W_g'|| <= r, W_g' the global model that W' contaminates.
 
     The attackers pool what they overhear, agree on one W' and upload it all. With m the sample-weighted mean of the
@@ -54,9 +56,9 @@ class ConstrainedPerturbation:
         steps: int = Field(default=20, ge=1, description="ascent steps")
         images: int = Field(default=256, ge=1, description="images of the attackers' own that the loss is measured on")
 
-    def __init__(self, settings: ConstrainedPerturbation.Settings) -> None:
-        self.settings = settings
+    settings: Settings
 
+    @override
     def poison(self, round: Round, attackers: Sequence[int]) -> list[dict[str, Tensor]]:
         """The same upload for each position in `attackers`, but for the jitter and their own deviations.
 

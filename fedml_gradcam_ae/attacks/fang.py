@@ -14,8 +14,10 @@ from typing import Literal
 import torch
 from pydantic import Field, model_validator
 from torch import Tensor
+from typing_extensions import override
 
 from fedml_gradcam_ae.attacks.shared.colluders import Colluders, ColludingSettings
+from fedml_gradcam_ae.contract.interfaces import Attack
 from fedml_gradcam_ae.contract.registry import register_attack
 from fedml_gradcam_ae.contract.round import Round
 from fedml_gradcam_ae.contract.updates import squared_distances
@@ -28,7 +30,7 @@ _DEVIATIONS = (3.0, 4.0)
 
 
 @register_attack("fang")
-class Fang:
+class Fang(Attack):
     """Move every weight against the direction s = sign(mean) in which the benign clients move it.
 
     `krum`: u = -lambda s for all attackers, with the largest lambda of 1, 1/2, 1/4, ... that makes Krum pick it.
@@ -57,9 +59,9 @@ class Fang:
                 )
             return self
 
-    def __init__(self, settings: Fang.Settings) -> None:
-        self.settings = settings
+    settings: Settings
 
+    @override
     def poison(self, round: Round, attackers: Sequence[int]) -> list[dict[str, Tensor]]:
         """One upload for each position in `attackers`.
 

@@ -11,14 +11,16 @@ from collections.abc import Sequence
 
 from pydantic import Field
 from torch import Tensor
+from typing_extensions import override
 
 from fedml_gradcam_ae.attacks.shared.colluders import Colluders, ColludingSettings
+from fedml_gradcam_ae.contract.interfaces import Attack
 from fedml_gradcam_ae.contract.registry import register_attack
 from fedml_gradcam_ae.contract.round import Round
 
 
 @register_attack("ipm")
-class InnerProductManipulation:
+class InnerProductManipulation(Attack):
     """All attackers upload u = -epsilon * mean, the mean over the overheard updates, not weighted by samples."""
 
     class Settings(ColludingSettings):
@@ -26,9 +28,9 @@ class InnerProductManipulation:
 
         epsilon: float = Field(default=0.1, gt=0, description="how far backward, in units of the benign mean")
 
-    def __init__(self, settings: InnerProductManipulation.Settings) -> None:
-        self.settings = settings
+    settings: Settings
 
+    @override
     def poison(self, round: Round, attackers: Sequence[int]) -> list[dict[str, Tensor]]:
         """One upload for each position in `attackers`."""
         colluders = Colluders(round, attackers, self.settings)

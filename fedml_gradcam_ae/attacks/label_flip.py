@@ -12,7 +12,9 @@ from typing import Any
 import torch
 from pydantic import Field
 from torch import Tensor, nn
+from typing_extensions import override
 
+from fedml_gradcam_ae.contract.interfaces import Attack
 from fedml_gradcam_ae.contract.registry import register_attack
 from fedml_gradcam_ae.contract.round import Round
 from fedml_gradcam_ae.contract.settings import AttackSettings
@@ -23,7 +25,7 @@ from fedml_gradcam_ae.networks.outputs import Classifier, OutputSettings, count_
 
 
 @register_attack("label_flip")
-class LabelFlip:
+class LabelFlip(Attack):
     """y -> C - 1 - y in the attackers' own training, which runs as every client's does."""
 
     class Settings(OutputSettings, AttackSettings):
@@ -33,14 +35,15 @@ class LabelFlip:
             default=None, ge=2, description="C, the number of classes; null: the width of the network's output"
         )
 
-    def __init__(self, settings: LabelFlip.Settings) -> None:
-        self.settings = settings
+    settings: Settings
 
+    @override
     def poison_data(self, network: nn.Module, data: Iterable[Any]) -> FlippedLabels:
         """What an attacker trains on: batches like the given ones, the images unchanged."""
         classes = self.settings.classes or _output_width(Classifier(network, self.settings.logits), data)
         return FlippedLabels(data, classes)
 
+    @override
     def poison(self, round: Round, attackers: Sequence[int]) -> list[Upload]:
         """The uploads as they are: the poison came in by training."""
         return [round.uploads[position] for position in attackers]

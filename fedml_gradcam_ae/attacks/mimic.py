@@ -11,8 +11,10 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from fedml_gradcam_ae.attacks.shared.colluders import Colluders, ColludingSettings
+from fedml_gradcam_ae.contract.interfaces import Attack
 from fedml_gradcam_ae.contract.registry import register_attack
 from fedml_gradcam_ae.contract.round import Round
 from fedml_gradcam_ae.contract.screening import upload_problem
@@ -20,7 +22,7 @@ from fedml_gradcam_ae.contract.upload import ClientId
 
 
 @register_attack("mimic")
-class Mimic:
+class Mimic(Attack):
     """All attackers upload the model of one benign client, BatchNorm's running statistics included.
 
     Chosen among the overheard clients, it is followed from then on, in every round that it takes part in; where it is
@@ -30,10 +32,13 @@ class Mimic:
     class Settings(ColludingSettings):
         """Exact copies lie closest to one another, which rules that go by distances take for a virtue."""
 
+    settings: Settings
+
     def __init__(self, settings: Mimic.Settings) -> None:
-        self.settings = settings
+        super().__init__(settings)
         self.copied: ClientId | None = None
 
+    @override
     def poison(self, round: Round, attackers: Sequence[int]) -> list[dict[str, Tensor]]:
         """One copy for each position in `attackers`."""
         colluders = Colluders(round, attackers, self.settings)

@@ -10,16 +10,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from torch import Tensor
+from typing_extensions import override
 
 from fedml_gradcam_ae.attacks.shared.colluders import Colluders
 from fedml_gradcam_ae.attacks.shared.deviations import DeviationSettings, largest_within, perturbation
+from fedml_gradcam_ae.contract.interfaces import Attack
 from fedml_gradcam_ae.contract.registry import register_attack
 from fedml_gradcam_ae.contract.round import Round
 from fedml_gradcam_ae.contract.updates import squared_distances
 
 
 @register_attack("min_max")
-class MinMax:
+class MinMax(Attack):
     """All attackers upload u = mean + gamma p, no further from any benign update than those are from each other.
 
     gamma is the largest number with max_i ||u - u_i|| <= max_ij ||u_i - u_j||, over the overheard u_i.
@@ -27,9 +29,9 @@ class MinMax:
 
     Settings = DeviationSettings
 
-    def __init__(self, settings: DeviationSettings) -> None:
-        self.settings = settings
+    settings: DeviationSettings
 
+    @override
     def poison(self, round: Round, attackers: Sequence[int]) -> list[dict[str, Tensor]]:
         """One upload for each position in `attackers`."""
         colluders = Colluders(round, attackers, self.settings)

@@ -10,16 +10,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from torch import Tensor
+from typing_extensions import override
 
 from fedml_gradcam_ae.attacks.shared.colluders import Colluders
 from fedml_gradcam_ae.attacks.shared.deviations import DeviationSettings, largest_within, perturbation
+from fedml_gradcam_ae.contract.interfaces import Attack
 from fedml_gradcam_ae.contract.registry import register_attack
 from fedml_gradcam_ae.contract.round import Round
 from fedml_gradcam_ae.contract.updates import squared_distances
 
 
 @register_attack("min_sum")
-class MinSum:
+class MinSum(Attack):
     """All attackers upload u = mean + gamma p, no further from all benign updates than the most distant of those.
 
     gamma is the largest number with sum_i ||u - u_i||^2 <= max_i sum_j ||u_i - u_j||^2, over the overheard u_i.
@@ -27,9 +29,9 @@ class MinSum:
 
     Settings = DeviationSettings
 
-    def __init__(self, settings: DeviationSettings) -> None:
-        self.settings = settings
+    settings: DeviationSettings
 
+    @override
     def poison(self, round: Round, attackers: Sequence[int]) -> list[dict[str, Tensor]]:
         """One upload for each position in `attackers`."""
         colluders = Colluders(round, attackers, self.settings)

@@ -14,8 +14,10 @@ from collections.abc import Sequence
 import torch
 from pydantic import Field
 from torch import Tensor, nn
+from typing_extensions import override
 
 from fedml_gradcam_ae.attacks.shared.colluders import Colluders, ColludingSettings
+from fedml_gradcam_ae.contract.interfaces import Attack
 from fedml_gradcam_ae.contract.registry import register_attack
 from fedml_gradcam_ae.contract.round import Round
 from fedml_gradcam_ae.contract.updates import flatten
@@ -23,7 +25,7 @@ from fedml_gradcam_ae.networks.images import preserved_random_state, seeded_gene
 
 
 @register_attack("mpaf")
-class MPAF:
+class MPAF(Attack):
     """All attackers upload u = lambda (w_base - w_g), w_base a freshly initialized model, the same in all rounds.
 
     Nobody is overheard, except for the length of the jitter.
@@ -34,9 +36,9 @@ class MPAF:
 
         scale: float = Field(default=1e6, gt=0, description="lambda, how far beyond the base model the uploads go")
 
-    def __init__(self, settings: MPAF.Settings) -> None:
-        self.settings = settings
+    settings: Settings
 
+    @override
     def poison(self, round: Round, attackers: Sequence[int]) -> list[dict[str, Tensor]]:
         """One upload for each position in `attackers`, each with the attacker's own honest statistics."""
         colluders = Colluders(round, attackers, self.settings)

@@ -11,14 +11,16 @@ from collections.abc import Sequence
 
 from pydantic import Field
 from torch import Tensor
+from typing_extensions import override
 
+from fedml_gradcam_ae.contract.interfaces import Attack
 from fedml_gradcam_ae.contract.registry import register_attack
 from fedml_gradcam_ae.contract.round import Round
 from fedml_gradcam_ae.contract.settings import AttackSettings
 
 
 @register_attack("sign_flip")
-class SignFlip:
+class SignFlip(Attack):
     """Attacker i uploads -scale * u_i instead of its honest u_i; BatchNorm's running statistics stay honest."""
 
     class Settings(AttackSettings):
@@ -26,9 +28,9 @@ class SignFlip:
 
         scale: float = Field(default=1.0, gt=0, description="length of the flipped update, in units of the honest one")
 
-    def __init__(self, settings: SignFlip.Settings) -> None:
-        self.settings = settings
+    settings: Settings
 
+    @override
     def poison(self, round: Round, attackers: Sequence[int]) -> list[dict[str, Tensor]]:
         """One flipped upload for each position in `attackers`."""
         trained, scale = set(round.parameters), self.settings.scale

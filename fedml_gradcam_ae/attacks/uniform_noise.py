@@ -11,7 +11,9 @@ from collections.abc import Sequence
 import torch
 from pydantic import Field, model_validator
 from torch import Tensor
+from typing_extensions import override
 
+from fedml_gradcam_ae.contract.interfaces import Attack
 from fedml_gradcam_ae.contract.registry import register_attack
 from fedml_gradcam_ae.contract.round import Round
 from fedml_gradcam_ae.contract.settings import AttackSettings
@@ -19,7 +21,7 @@ from fedml_gradcam_ae.networks.images import seeded_generator
 
 
 @register_attack("uniform_noise")
-class UniformNoise:
+class UniformNoise(Attack):
     """Every attacker draws its own noise; BatchNorm's running statistics stay honest."""
 
     class Settings(AttackSettings):
@@ -34,9 +36,9 @@ class UniformNoise:
                 raise ValueError(f"low must not exceed high, found low {self.low} and high {self.high}")
             return self
 
-    def __init__(self, settings: UniformNoise.Settings) -> None:
-        self.settings = settings
+    settings: Settings
 
+    @override
     def poison(self, round: Round, attackers: Sequence[int]) -> list[dict[str, Tensor]]:
         """One noisy upload for each position in `attackers`."""
         trained = {name for name, _ in round.network.named_parameters()}

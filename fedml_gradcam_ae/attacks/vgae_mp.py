@@ -14,8 +14,10 @@ from collections.abc import Sequence
 import torch
 from pydantic import Field
 from torch import Tensor
+from typing_extensions import override
 
 from fedml_gradcam_ae.attacks.shared.colluders import Colluders, ColludingSettings
+from fedml_gradcam_ae.contract.interfaces import Attack
 from fedml_gradcam_ae.contract.registry import register_attack
 from fedml_gradcam_ae.contract.round import Round
 from fedml_gradcam_ae.maths.ascent import project
@@ -24,7 +26,7 @@ from fedml_gradcam_ae.networks.images import seeded_generator
 
 
 @register_attack("vgae_mp")
-class VGAEMP:
+class VGAEMP(Attack):
     """A graph of weights is rebuilt by a variational autoencoder, and the benign values are carried over to it.
 
     F (nodes, J) are the overheard updates' values at the nodes, A the cosine similarities of its rows (0 where they
@@ -45,9 +47,9 @@ class VGAEMP:
         epochs: int = Field(default=100, ge=1, description="training steps of the autoencoder each round")
         learning_rate: float = Field(default=0.01, gt=0, description="Adam's, for the autoencoder")
 
-    def __init__(self, settings: VGAEMP.Settings) -> None:
-        self.settings = settings
+    settings: Settings
 
+    @override
     def poison(self, round: Round, attackers: Sequence[int]) -> list[dict[str, Tensor]]:
         """The same upload for each position in `attackers`, but for the jitter, which stays in the ball."""
         settings = self.settings

@@ -2,45 +2,54 @@
 
 from __future__ import annotations
 
+import difflib
 import importlib
+import inspect
 import pkgutil
 from collections.abc import Callable
 from typing import Any, TypeVar
 
+from fedml_gradcam_ae.contract.interfaces import Attack, Defense
+
 Class = TypeVar("Class", bound=type)
 
-_defenses: dict[str, type[Any]] = {}
-_attacks: dict[str, type[Any]] = {}
+_defenses: dict[str, type[Defense]] = {}
+_attacks: dict[str, type[Attack]] = {}
 
 
 def register_defense(name: str) -> Callable[[Class], Class]:
-    """Class decorator: `defense_type: name` in FedML's YAML now means this class.
-
-    The class has `__init__(self, settings)` and `judge(self, round) -> Verdict`; a pydantic model
-    named `Settings` inside it declares the keys that `defense_params` may hold (none without one).
+    """Make `defense_type: name` in FedML's YAML mean the decorated subclass of `Defense`.
 
     Raises:
-        ValueError: if another class has that name already.
+        ValueError: if another class has that name already, or if the class does not fit `Defense`: it has no `judge`,
+            a method with other parameters, or a method that is nearly one of `Defense`'s.
+
+    Example:
+        >>> class FirstOnly(Defense):
+        ...     def judge(self, round): ...
+        ...     def restor(self, state): ...
+        >>> register_defense("first_only")(FirstOnly)  # doctest: +ELLIPSIS
+        Traceback (most recent call last):
+            ...
+        ValueError: FirstOnly cannot be registered as 'first_only': ... Did you mean restore(self, state)?
     """
-    return _registrar(_defenses, name, "judge")
+    return _registrar(_defenses, name, Defense, "judge")
 
 
 def register_attack(name: str) -> Callable[[Class], Class]:
-    """Class decorator: `attack_type: name` in FedML's YAML now means this class.
-
-    The class has `__init__(self, settings)` and `poison(self, round, attackers)`, which returns one
-    upload for each position in `attackers`; its `Settings` extend `settings.AttackSettings`.
+    """Make `attack_type: name` in FedML's YAML mean the decorated subclass of `Attack`.
 
     Raises:
-        ValueError: if another class has that name already.
+        ValueError: if another class has that name already, or if the class does not fit `Attack`.
     """
-    return _registrar(_attacks, name, "poison")
+    return _registrar(_attacks, name, Attack, "poison")
 
 
-def _registrar(table: dict[str, type[Any]], name: str, method: str) -> Callable[[Class], Class]:
+def _registrar(table: dict[str, Any], name: str, base: type[Any], required: str) -> Callable[[Class], Class]:
     def register(cls: Class) -> Class:
-        if not callable(getattr(cls, method, None)):
-            raise ValueError(f"{cls.__qualname__} cannot be registered as {name!r}: it has no method {method}().")
+        problem = _misfit(cls, base, required)
+        if problem is not None:
+            raise ValueError(f"{cls.__qualname__} cannot be registered as {name!r}: {problem}")
         holder = table.get(name)
         # A module that is reloaded (a notebook, a test) may bring the same class again.
         if holder is not None and origin(holder) != origin(cls):
@@ -51,18 +60,47 @@ def _registrar(table: dict[str, type[Any]], name: str, method: str) -> Callable[
     return register
 
 
+def _misfit(cls: type[Any], base: type[Any], required: str) -> str | None:
+    """What of a class does not fit its base class, in words."""
+    if not issubclass(cls, base):
+        return f"it must be a subclass of fedml_gradcam_ae.{base.__name__}."
+    known = {name: method for name, method in vars(base).items() if inspect.isfunction(method)}
+    if getattr(cls, required) is known[required]:
+        return f"it has no method {_shown(known[required])}."
+    for name, method in inspect.getmembers(cls, inspect.isfunction):
+        if name in known and name != "__init__":
+            if not _takes_the_same(method, known[name]):
+                return f"its method {_shown(method)} must be {_shown(known[name])}."
+        elif not name.startswith("_") and (near := difflib.get_close_matches(name, known, n=1, cutoff=0.8)):
+            return f"{_shown(method)} is no method of {base.__name__}. Did you mean {_shown(known[near[0]])}?"
+    return None
+
+
+def _takes_the_same(method: Callable[..., Any], like: Callable[..., Any]) -> bool:
+    """Whether a method can be called with the arguments of another one, by position."""
+    try:
+        inspect.signature(method).bind(*inspect.signature(like).parameters)
+    except TypeError:
+        return False
+    return True
+
+
+def _shown(method: Callable[..., Any]) -> str:
+    return f"{method.__name__}({', '.join(inspect.signature(method).parameters)})"
+
+
 def origin(registered: Any) -> str:
     """Where a class or a function was written: the same for what a reloaded module brings again."""
     return f"{registered.__module__}.{registered.__qualname__}"
 
 
-def defenses() -> dict[str, type[Any]]:
+def defenses() -> dict[str, type[Defense]]:
     """Every registered defense by name, the package's own included."""
     import_all("fedml_gradcam_ae.defenses")
     return dict(_defenses)
 
 
-def attacks() -> dict[str, type[Any]]:
+def attacks() -> dict[str, type[Attack]]:
     """Every registered attack by name, the package's own included."""
     import_all("fedml_gradcam_ae.attacks")
     return dict(_attacks)

@@ -16,16 +16,18 @@ if TYPE_CHECKING:
     from fedml_gradcam_ae.contract.bounding import Steps
     from fedml_gradcam_ae.contract.updates import Updates
 
+LISTS = ("flagged", "excluded", "weights", "scores")  # of a Verdict, an entry for each client
+WEIGHTS_SUM_TO = 1e-6  # 1, up to this: what sums of float32 numbers are off
 LARGEST_STEP = 10.0  # in median steps: what honest clients were measured to need, IID at most 4, Dirichlet mostly 8
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Round:
-    """One round of a federation, as the server sees it.
+    """One round of a federation, as the server sees it; compared by identity.
 
     Attributes:
         number: the round t, counted from 1.
-        client_ids: who uploaded, in the order of `uploads`: real identities, not positions.
+        client_ids: the clients that uploaded, in the order of `uploads`: real identities, not positions.
         uploads: one state dict per client.
         samples: the number of samples that each client claims, D_l; untrusted.
         global_model: the state dict that the clients started from.
@@ -35,8 +37,10 @@ class Round:
         local_data: training data by client id, for attacks in a simulation; always empty for a defense.
         rejected: clients whose upload is missing from the lists above because it was unusable,
             with the reason.
-        largest_step: how far what is kept may move any tensor, in units of the median client's step
-            (see `bounded`); None: as far as it says.
+        largest_step: the largest step of a tensor that is kept, in units of the median client's step
+            (see `bounded`); None: no limit.
+        replaced: what `updates` answers with in place of the differences of `uploads`; see `over`.
+        part_of: the round that this one was taken from, and the positions in it; see `only`.
     """
 
     number: int
@@ -49,6 +53,8 @@ class Round:
     local_data: Mapping[ClientId, Iterable[Any]] = field(default_factory=dict)
     rejected: Mapping[ClientId, str] = field(default_factory=dict)
     largest_step: float | None = LARGEST_STEP
+    replaced: Updates | None = field(default=None, repr=False)
+    part_of: tuple[Round, Sequence[int]] | None = field(default=None, repr=False)
 
     @cached_property
     def parameters(self) -> list[str]:
@@ -61,6 +67,8 @@ class Round:
         """u_i = w_i - w_g over the trainable parameters; their distances are computed once a round, for all rules."""
         from fedml_gradcam_ae.contract.updates import Updates
 
+        if self.replaced is not None:
+            return self.replaced
         return Updates(self.uploads, self.global_model, self.parameters, tied=self.tied)
 
     @cached_property
@@ -72,64 +80,63 @@ class Round:
 
     @cached_property
     def steps(self) -> Steps:
-        """How far each upload moves each tensor; computed once a round, for all rules."""
+        """The length of each upload's change of each tensor; computed once a round, for all rules."""
         from fedml_gradcam_ae.contract.bounding import Steps
 
-        if self._part_of is None:
+        if self.part_of is None:
             return Steps.of(self.uploads, self.global_model, self.samples)
-        whole, positions = self._part_of
+        whole, positions = self.part_of
         return whole.steps.only(positions)
 
     @cached_property
     def bounded(self) -> Round:
         """The round to aggregate, once it is judged: the same with no step longer than `bounding` has it."""
         from fedml_gradcam_ae.contract.bounding import bounded
-        from fedml_gradcam_ae.contract.updates import Updates
 
         if self.largest_step is None or not self.uploads:
             return self
         factors = self.steps.factors(self.largest_step)
         if bool((factors == 1).all()):
             return self
-        changed = replace(self, uploads=bounded(self.uploads, self.global_model, self.steps.names, factors))
-        judged: Updates | None = self.__dict__.get("updates")
-        if judged is not None:  # others than `uploads` say, perhaps: see `over`
-            names, mixing, tied = judged.names, judged.mixing, judged.tied
-            changed.__dict__["updates"] = Updates(changed.uploads, judged.center, names, mixing, tied)
-        changed.__dict__["bounded"] = changed
-        return changed
+        uploads = bounded(self.uploads, self.global_model, self.steps.names, factors)
+        return replace(self, uploads=uploads, replaced=self._replaced_by(uploads), largest_step=None)
+
+    def _replaced_by(self, uploads: Sequence[Upload]) -> Updates | None:
+        """The replaced updates, made from the bounded uploads."""
+        if self.replaced is None:
+            return None
+        if self.replaced.mixing is None or self.part_of is None:
+            return self.replaced.of(uploads)
+        whole, _ = self.part_of  # a mixture of uploads of which some may not be in this part
+        return self.replaced.of(whole.bounded.uploads)
 
     @cached_property
     def shortened(self) -> list[int]:
-        """How many tensors of each upload `bounded` pulls toward the global model."""
+        """The number of tensors of each upload that `bounded` pulls toward the global model."""
         both = zip(self.uploads, self.bounded.uploads, strict=True)
         return [sum(kept[name] is not given[name] for name in given) for given, kept in both]
 
     def over(self, updates: Updates) -> Round:
-        """The same round for rules that judge by `updates` alone, with others in their place."""
-        changed = replace(self)
-        changed.__dict__["updates"] = updates
-        changed.__dict__["_part_of"] = (self, range(len(self.uploads)))
-        return changed
+        """Return a copy of the round with other updates, for rules that judge by `updates` alone.
+
+        Args:
+            updates: as many as there are uploads, and made from them.
+        """
+        return replace(self, replaced=updates, part_of=(self, range(len(self.uploads))))
 
     def only(self, positions: Sequence[int]) -> Round:
-        """The same round with the uploads at these positions alone; how long a step may be still depends on all."""
-        changed = replace(
+        """Return a copy of the round with some of the uploads; the bound on steps still depends on all of them."""
+        return replace(
             self,
             client_ids=[self.client_ids[i] for i in positions],
             uploads=[self.uploads[i] for i in positions],
             samples=[self.samples[i] for i in positions],
+            replaced=None if self.replaced is None else self.replaced.only(positions),
+            part_of=(self, positions),
         )
-        changed.__dict__["_part_of"] = (self, positions)
-        return changed
-
-    @cached_property
-    def _part_of(self) -> tuple[Round, Sequence[int]] | None:
-        """The round that this one was taken from, and which of its uploads; None for a whole one."""
-        return None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Verdict:
     """A defense's answer to a round; every list runs over `Round.client_ids`.
 
@@ -159,13 +166,32 @@ class Verdict:
     def __post_init__(self) -> None:
         if (self.weights is None) == (self.model is None):
             raise ValueError("A Verdict needs either weights or a model, not both and not neither.")
-        lengths = {
-            name: len(value)
-            for name in ("flagged", "excluded", "weights", "scores")
-            if (value := getattr(self, name)) is not None
-        }
+        lengths = {name: len(value) for name in LISTS if (value := getattr(self, name)) is not None}
         if len(set(lengths.values())) > 1:
             raise ValueError(f"A Verdict's lists must have one entry per client, found lengths {lengths}.")
+        if self.weights is not None:
+            self._check_weights([float(weight) for weight in self.weights])
+
+    def _check_weights(self, weights: list[float]) -> None:
+        for position, weight in enumerate(weights):
+            if not (math.isfinite(weight) and weight >= 0):
+                raise ValueError(
+                    f"A Verdict's weights must be finite and at least 0, found {weight} for the client at position "
+                    f"{position}."
+                )
+            if weight > 0 and self.excluded is not None and self.excluded[position]:
+                raise ValueError(
+                    f"A Verdict must give an excluded client the weight 0, found {weight} for the client at position "
+                    f"{position}."
+                )
+        total = math.fsum(weights)
+        if total != 0 and not math.isclose(total, 1, abs_tol=WEIGHTS_SUM_TO):
+            raise ValueError(f"A Verdict's weights must sum to 1, or all be 0, found the sum {total:g}.")
+
+    @property
+    def clients(self) -> int | None:
+        """The number of clients that the lists run over; None where there is no list."""
+        return next((len(value) for name in LISTS if (value := getattr(self, name)) is not None), None)
 
 
 class TooFewUploads(RuntimeError):  # noqa: N818 - not an error of the program: what happens then is a setting

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from typing import Annotated, Literal, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from typing_extensions import override
 
 from fedml_gradcam_ae.contract.round import TooFewUploads
 
@@ -48,6 +49,7 @@ class AssumesMalicious(DefenseSettings):
         default=0.2, description="f, how many clients of a round are assumed malicious: a number, or a share (0.2)"
     )
 
+    @override
     def check_clients(self, clients: int) -> None:
         """Enough for the rule's guarantee."""
         malicious = self.assumed(clients)

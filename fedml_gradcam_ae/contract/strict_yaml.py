@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import yaml
+from typing_extensions import override
 
 MOST_VALUES = 100_000
 DEEPEST = 50
@@ -13,6 +14,7 @@ DEEPEST = 50
 class _Loader(yaml.SafeLoader):
     """PyYAML's, which takes the last of several equal keys without a word."""
 
+    @override
     def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
         node: yaml.MappingNode = super().compose_mapping_node(anchor)
         first: dict[Any, int] = {}

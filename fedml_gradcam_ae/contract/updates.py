@@ -27,7 +27,7 @@ class Updates:
         uploads: K state dicts.
         center: the state dict w_g that they are relative to.
         names: the tensors that count, those of the trainable parameters.
-        mixing: (clients, clients), rows that sum to one: row i makes the i-th update a mean of the given ones.
+        mixing: (updates, uploads), rows that sum to one: row i makes the i-th update a mean of the given ones.
         tied: names under which the network has one of its tensors again, each with the parameter's own name. Models
             that are made here have one value under both.
     """
@@ -45,7 +45,18 @@ class Updates:
         self.size = sum(center[name].numel() for name in names)
 
     def __len__(self) -> int:
-        return len(self.uploads)
+        return len(self.uploads) if self.mixing is None else len(self.mixing)
+
+    def only(self, positions: Sequence[int]) -> Updates:
+        """Return some of the updates, in the order of `positions`."""
+        chosen = list(positions)
+        if self.mixing is not None:
+            return Updates(self.uploads, self.center, self.names, self.mixing[chosen], self.tied)
+        return Updates([self.uploads[i] for i in chosen], self.center, self.names, tied=self.tied)
+
+    def of(self, uploads: Sequence[Upload]) -> Updates:
+        """Return the same updates, mixed in the same way, made from other uploads."""
+        return Updates(uploads, self.center, self.names, self.mixing, self.tied)
 
     @cached_property
     def gram(self) -> Tensor:
@@ -135,7 +146,7 @@ class Updates:
             (clients, columns), float64.
         """
         columns = columns.to(self.center[self.names[0]].device)
-        values = torch.empty(len(self) + 1, len(columns), dtype=torch.float64, device=columns.device)
+        values = torch.empty(len(self.uploads) + 1, len(columns), dtype=torch.float64, device=columns.device)
         ends = torch.tensor([self.center[name].numel() for name in self.names], device=columns.device).cumsum(0)
         cuts = torch.searchsorted(columns, ends).tolist()
         for name, end, first, last in zip(self.names, ends.tolist(), [0, *cuts], cuts, strict=False):
@@ -235,7 +246,7 @@ class Updates:
     def _room(self) -> Tensor:
         """Memory for the largest block."""
         device = self.center[self.names[0]].device
-        return torch.empty(len(self) * self._columns, dtype=torch.float64, device=device)
+        return torch.empty(len(self.uploads) * self._columns, dtype=torch.float64, device=device)
 
     @property
     def _columns(self) -> int:

@@ -7,13 +7,14 @@ coordinate is clustered by itself, as in the paper; others cluster all indicativ
 
 from __future__ import annotations
 
-from time import perf_counter
 from typing import Any
 
 import torch
 from pydantic import Field
 from torch import Tensor
+from typing_extensions import override
 
+from fedml_gradcam_ae.contract.interfaces import Defense
 from fedml_gradcam_ae.contract.registry import register_defense
 from fedml_gradcam_ae.contract.round import Round, Verdict, sample_weights
 from fedml_gradcam_ae.contract.settings import DefenseSettings
@@ -23,7 +24,7 @@ from fedml_gradcam_ae.maths.kmeans_1d import two_means
 
 
 @register_defense("auror")
-class Auror:
+class Auror(Defense):
     """Leave out who is in the smaller cluster of more than half of the output layer's indicative coordinates.
 
     Two clusters are made of the clients' values of each coordinate. In the first rounds everybody is kept, while the
@@ -48,14 +49,16 @@ class Auror:
             description="the share of indicative coordinates above which a suspicious client is malicious",
         )
 
+    settings: Settings
+
     def __init__(self, settings: Auror.Settings) -> None:
-        self.settings = settings
+        super().__init__(settings)
         self._observed = 0
         self._apart = torch.zeros(0, dtype=torch.int64)
 
+    @override
     def judge(self, round: Round) -> Verdict:
         """Observe, and from the last observed round on leave out who is suspicious too often."""
-        start = perf_counter()
         minority, distance = cluster_columns(output_updates(round))
         if self._observed < self.settings.observe_rounds:
             apart = (distance >= self.settings.theta).long().cpu()
@@ -71,13 +74,14 @@ class Auror:
             weights=sample_weights(round.samples, flagged),
             scores=shares.tolist(),
             threshold=threshold,
-            seconds={"total": perf_counter() - start},
         )
 
+    @override
     def state(self) -> dict[str, Any]:
         """What must outlive the process."""
         return {"observed": self._observed, "apart": self._apart}
 
+    @override
     def restore(self, state: dict[str, Any]) -> None:
         """Go on from what `state` returned."""
         self._observed, self._apart = int(state["observed"]), state["apart"].clone()

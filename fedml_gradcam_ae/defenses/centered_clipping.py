@@ -6,13 +6,14 @@ paper sets its radius by hand; `tau: median` is ours.
 
 from __future__ import annotations
 
-from time import perf_counter
 from typing import Any, Literal
 
 import torch
 from pydantic import Field, model_validator
 from torch import Tensor
+from typing_extensions import override
 
+from fedml_gradcam_ae.contract.interfaces import Defense
 from fedml_gradcam_ae.contract.registry import register_defense
 from fedml_gradcam_ae.contract.round import Round, Verdict
 from fedml_gradcam_ae.contract.settings import DefenseSettings
@@ -22,7 +23,7 @@ from fedml_gradcam_ae.defenses.median import median
 
 
 @register_defense("centered_clipping")
-class CenteredClipping:
+class CenteredClipping(Defense):
     """v <- v + mean_i (u_i - v) min(1, tau / ||u_i - v||), starting from last round's v; then w <- w_g + v.
 
     v is 0 in the first round. BatchNorm's statistics, to which no distance belongs, are the coordinate-wise median.
@@ -43,13 +44,15 @@ class CenteredClipping:
                 raise ValueError(f"tau must be above 0, or `median`, found {self.tau}")
             return self
 
+    settings: Settings
+
     def __init__(self, settings: CenteredClipping.Settings) -> None:
-        self.settings = settings
+        super().__init__(settings)
         self._carried: dict[str, Tensor] = {}
 
+    @override
     def judge(self, round: Round) -> Verdict:
         """A model; nobody is left out as a whole. The score is the distance to v in the last step."""
-        start = perf_counter()
         model = dict(round.global_model)
         for name, carried in self._carried.items():
             model[name] = model[name] + carried.to(model[name])
@@ -62,12 +65,14 @@ class CenteredClipping:
         statistics = {name: tensor for name, tensor in round.global_model.items() if name in others}
         aggregate |= Updates(kept.uploads, statistics, []).columnwise(median)
         self._carried = {name: aggregate[name] - round.global_model[name] for name in round.parameters}
-        return Verdict(model=aggregate, scores=distances.tolist(), seconds={"total": perf_counter() - start})
+        return Verdict(model=aggregate, scores=distances.tolist())
 
+    @override
     def state(self) -> dict[str, Any]:
         """v, which must outlive the process."""
         return {"carried": self._carried}
 
+    @override
     def restore(self, state: dict[str, Any]) -> None:
         """Go on from what `state` returned."""
         self._carried = dict(state["carried"])

@@ -7,20 +7,20 @@ The paper has no score over the repetitions; here it is the largest share of the
 
 from __future__ import annotations
 
-from time import perf_counter
-
 import numpy as np
 import torch
 from pydantic import Field
 from torch import Tensor
+from typing_extensions import override
 
+from fedml_gradcam_ae.contract.interfaces import Defense
 from fedml_gradcam_ae.contract.registry import register_defense
 from fedml_gradcam_ae.contract.round import Round, Verdict
 from fedml_gradcam_ae.contract.settings import AssumesMalicious
 
 
 @register_defense("dnc")
-class DnC:
+class DnC(Defense):
     """Several times, on some coordinates: drop the c f clients furthest along the top singular vector; keep who stays.
 
     Whoever is kept every time is averaged, unweighted as in the paper.
@@ -36,6 +36,7 @@ class DnC:
         )
         seed: int = Field(default=0, ge=0, description="draws the coordinates")
 
+        @override
         def needed(self, malicious: int) -> int:
             """2f + 1, and more than are dropped each time."""
             return max(super().needed(malicious), self.dropped(malicious) + 1)
@@ -44,15 +45,14 @@ class DnC:
             """floor(c f)."""
             return int(self.filter_fraction * malicious)
 
-    def __init__(self, settings: DnC.Settings) -> None:
-        self.settings = settings
+    settings: Settings
 
+    @override
     def judge(self, round: Round) -> Verdict:
         """Equal weights for those kept in every repetition; nobody may be left, then the global model stays.
 
         The score is the largest share of the variance that a client had in any repetition.
         """
-        start = perf_counter()
         settings, clients = self.settings, len(round.uploads)
         dropped = settings.dropped(settings.faced(clients, len(round.rejected)))
         random = np.random.default_rng((settings.seed, round.number))
@@ -70,7 +70,6 @@ class DnC:
             excluded=out.tolist(),
             weights=[0.0 if excluded else 1 / kept for excluded in out.tolist()],
             scores=scores.tolist(),
-            seconds={"total": perf_counter() - start},
         )
 
 

@@ -7,13 +7,14 @@ the server computes, is out of scope here.
 
 from __future__ import annotations
 
-from time import perf_counter
 from typing import Literal
 
 import torch
 from pydantic import Field, field_validator
 from torch import Tensor
+from typing_extensions import override
 
+from fedml_gradcam_ae.contract.interfaces import Defense
 from fedml_gradcam_ae.contract.registry import register_defense
 from fedml_gradcam_ae.contract.round import Round, Verdict, sample_weights
 from fedml_gradcam_ae.contract.settings import DefenseSettings
@@ -22,7 +23,7 @@ _ON_THE_BOUNDARY = 1e-6
 
 
 @register_defense("faa_dl")
-class FAADL:
+class FAADL(Defense):
     """Leave out the uploads that a one-class SVM with an RBF kernel puts outside of its boundary.
 
     The kernel exp(-gamma ||u_i - u_j||^2) needs no more of the updates than their distances, which are exact and
@@ -51,12 +52,11 @@ class FAADL:
                 raise ValueError("gamma must be above 0 or `scale`")
             return value
 
-    def __init__(self, settings: FAADL.Settings) -> None:
-        self.settings = settings
+    settings: Settings
 
+    @override
     def judge(self, round: Round) -> Verdict:
         """Fit the machine on the round's updates and leave out what is outside."""
-        start = perf_counter()
         scores = outlyingness(round.updates.squared_distances, self.settings.nu, self.settings.gamma)
         flagged = (scores > _ON_THE_BOUNDARY).tolist()
         return Verdict(
@@ -65,7 +65,6 @@ class FAADL:
             weights=sample_weights(round.samples, flagged),
             scores=scores.tolist(),
             threshold=_ON_THE_BOUNDARY,
-            seconds={"total": perf_counter() - start},
         )
 
 

@@ -7,14 +7,15 @@ scale the noise by each layer's own deviation.
 
 from __future__ import annotations
 
-from time import perf_counter
 from typing import Any, Literal
 
 import numpy as np
 import torch
 from pydantic import Field
 from torch import Tensor
+from typing_extensions import override
 
+from fedml_gradcam_ae.contract.interfaces import Defense
 from fedml_gradcam_ae.contract.registry import register_defense
 from fedml_gradcam_ae.contract.round import Round, Verdict
 from fedml_gradcam_ae.contract.settings import DefenseSettings
@@ -26,7 +27,7 @@ from fedml_gradcam_ae.networks.images import seeded_generator
 
 
 @register_defense("flame")
-class FLAME:
+class FLAME(Defense):
     """Keep the one cluster of more than half of the models, clip to the median length, average, and add noise.
 
     HDBSCAN on cosine distances, with at least K // 2 + 1 models in a cluster, leaves one cluster and outliers; it
@@ -43,12 +44,11 @@ class FLAME:
         noise: float = Field(default=0.001, ge=0, description="lambda: the noise's deviation (in median lengths)")
         seed: int = Field(default=0, ge=0, description="draws the noise")
 
-    def __init__(self, settings: FLAME.Settings) -> None:
-        self.settings = settings
+    settings: Settings
 
+    @override
     def judge(self, round: Round) -> Verdict:
         """Cluster, clip, average, add noise."""
-        start = perf_counter()
         updates = round.updates
         gram = model_gram(updates) if self.settings.angles == "models" else updates.gram
         distances = 1 - cosine_matrix(gram)
@@ -65,7 +65,6 @@ class FLAME:
             flagged=excluded,
             excluded=excluded,
             scores=scores.tolist(),
-            seconds={"total": perf_counter() - start},
             **answer,
         )
 

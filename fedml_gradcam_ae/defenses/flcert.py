@@ -9,13 +9,14 @@ from __future__ import annotations
 import copy
 import hashlib
 from collections.abc import Mapping
-from time import perf_counter
 from typing import Any
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
+from typing_extensions import override
 
+from fedml_gradcam_ae.contract.interfaces import Defense
 from fedml_gradcam_ae.contract.registry import register_defense
 from fedml_gradcam_ae.contract.round import Round, Verdict, sample_weights
 from fedml_gradcam_ae.contract.settings import DefenseSettings
@@ -27,7 +28,7 @@ from fedml_gradcam_ae.networks.outputs import Classifier, OutputSettings
 
 
 @register_defense("flcert")
-class FLCert:
+class FLCert(Defense):
     """Each client trains its group's model, and the groups' models vote on every prediction.
 
     Clients start from their group's model (`start_for`) and tests ask the vote (`predictor`), which both need the
@@ -40,18 +41,21 @@ class FLCert:
         groups: int = Field(default=5, ge=1, description="N, how many groups of clients there are, one model each")
         seed: int = Field(default=0, ge=0, description="goes into the hash that puts a client into its group")
 
+        @override
         def check_clients(self, clients: int) -> None:
             """At least one client for each group."""
             if self.groups > clients:
                 raise ValueError(f"groups: there are only {clients} clients a round, found {self.groups} groups")
 
+    settings: Settings
+
     def __init__(self, settings: FLCert.Settings) -> None:
-        self.settings = settings
+        super().__init__(settings)
         self._models: list[Mapping[str, Tensor]] = []
 
+    @override
     def judge(self, round: Round) -> Verdict:
         """Average each group's uploads, weighted by samples (6); a group without any keeps its model."""
-        start = perf_counter()
         models = self._models or [dict(round.global_model)] * self.settings.groups
         members = [group_of(client, self.settings.groups, self.settings.seed) for client in round.client_ids]
         self._models = []
@@ -60,8 +64,9 @@ class FLCert:
             weights = sample_weights(there.samples, [False] * len(there.samples))
             self._models.append(weighted_mean(there.uploads, weights) if weights else model)
         middle = Updates(self._models, round.global_model, round.parameters, tied=round.tied).columnwise(median)
-        return Verdict(model=middle, seconds={"total": perf_counter() - start})
+        return Verdict(model=middle)
 
+    @override
     def start_for(self, client: ClientId, global_model: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
         """The model of the client's group; batches are counted from the global model's count in all groups."""
         if not self._models:
@@ -72,14 +77,17 @@ class FLCert:
             for name, tensor in model.items()
         }
 
+    @override
     def predictor(self, network: nn.Module) -> nn.Module:
         """The vote of the groups' models, as a module that answers with scores."""
         return MajorityVote(Classifier(network, self.settings.logits), self._models) if self._models else network
 
+    @override
     def state(self) -> dict[str, Any]:
         """The groups' models, which must outlive the process."""
         return {"models": self._models}
 
+    @override
     def restore(self, state: dict[str, Any]) -> None:
         """Go on from what `state` returned."""
         self._models = list(state["models"])
@@ -95,6 +103,7 @@ class MajorityVote(nn.Module):
         super().__init__()
         self.network, self.models = network, models
 
+    @override
     def forward(self, images: Tensor) -> Tensor:
         """Scores of shape (images, classes)."""
         counts = self.votes(images)

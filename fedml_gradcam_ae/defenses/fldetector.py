@@ -9,12 +9,13 @@ detected clients are left out of the round, and with `permanent` of all later on
 from __future__ import annotations
 
 import math
-from time import perf_counter
 from typing import Any
 
 import torch
 from pydantic import Field
+from typing_extensions import override
 
+from fedml_gradcam_ae.contract.interfaces import Defense
 from fedml_gradcam_ae.contract.registry import register_defense
 from fedml_gradcam_ae.contract.round import Round, Verdict, sample_weights
 from fedml_gradcam_ae.contract.settings import DefenseSettings
@@ -28,7 +29,7 @@ _MOST_CLUSTERS = 7
 
 
 @register_defense("fldetector")
-class FLDetector:
+class FLDetector(Defense):
     """Leave out the group of clients whose uploads are further from what their last ones predict.
 
     A client's score is the mean over its last N rounds of ||predicted - u_i|| over the mean of that among the
@@ -52,16 +53,18 @@ class FLDetector:
         permanent: bool = Field(default=False, description="whether a client that is detected never comes back")
         seed: int = Field(default=0, ge=0, description="draws the uniform numbers")
 
+    settings: Settings
+
     def __init__(self, settings: FLDetector.Settings) -> None:
-        self.settings = settings
+        super().__init__(settings)
         self.removed: dict[ClientId, int] = {}
         self._history = UpdateHistory(settings.window)
         self._distances: dict[ClientId, list[float]] = {}
         self._predicted_rounds = 0
 
+    @override
     def judge(self, round: Round) -> Verdict:
         """Compare with the predictions, score, detect, and remember the round."""
-        start = perf_counter()
         self._note(self._history.surprises(round))
         own = {
             client: math.fsum(found) / len(found)
@@ -85,17 +88,18 @@ class FLDetector:
             weights=weights,
             scores=[math.inf if client in gone else own.get(client, usual) for client in round.client_ids],
             threshold=threshold,
-            seconds={"total": perf_counter() - start},
             reasons={
                 client: f"detected in round {gone[client]}, for good" for client in round.client_ids if client in gone
             },
         )
 
+    @override
     def release(self, client: ClientId) -> None:
         """Judge a client again that was left out for good, by what it uploads from now on."""
         self.removed.pop(client, None)
         self._distances.pop(client, None)
 
+    @override
     def state(self) -> dict[str, Any]:
         """What must outlive the process; later rounds change some of these very tensors."""
         return {
@@ -105,6 +109,7 @@ class FLDetector:
             "removed": dict(self.removed),
         }
 
+    @override
     def restore(self, state: dict[str, Any]) -> None:
         """Go on from what `state` returned."""
         self._history.restore(state["history"])

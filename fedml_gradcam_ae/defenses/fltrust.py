@@ -15,7 +15,9 @@ from typing import Any
 import torch
 from pydantic import Field
 from torch import Tensor, nn
+from typing_extensions import override
 
+from fedml_gradcam_ae.contract.interfaces import Defense
 from fedml_gradcam_ae.contract.registry import register_defense
 from fedml_gradcam_ae.contract.round import Round, Verdict
 from fedml_gradcam_ae.contract.settings import DefenseSettings, SettingsError
@@ -27,7 +29,7 @@ from fedml_gradcam_ae.networks.training import train_locally
 
 
 @register_defense("fltrust")
-class FLTrust:
+class FLTrust(Defense):
     """Weigh uploads by their cosine with an update that the server trains itself, all scaled to its length.
 
     w_g + sum_i TS_i u_i ||u_0|| / ||u_i|| / sum_i TS_i, TS_i = max(0, cos(u_i, u_0)), where u_0 comes from training
@@ -72,11 +74,14 @@ class FLTrust:
         )
         seed: int = Field(default=0, ge=0, description="draws the root images and shuffles them")
 
+    settings: Settings
+
     def __init__(self, settings: FLTrust.Settings) -> None:
-        self.settings = settings
+        super().__init__(settings)
         self._training = _training_of(settings)
         self._root: tuple[Tensor, Tensor] | None = None
 
+    @override
     def prepare(self, network: nn.Module, test_data: Iterable[Any]) -> None:
         """Draw the root images and run the network on them once, so that a mistake shows before any training.
 
@@ -90,6 +95,7 @@ class FLTrust:
         with preserved_random_state(), torch.no_grad():
             run(trained, images[:batch].to(like))
 
+    @override
     def judge(self, round: Round) -> Verdict:
         """Train, compare and combine for one round."""
         start = perf_counter()
@@ -124,7 +130,7 @@ class FLTrust:
             excluded=distrusted,
             scores=(-alike).tolist(),
             threshold=0.0,
-            seconds={**seconds, "total": perf_counter() - start},
+            seconds=seconds,
             reasons={
                 client: "its update has no direction: it is zero, or too long for float64"
                 for client, cosine in zip(round.client_ids, alike.tolist(), strict=True)

@@ -7,13 +7,14 @@ list instead of by client, and compares weights instead of updates.
 
 from __future__ import annotations
 
-from time import perf_counter
 from typing import Any, Literal
 
 import torch
 from pydantic import Field
 from torch import Tensor
+from typing_extensions import override
 
+from fedml_gradcam_ae.contract.interfaces import Defense
 from fedml_gradcam_ae.contract.registry import register_defense
 from fedml_gradcam_ae.contract.round import Round, Verdict
 from fedml_gradcam_ae.contract.settings import DefenseSettings
@@ -26,7 +27,7 @@ _ROUNDING = 1e-9
 
 
 @register_defense("foolsgold")
-class FoolsGold:
+class FoolsGold(Defense):
     """Weigh clients down by the largest cosine between what they and another client uploaded over all rounds.
 
     The paper adds up alpha_i u_i; here the weights are alpha_i n_i / sum_j alpha_j n_j, which is FedAvg when nobody
@@ -43,13 +44,15 @@ class FoolsGold:
             default=1.0, gt=0, description="kappa: the larger, the nearer to 0 or 1 the weights before scaling"
         )
 
+    settings: Settings
+
     def __init__(self, settings: FoolsGold.Settings) -> None:
-        self.settings = settings
+        super().__init__(settings)
         self._sums: dict[ClientId, Tensor] = {}
 
+    @override
     def judge(self, round: Round) -> Verdict:
         """Add this round's updates to the sums, compare those, and weigh."""
-        start = perf_counter()
         similarities = pardoned(cosine_matrix(self._add(round)))
         alphas = influence(similarities, self.settings.confidence)
         shares = alphas * torch.tensor(round.samples, dtype=torch.float64)
@@ -59,13 +62,14 @@ class FoolsGold:
             excluded=excluded,
             weights=(shares / shares.sum()).tolist(),
             scores=similarities.amax(1).tolist(),
-            seconds={"total": perf_counter() - start},
         )
 
+    @override
     def state(self) -> dict[str, Any]:
         """What must outlive the process; later rounds change these very tensors."""
         return {"sums": dict(self._sums)}
 
+    @override
     def restore(self, state: dict[str, Any]) -> None:
         """Go on from what `state` returned."""
         self._sums = {client: total.clone() for client, total in state["sums"].items()}

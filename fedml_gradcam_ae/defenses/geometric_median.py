@@ -8,13 +8,14 @@ FedML's `rfa` works tensor by tensor and, with equal sample counts, answers with
 
 from __future__ import annotations
 
-from time import perf_counter
 from typing import Literal
 
 import torch
 from pydantic import Field
 from torch import Tensor
+from typing_extensions import override
 
+from fedml_gradcam_ae.contract.interfaces import Defense
 from fedml_gradcam_ae.contract.registry import register_defense
 from fedml_gradcam_ae.contract.round import Round, Verdict
 from fedml_gradcam_ae.contract.settings import DefenseSettings
@@ -25,7 +26,7 @@ _OUT_OF_ALL_PROPORTION = 1000.0
 
 
 @register_defense("geometric_median")
-class GeometricMedian:
+class GeometricMedian(Defense):
     """Average with the weights that make the mean the geometric median."""
 
     class Settings(DefenseSettings):
@@ -37,12 +38,11 @@ class GeometricMedian:
         smoothing: float = Field(default=1e-6, gt=0, description="nu: distances count as at least this")
         iterations: int = Field(default=100, ge=1, description="Weiszfeld steps at most")
 
-    def __init__(self, settings: GeometricMedian.Settings) -> None:
-        self.settings = settings
+    settings: Settings
 
+    @override
     def judge(self, round: Round) -> Verdict:
         """Weights; nobody is left out as a whole. The score is the distance to the geometric median."""
-        start = perf_counter()
         settings = self.settings
         shares = torch.tensor([float(n) for n in round.samples], dtype=torch.float64)
         shares = shares / shares.sum() if settings.weighting == "samples" else torch.ones_like(shares) / len(shares)
@@ -51,7 +51,6 @@ class GeometricMedian:
         return Verdict(
             weights=weights.tolist(),
             scores=distances_to_mean(points, weights).tolist(),
-            seconds={"total": perf_counter() - start},
         )
 
 

@@ -12,7 +12,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from typing_extensions import override
 
+from fedml_gradcam_ae.contract.interfaces import Defense
 from fedml_gradcam_ae.contract.registry import register_defense
 from fedml_gradcam_ae.contract.round import Round, Verdict
 from fedml_gradcam_ae.defenses.shared.krum_scores import KrumSettings, krum_scores
@@ -20,7 +22,7 @@ from fedml_gradcam_ae.heatmaps import Probe, ProbeSettings
 
 
 @register_defense("gradcam_krum")
-class GradCAMKrum:
+class GradCAMKrum(Defense):
     """Follow the one upload whose heat maps have the nearest neighbors; flag the f with the furthest.
 
     Every other upload is left out of the aggregate as well, as Krum has it, but only the f worst count as detected.
@@ -29,14 +31,18 @@ class GradCAMKrum:
     class Settings(ProbeSettings, KrumSettings):
         """The probe, scaled as the authors' code has it, and f."""
 
+    settings: Settings
+
     def __init__(self, settings: GradCAMKrum.Settings) -> None:
-        self.settings = settings
+        super().__init__(settings)
         self.probe = Probe(settings)
 
+    @override
     def prepare(self, network: nn.Module, test_data: Iterable[Any]) -> None:
         """See `Probe.prepare`."""
         self.probe.prepare(network, test_data)
 
+    @override
     def judge(self, round: Round) -> Verdict:
         """One client has all the weight. Uploads whose maps hold NaN or infinity come last in any order."""
         start = perf_counter()
@@ -60,7 +66,7 @@ class GradCAMKrum:
             excluded=out,
             weights=[0.0 if excluded else 1.0 for excluded in out],
             scores=scores.tolist(),
-            seconds={"heat_maps": mapped - start, "total": perf_counter() - start},
+            seconds={"heat_maps": mapped - start},
             reasons={
                 client: "its heat maps hold NaN or infinity"
                 for client, fine in zip(round.client_ids, usable, strict=True)

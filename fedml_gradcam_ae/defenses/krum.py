@@ -5,15 +5,16 @@ Source: Blanchard et al., "Machine Learning with Adversaries: Byzantine Tolerant
 
 from __future__ import annotations
 
-from time import perf_counter
+from typing_extensions import override
 
+from fedml_gradcam_ae.contract.interfaces import Defense
 from fedml_gradcam_ae.contract.registry import register_defense
 from fedml_gradcam_ae.contract.round import Round, Verdict
 from fedml_gradcam_ae.defenses.shared.krum_scores import KrumSettings, krum_scores
 
 
 @register_defense("krum")
-class Krum:
+class Krum(Defense):
     """Follow the one upload with the smallest sum of squared distances to its K - f - 2 nearest others.
 
     Every other upload is left out of the aggregate, but only the f with the largest sums are flagged.
@@ -21,12 +22,11 @@ class Krum:
 
     Settings = KrumSettings
 
-    def __init__(self, settings: KrumSettings) -> None:
-        self.settings = settings
+    settings: KrumSettings
 
+    @override
     def judge(self, round: Round) -> Verdict:
         """One client has all the weight; with ties the first of them."""
-        start = perf_counter()
         clients = len(round.uploads)
         malicious = self.settings.faced(clients, len(round.rejected))
         scores = krum_scores(round.updates.squared_distances, malicious)
@@ -38,5 +38,4 @@ class Krum:
             excluded=out,
             weights=[0.0 if excluded else 1.0 for excluded in out],
             scores=scores.tolist(),
-            seconds={"total": perf_counter() - start},
         )

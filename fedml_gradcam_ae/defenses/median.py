@@ -5,10 +5,10 @@ Source: Yin et al., "Byzantine-Robust Distributed Learning: Towards Optimal Stat
 
 from __future__ import annotations
 
-from time import perf_counter
-
 from torch import Tensor
+from typing_extensions import override
 
+from fedml_gradcam_ae.contract.interfaces import Defense
 from fedml_gradcam_ae.contract.registry import register_defense
 from fedml_gradcam_ae.contract.round import Round, Verdict
 from fedml_gradcam_ae.contract.settings import DefenseSettings
@@ -16,18 +16,17 @@ from fedml_gradcam_ae.maths.order_statistics import middle_rows
 
 
 @register_defense("median")
-class Median:
+class Median(Defense):
     """Per coordinate the middle value; for even K the mean of the two middle ones (`torch.median` takes the lower)."""
 
     Settings = DefenseSettings
 
-    def __init__(self, settings: DefenseSettings) -> None:
-        self.settings = settings
+    settings: DefenseSettings
 
+    @override
     def judge(self, round: Round) -> Verdict:
         """A model; nobody is left out as a whole."""
-        start = perf_counter()
-        return Verdict(model=round.bounded.updates.columnwise(median), seconds={"total": perf_counter() - start})
+        return Verdict(model=round.bounded.updates.columnwise(median))
 
 
 def median(values: Tensor) -> Tensor:

@@ -6,17 +6,17 @@ section 4. The mean is unweighted, as there: claimed sample counts are untrusted
 
 from __future__ import annotations
 
-from time import perf_counter
-
 from pydantic import Field
+from typing_extensions import override
 
+from fedml_gradcam_ae.contract.interfaces import Defense
 from fedml_gradcam_ae.contract.registry import register_defense
 from fedml_gradcam_ae.contract.round import Round, Verdict
 from fedml_gradcam_ae.defenses.shared.krum_scores import KrumSettings, krum_scores
 
 
 @register_defense("multi_krum")
-class MultiKrum:
+class MultiKrum(Defense):
     """Average the m uploads with the smallest Krum scores."""
 
     class Settings(KrumSettings):
@@ -24,22 +24,23 @@ class MultiKrum:
 
         kept: int | None = Field(default=None, ge=1, description="m, how many uploads are averaged; null: K - f")
 
+        @override
         def check_clients(self, clients: int) -> None:
             """K > 2f + 2 and K >= m."""
             super().check_clients(clients)
             if self.kept is not None and self.kept > clients:
                 raise ValueError(f"kept: there are {clients} clients a round, found {self.kept}")
 
+        @override
         def needed(self, malicious: int) -> int:
             """With f above 0 also as many uploads as shall be kept."""
             return max(super().needed(malicious), self.kept or 1) if malicious else 1
 
-    def __init__(self, settings: MultiKrum.Settings) -> None:
-        self.settings = settings
+    settings: Settings
 
+    @override
     def judge(self, round: Round) -> Verdict:
         """The m kept share the weight; with ties the first ones are kept."""
-        start = perf_counter()
         clients = len(round.uploads)
         malicious = self.settings.faced(clients, len(round.rejected))
         scores = krum_scores(round.updates.squared_distances, malicious)
@@ -51,5 +52,4 @@ class MultiKrum:
             excluded=out,
             weights=[0.0 if excluded else 1 / kept for excluded in out],
             scores=scores.tolist(),
-            seconds={"total": perf_counter() - start},
         )

@@ -8,21 +8,22 @@ ByzFL's is the same, with ties in no particular order.
 from __future__ import annotations
 
 from dataclasses import replace
-from time import perf_counter
 from typing import Any, Literal
 
 import torch
 from pydantic import Field, model_validator
 from torch import Tensor
+from typing_extensions import override
 
 from fedml_gradcam_ae.contract import registry
+from fedml_gradcam_ae.contract.interfaces import Defense
 from fedml_gradcam_ae.contract.registry import register_defense
 from fedml_gradcam_ae.contract.round import Round, Verdict
 from fedml_gradcam_ae.contract.settings import AssumesMalicious, DefenseSettings, read_settings
 
 
 @register_defense("nnm")
-class NearestNeighborMixing:
+class NearestNeighborMixing(Defense):
     """u_i <- the mean of the K - f updates nearest to u_i, itself included; then the other rule.
 
     Mixing is linear, so neither the mixed updates nor their distances are ever computed from the parameters: the other
@@ -53,36 +54,40 @@ class NearestNeighborMixing:
             )
             return settings
 
+        @override
         def check_clients(self, clients: int) -> None:
             """Enough for the mixing, and for the rule behind it."""
             super().check_clients(clients)
             self.rule_settings().check_clients(clients)
 
-    def __init__(self, settings: NearestNeighborMixing.Settings) -> None:
-        self.settings = settings
-        self.rule = registry.defenses()[settings.rule](settings.rule_settings())
+    settings: Settings
 
+    def __init__(self, settings: NearestNeighborMixing.Settings) -> None:
+        super().__init__(settings)
+        self.rule: Defense = registry.defenses()[settings.rule](settings.rule_settings())
+
+    @override
     def judge(self, round: Round) -> Verdict:
         """The other rule's verdict; a client whose mixture is left out still counts where others were mixed with it."""
-        start = perf_counter()
         clients = len(round.uploads)
         malicious = self.settings.faced(clients, len(round.rejected))
         mixing = mixing_matrix(round.updates.squared_distances, malicious)
-        verdict: Verdict = self.rule.judge(round.over(round.updates.mixed(mixing)))
+        verdict = self.rule.judge(round.over(round.updates.mixed(mixing)))
         if verdict.weights is not None:
             weights = (mixing.T.cpu() @ torch.tensor(verdict.weights, dtype=torch.float64)).tolist()
             out = None if verdict.excluded is None else [weight == 0 for weight in weights]
             verdict = replace(verdict, weights=weights, excluded=out)
-        return replace(verdict, seconds={"total": perf_counter() - start})
+        return verdict
 
+    @override
     def state(self) -> dict[str, Any]:
         """The other rule's."""
-        return self.rule.state() if hasattr(self.rule, "state") else {}
+        return self.rule.state()
 
+    @override
     def restore(self, state: dict[str, Any]) -> None:
         """Go on from what `state` returned."""
-        if hasattr(self.rule, "restore"):
-            self.rule.restore(state)
+        self.rule.restore(state)
 
 
 def mixing_matrix(squared_distances: Tensor, malicious: int) -> Tensor:

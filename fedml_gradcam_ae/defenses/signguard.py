@@ -8,13 +8,13 @@ takes a window of neighboring coordinates; here the shares stay as they are and 
 
 from __future__ import annotations
 
-from time import perf_counter
-
 import numpy as np
 import torch
 from pydantic import Field, model_validator
 from torch import Tensor
+from typing_extensions import override
 
+from fedml_gradcam_ae.contract.interfaces import Defense
 from fedml_gradcam_ae.contract.registry import register_defense
 from fedml_gradcam_ae.contract.round import Round, Verdict
 from fedml_gradcam_ae.contract.settings import DefenseSettings
@@ -23,7 +23,7 @@ from fedml_gradcam_ae.networks.images import seeded_generator
 
 
 @register_defense("signguard")
-class SignGuard:
+class SignGuard(Defense):
     """Keep who passes both a filter on the updates' lengths and a clustering of their signs, and clip what is kept.
 
     A length must lie between `lowest` and `highest` times the median. The shares of positive, zero and negative
@@ -46,12 +46,11 @@ class SignGuard:
                 raise ValueError(f"lowest must not exceed highest, found lowest {self.lowest}, highest {self.highest}")
             return self
 
-    def __init__(self, settings: SignGuard.Settings) -> None:
-        self.settings = settings
+    settings: Settings
 
+    @override
     def judge(self, round: Round) -> Verdict:
         """Filter by length and by signs, clip, average."""
-        start = perf_counter()
         settings, updates = self.settings, round.updates
         norms = updates.squared_norms.sqrt()
         median = float(np.median(norms.cpu().numpy()))
@@ -68,7 +67,6 @@ class SignGuard:
             flagged=excluded,
             excluded=excluded,
             scores=scores,
-            seconds={"total": perf_counter() - start},
             reasons={
                 client: f"its update is {'longer' if norm > median else 'shorter'} than the others': {norm:.3g}, "
                 f"median {median:.3g}"

@@ -7,11 +7,12 @@ ByzFL's and scipy's are the same; FedML's type of this name drops whole clients 
 from __future__ import annotations
 
 import math
-from time import perf_counter
 
 from pydantic import Field
 from torch import Tensor
+from typing_extensions import override
 
+from fedml_gradcam_ae.contract.interfaces import Defense
 from fedml_gradcam_ae.contract.registry import register_defense
 from fedml_gradcam_ae.contract.round import Round, Verdict
 from fedml_gradcam_ae.contract.settings import DefenseSettings
@@ -19,7 +20,7 @@ from fedml_gradcam_ae.maths.order_statistics import middle_rows
 
 
 @register_defense("trimmed_mean")
-class TrimmedMean:
+class TrimmedMean(Defense):
     """Per coordinate drop the b smallest and b largest values and average the rest, unweighted."""
 
     class Settings(DefenseSettings):
@@ -29,15 +30,14 @@ class TrimmedMean:
             default=0.2, ge=0, lt=0.5, description="share of the clients cut at either end, b = floor(beta * K)"
         )
 
-    def __init__(self, settings: TrimmedMean.Settings) -> None:
-        self.settings = settings
+    settings: Settings
 
+    @override
     def judge(self, round: Round) -> Verdict:
         """A model; nobody is left out as a whole."""
-        start = perf_counter()
         cut = math.floor(self.settings.beta * len(round.uploads) + 1e-9)
         model = round.bounded.updates.columnwise(lambda values: trimmed_mean(values, cut))
-        return Verdict(model=model, seconds={"total": perf_counter() - start})
+        return Verdict(model=model)
 
 
 def trimmed_mean(values: Tensor, cut: int) -> Tensor:

@@ -11,6 +11,7 @@ from fedml.core.security.fedml_attacker import FedMLAttacker
 from fedml.core.security.fedml_defender import FedMLDefender
 from torch import Tensor, nn
 
+from fedml_gradcam_ae.contract.interfaces import Defense
 from fedml_gradcam_ae.contract.round import Round
 from fedml_gradcam_ae.contract.settings import SettingsError
 from fedml_gradcam_ae.contract.upload import ClientId
@@ -59,14 +60,15 @@ def prepare(network: nn.Module | None, test_data: Iterable[Any]) -> None:
                 f"{odd[0]} of the network is complex: defenses and attacks compare real numbers. "
                 "Hold its real and imaginary part in a tensor each, or turn enable_defense and enable_attack off."
             )
-    own = getattr(defense(), "prepare", None)
-    if own is not None:
-        own(network, test_data)
+    own = defense()
+    if own is not None and network is not None:
+        own.prepare(network, test_data)
 
 
 def watched(args: Any) -> AbstractContextManager[None]:
     """The listeners of a run, a folder among them where the defense's settings name one."""
-    return listeners(args, getattr(defense(), "settings", None))
+    own = defense()
+    return listeners(args, None if own is None else own.settings)
 
 
 def aggregate(
@@ -136,19 +138,17 @@ def aggregate(
 
 def start_for(client: Any, global_model: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
     """What a client starts its training from: the global model, unless the defense that is on keeps several."""
-    own = getattr(defense(), "start_for", None)
-    model: Mapping[str, Tensor] = global_model if own is None else own(identity(client), global_model)
-    return model
+    own = defense()
+    return global_model if own is None else own.start_for(identity(client), global_model)
 
 
 def predictor(network: nn.Module) -> nn.Module:
     """What answers for the federation in a test: the network, unless the defense that is on has several vote."""
-    own = getattr(defense(), "predictor", None)
-    module: nn.Module = network if own is None else own(network)
-    return module
+    own = defense()
+    return network if own is None else own.predictor(network)
 
 
-def defense() -> Any:
+def defense() -> Defense | None:
     """The plug-in's defense that is on, if one is."""
     defender = FedMLDefender.get_instance()
     own = defender.defender if defender.is_enabled else None

@@ -13,6 +13,7 @@ from fedml.core.security.fedml_attacker import FedMLAttacker
 from torch import nn
 
 from fedml_gradcam_ae.attacks.shared.attackers import attackers_in_round, poisoned_uploads
+from fedml_gradcam_ae.contract.interfaces import Attack, overrides
 from fedml_gradcam_ae.contract.settings import AttackSettings
 from fedml_gradcam_ae.contract.upload import ClientId
 from fedml_gradcam_ae.hooks import configuration
@@ -23,7 +24,7 @@ from fedml_gradcam_ae.hooks.surroundings import Uploads, current, identity
 class PluginAttack(BaseAttackMethod):  # type: ignore[misc]  # fedml has no types
     """One of our attacks behind FedML's interface."""
 
-    def __init__(self, attack: Any, settings: AttackSettings) -> None:
+    def __init__(self, attack: Attack, settings: AttackSettings) -> None:
         self.attack, self.settings = attack, settings
 
     def attack_model(self, raw_client_grad_list: Uploads, extra_auxiliary_info: Any = None) -> Uploads:
@@ -74,12 +75,11 @@ def training_data(
     """
     attacker = FedMLAttacker.get_instance()
     own = attacker.attacker if attacker.is_enabled else None
-    if not isinstance(own, PluginAttack) or not hasattr(own.attack, "poison_data"):
+    if not isinstance(own, PluginAttack) or not overrides(type(own.attack), "poison_data"):
         return data
     ids = [identity(one) for one in present]
     attacking = [ids[position] for position in attackers_in_round(own.settings, number, clients, ids)]
-    poisoned: Iterable[Any] = own.attack.poison_data(network, data) if identity(client) in attacking else data
-    return poisoned
+    return own.attack.poison_data(network, data) if identity(client) in attacking else data
 
 
 def patch(patches: Patches) -> None:

@@ -12,6 +12,7 @@ from pydantic import ValidationError
 
 from fedml_gradcam_ae.attacks.shared.attackers import check_attackers
 from fedml_gradcam_ae.contract import registry
+from fedml_gradcam_ae.contract.interfaces import overrides
 from fedml_gradcam_ae.contract.settings import (
     AttackSettings,
     DefenseSettings,
@@ -108,7 +109,7 @@ def requested(side: Side, args: Any) -> Requested | None:
     name = asked.strip()
     if name in ours:
         _check_which(side, name, args)
-        model = getattr(ours[name], "Settings", side.base)
+        model = ours[name].Settings
         params = _with_train_args(model, getattr(args, side.params, None), args)
         settings = read_settings(model, params, side.params, name)
         if isinstance(settings, AttackSettings):
@@ -227,12 +228,12 @@ def _check_path(side: Side, args: Any, found: Requested) -> None:
 
 def _check_clients_training(side: Side, args: Any, found: Requested) -> None:
     """Types that change what clients train on, or start from, need the clients in a simulation of ours."""
-    if hasattr(found.cls, "start_for") and getattr(args, "backend", None) != "sp":
+    if overrides(found.cls, "start_for") and getattr(args, "backend", None) != "sp":
         raise SettingsError(
             f"defense_type {found.name} has clients start from different models, which FedML sends on no path but "
             f"training_type: simulation with backend: sp, found {args.training_type} and {args.backend}."
         )
-    if not hasattr(found.cls, "poison_data"):
+    if not overrides(found.cls, "poison_data"):
         return
     if getattr(args, "training_type", None) != "simulation":
         raise SettingsError(

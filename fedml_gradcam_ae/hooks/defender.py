@@ -11,6 +11,7 @@ from typing import Any
 from fedml.core.security.defense.defense_base import BaseDefenseMethod
 from fedml.core.security.fedml_defender import FedMLDefender
 
+from fedml_gradcam_ae.contract.interfaces import Defense, timed_judge
 from fedml_gradcam_ae.contract.round import Round, TooFewUploads, Verdict, sample_weights
 from fedml_gradcam_ae.contract.tied import with_one_value
 from fedml_gradcam_ae.hooks import configuration
@@ -25,13 +26,13 @@ log = logging.getLogger("fedml_gradcam_ae")
 class PluginDefense(BaseDefenseMethod):  # type: ignore[misc]  # fedml has no types
     """One of our defenses behind FedML's interface; what it does is in `judge`, called by the patch below."""
 
-    def __init__(self, defense: Any) -> None:
+    def __init__(self, defense: Defense) -> None:
         self.defense = defense
         self.excluded: list[int] = []
 
     def judge(self, round: Round) -> Verdict:
         """The defense's verdict on usable uploads."""
-        verdict: Verdict = self.defense.judge(round)
+        verdict = timed_judge(self.defense, round)
         if verdict.model is not None and round.tied:
             verdict = replace(verdict, model=with_one_value(verdict.model, round.tied))
         self.excluded = [i for i, out in enumerate(verdict.excluded or []) if out]

@@ -125,8 +125,8 @@ def current() -> Federation | None:
 def publish(federation: Federation) -> Iterator[Federation]:
     """Make `current()` answer with this round while the block runs."""
     global _current
-    _current = federation
+    before, _current = _current, federation
     try:
         yield federation
     finally:
-        _current = None
+        _current = before

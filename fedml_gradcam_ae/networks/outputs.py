@@ -14,6 +14,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 from torch.nn.parallel import DataParallel, DistributedDataParallel
+from typing_extensions import override
 
 from fedml_gradcam_ae.contract.settings import Parameters
 from fedml_gradcam_ae.networks.evaluating import evaluating
@@ -110,12 +111,14 @@ class Bare(nn.Module):
         self.__dict__[_INNER] = network  # no submodule: it has no name of its own
         self.training = network.training
 
+    @override
     def train(self, mode: bool = True) -> Bare:
         """As of any module, the inner network included."""
         super().train(mode)
         self.__dict__[_INNER].train(mode)
         return self
 
+    @override
     def forward(self, images: Tensor) -> Any:
         """What the inner network returns."""
         return self.__dict__[_INNER](images)
@@ -133,6 +136,7 @@ class Classifier(Bare):
         super().__init__(network)
         self.__dict__[_KEY] = key
 
+    @override
     def forward(self, images: Tensor) -> Tensor:
         """(images, classes)."""
         return logits_of(super().forward(images), self.__dict__[_KEY], len(images))

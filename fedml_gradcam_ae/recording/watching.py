@@ -4,27 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
 
+from fedml_gradcam_ae.contract.interfaces import Judge, timed_judge
 from fedml_gradcam_ae.contract.round import Round, TooFewUploads, Verdict
 
-_watchers: dict[str, Any] = {}
+_watchers: dict[str, Judge] = {}
 
 
 @contextmanager
-def watching(detectors: Mapping[str, Any]) -> Iterator[None]:
+def watching(detectors: Mapping[str, Judge]) -> Iterator[None]:
     """Let these defenses judge every round while the block runs, without acting.
 
     Args:
         detectors: instances by the name under which the report of a round shows their verdicts. Each remembers its
             own votes and histories, as if it had been on its own.
     """
+    before = dict(_watchers)
     _watchers.update(detectors)
     try:
         yield
     finally:
-        for name in detectors:
-            del _watchers[name]
+        _watchers.clear()
+        _watchers.update(before)
 
 
 def anybody_watches() -> bool:
@@ -37,11 +38,12 @@ def watch(round: Round) -> dict[str, Verdict]:
     return {name: _judge(detector, round) for name, detector in _watchers.items()} if round.uploads else {}
 
 
-def _judge(detector: Any, round: Round) -> Verdict:
+def _judge(detector: Judge, round: Round) -> Verdict:
     """Its verdict; with too few uploads for its guarantee it would keep the global model."""
     try:
-        verdict: Verdict = detector.judge(round)
+        return timed_judge(detector, round)
     except TooFewUploads:
         clients = len(round.uploads)
-        return Verdict([False] * clients, [True] * clients, [0.0] * clients, seconds={"total": 0.0})
-    return verdict
+        return Verdict(
+            flagged=[False] * clients, excluded=[True] * clients, weights=[0.0] * clients, seconds={"total": 0.0}
+        )

@@ -14,7 +14,7 @@ from benchmark.speed.measured import exponent, load
 from benchmark.speed.report import main, markdown
 from benchmark.speed.rules import PARAMETERS, byzfl_rules, rules
 from benchmark.speed.uploads import matrix, round_of
-from fedml_gradcam_ae import Verdict
+from fedml_gradcam_ae import Defense, Verdict
 from fedml_gradcam_ae.contract import registry
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -57,7 +57,7 @@ def test_a_defense_that_is_registered_is_timed(monkeypatch) -> None:
     monkeypatch.setattr(registry, "_defenses", registry.defenses())
 
     @registry.register_defense("newcomer")
-    class Newcomer:
+    class Newcomer(Defense):
         def __init__(self, settings) -> None: ...
 
         def judge(self, round):

@@ -13,7 +13,7 @@ from mpi4py import MPI
 
 import fedml_gradcam_ae
 from federations import FEDERATIONS, PLAIN, data, settings
-from fedml_gradcam_ae import Verdict, register_defense
+from fedml_gradcam_ae import Defense, Verdict, register_defense
 from fedml_gradcam_ae.recording import events, recorder
 from tiny import fedml_args, state_of, tiny_cnn
 
@@ -24,9 +24,7 @@ seen = []
 
 
 @register_defense("witness")
-class Witness:
-    def __init__(self, settings): ...
-
+class Witness(Defense):
     def prepare(self, network, test_data):
         seen.append("prepared")
 

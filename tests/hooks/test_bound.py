@@ -8,9 +8,8 @@ import torch
 from torch.func import functional_call
 
 from every_tensor import trained
-from fedml_gradcam_ae import Verdict, register_attack, register_defense
+from fedml_gradcam_ae import Attack, Defense, Verdict, register_attack, register_defense
 from fedml_gradcam_ae.contract.round import LARGEST_STEP
-from fedml_gradcam_ae.contract.settings import AttackSettings
 from fedml_gradcam_ae.hooks.defender import _run_stock
 from fedml_gradcam_ae.hooks.surroundings import Federation
 from fedml_gradcam_ae.hooks.upload_settings import UploadSettings
@@ -24,21 +23,15 @@ CLIENTS, ATTACKER = 10, 4
 @pytest.fixture
 def run(plugin, types, heard):
     @register_attack("one_bias")
-    class OneBias:
+    class OneBias(Attack):
         """Honest training, and one number of it moved."""
-
-        Settings = AttackSettings
-
-        def __init__(self, settings): ...
 
         def poison(self, round, attackers):
             name = list(round.uploads[0])[-1]
             return [{**round.uploads[i], name: round.uploads[i][name] + 100 * torch.eye(10)[7]} for i in attackers]
 
     @register_defense("keep_all")
-    class KeepAll:
-        def __init__(self, settings): ...
-
+    class KeepAll(Defense):
         def judge(self, round):
             clients = len(round.uploads)
             return Verdict(excluded=[False] * clients, flagged=[False] * clients, weights=[1 / clients] * clients)

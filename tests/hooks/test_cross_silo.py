@@ -14,7 +14,7 @@ import torch
 grpc = pytest.importorskip("grpc", reason="gRPC is not installed: pip install 'fedml-gradcam-ae[grpc]'")
 
 from silo_processes import CHECK, FINISH, INIT, MAIN, PATIENCE, SYNC, Puppet, Silo, honest  # noqa: E402
-from test_federation import broken  # noqa: E402
+from test_round import broken  # noqa: E402
 from tiny import state_of, tiny_cnn  # noqa: E402
 
 

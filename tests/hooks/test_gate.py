@@ -16,8 +16,8 @@ from fedml.ml.aggregator.agg_operator import FedMLAggOperator
 from fedml.ml.aggregator.aggregator_creator import create_server_aggregator
 from fedml.simulation.sp.fedavg import fedavg_api
 
-from fedml_gradcam_ae import Verdict, register_defense
-from fedml_gradcam_ae.contract.settings import AttackSettings, SettingsError
+from fedml_gradcam_ae import Attack, Defense, Verdict, register_defense
+from fedml_gradcam_ae.contract.settings import SettingsError
 from fedml_gradcam_ae.defenses.multi_krum import MultiKrum
 from fedml_gradcam_ae.hooks.configuration import check
 from fedml_gradcam_ae.recording.events import RoundReport
@@ -34,11 +34,7 @@ def with_nan(model):
     return {name: tensor * math.nan if tensor.is_floating_point() else tensor for name, tensor in model.items()}
 
 
-class UploadsNaN:
-    Settings = AttackSettings
-
-    def __init__(self, settings): ...
-
+class UploadsNaN(Attack):
     def poison(self, round, attackers):
         return [with_nan(round.uploads[i]) for i in attackers]
 
@@ -97,13 +93,11 @@ def judged(types):
     seen = []
 
     @register_defense("by_samples")
-    class BySamples:
-        def __init__(self, settings): ...
-
+    class BySamples(Defense):
         def judge(self, round):
             seen.append(round)
             out = [False] * len(round.uploads)
-            return Verdict(out, out, [n / sum(round.samples) for n in round.samples])
+            return Verdict(flagged=out, excluded=out, weights=[n / sum(round.samples) for n in round.samples])
 
     return seen
 
@@ -134,11 +128,7 @@ def test_a_claim_counts_for_at_most_so_many_medians(plugin, heard, judged, defen
 FEW = {**KRUM, "defense_params": {"malicious": 2}, "client_num_in_total": 7, "client_num_per_round": 7, "comm_round": 1}
 
 
-class UploadsNothing:
-    Settings = AttackSettings
-
-    def __init__(self, settings): ...
-
+class UploadsNothing(Attack):
     def poison(self, round, attackers):
         return [[1, 2, 3] for _ in attackers]
 
@@ -155,9 +145,7 @@ def too_few(types):
     from fedml_gradcam_ae.contract.round import TooFewUploads
 
     @register_defense("needs_nine")
-    class NeedsNine:
-        def __init__(self, settings): ...
-
+    class NeedsNine(Defense):
         def judge(self, round):
             raise TooFewUploads(9, len(round.uploads))
 

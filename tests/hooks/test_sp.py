@@ -13,7 +13,7 @@ from fedml.core.security.fedml_defender import FedMLDefender
 from fedml.simulation.sp.fedavg import fedavg_api
 
 import fedml_gradcam_ae
-from fedml_gradcam_ae import Verdict, register_defense
+from fedml_gradcam_ae import Attack, Defense, Verdict, register_defense
 from fedml_gradcam_ae.contract.settings import AttackSettings
 from fedml_gradcam_ae.recording.events import Measured, RoundReport
 from simulation import distance, same, simulate
@@ -61,9 +61,7 @@ def test_with_neither_attack_nor_defense_a_run_is_fedmls_own_bit_for_bit(monkeyp
 
 def test_a_defense_that_keeps_everybody_gives_the_plain_average(plugin, types) -> None:
     @register_defense("keep_all")
-    class KeepAll:
-        def __init__(self, settings): ...
-
+    class KeepAll(Defense):
         def judge(self, round):
             total = sum(round.samples)
             nobody = [False] * len(round.uploads)
@@ -103,9 +101,7 @@ def rounds(types):
     seen = []
 
     @register_defense("witness")
-    class Witness:
-        def __init__(self, settings): ...
-
+    class Witness(Defense):
         def judge(self, round):
             seen.append(round)
             nobody = [False] * len(round.uploads)
@@ -138,10 +134,10 @@ def test_a_defense_is_given_the_model_that_the_clients_started_from(plugin, roun
 def test_a_defense_never_sees_the_clients_data_or_who_attacks(plugin, rounds) -> None:
     simulate(**WITNESS, enable_attack=True, attack_type="uniform_noise", attack_params={"attackers": [2]})
     assert all(round.local_data == {} for round in rounds)
-    computed = {"parameters", "updates", "steps", "shortened", "bounded", "_part_of"}  # of the others, when asked for
+    computed = {"parameters", "updates", "steps", "shortened", "bounded"}  # of the others, when asked for
     assert {field for round in rounds for field in vars(round)} - computed == {
         *("number", "client_ids", "uploads", "samples", "global_model", "network", "test_data", "local_data"),
-        *("rejected", "largest_step"),
+        *("rejected", "largest_step", "replaced", "part_of"),
     }
 
 
@@ -186,9 +182,7 @@ def test_left_out_uploads_have_no_influence(plugin, types) -> None:
     """Noise of 1e6 from client 3 is gone when client 3 is left out."""
 
     @register_defense("without_3")
-    class Without3:
-        def __init__(self, settings): ...
-
+    class Without3(Defense):
         def judge(self, round):
             out = [client == 3 for client in round.client_ids]
             return Verdict(flagged=out, excluded=out, weights=[0 if o else 0.2 for o in out])
@@ -200,9 +194,7 @@ def test_left_out_uploads_have_no_influence(plugin, types) -> None:
 
 def test_a_defense_may_answer_with_a_model(plugin, types) -> None:
     @register_defense("second")
-    class Second:
-        def __init__(self, settings): ...
-
+    class Second(Defense):
         def judge(self, round):
             self.__class__.answer = round.uploads[1]
             nobody = [False] * len(round.uploads)
@@ -212,7 +204,7 @@ def test_a_defense_may_answer_with_a_model(plugin, types) -> None:
     assert distance(final, Second.answer) == 0
 
 
-class Broken:
+class Broken(Attack):
     """An attacker that uploads what no server should choke on."""
 
     class Settings(AttackSettings):
@@ -222,7 +214,7 @@ class Broken:
         self.kind = settings.kind
 
     def poison(self, round, attackers):
-        from test_federation import broken
+        from test_round import broken
 
         return [broken(round.uploads[i], self.kind) for i in attackers]
 
@@ -277,9 +269,7 @@ def test_when_nobody_is_left_the_global_model_stays(plugin, heard) -> None:
 
 def test_a_defense_that_leaves_out_everybody_leaves_the_global_model(plugin, heard, types) -> None:
     @register_defense("trust_nobody")
-    class TrustNobody:
-        def __init__(self, settings): ...
-
+    class TrustNobody(Defense):
         def judge(self, round):
             everybody = [True] * len(round.uploads)
             return Verdict(flagged=everybody, excluded=everybody, weights=[0.0] * len(everybody))

@@ -5,7 +5,7 @@ import math
 
 import pytest
 
-from fedml_gradcam_ae import Verdict
+from fedml_gradcam_ae import Attack, Defense, Verdict
 from fedml_gradcam_ae.defenses.multi_krum import MultiKrum
 from fedml_gradcam_ae.recording.events import RoundReport
 from fedml_gradcam_ae.recording.recorder import as_json
@@ -16,7 +16,7 @@ NOISE = {"enable_attack": True, "attack_type": "uniform_noise", "attack_params":
 DEFENDED = {"enable_defense": True, "defense_type": "multi_krum", "defense_params": {"malicious": 1}}
 
 
-class Witness:
+class Witness(Defense):
     """Remembers what it was given, and suspects the first client."""
 
     def __init__(self) -> None:
@@ -59,15 +59,10 @@ def test_a_watcher_says_what_the_same_defense_says_that_acts(plugin, heard) -> N
 
 def test_an_unusable_upload_is_nobodys_to_judge_and_everybodys_to_flag(plugin, heard, types) -> None:
     from fedml_gradcam_ae import register_attack
-    from fedml_gradcam_ae.contract.settings import AttackSettings
-    from test_federation import broken
+    from test_round import broken
 
     @register_attack("broken_beside")
-    class Broken:
-        Settings = AttackSettings
-
-        def __init__(self, settings): ...
-
+    class Broken(Attack):
         def poison(self, round, attackers):
             return [broken(round.uploads[i], "NaN") for i in attackers]
 

@@ -25,6 +25,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from benchmark.measures.intervals import interval
 from benchmark.measures.metrics import of_one_decision, of_one_ranking
@@ -47,6 +48,7 @@ Parts = Mapping[str, Tensor]
 class PlainDeviation(Evidence):
     """Without an autoencoder: the error is the deviation itself."""
 
+    @override
     def _reconstruct(self, deviations: Tensor, trusted: Tensor, near: Tensor, number: int) -> Tensor:
         return torch.zeros_like(deviations)
 
@@ -54,6 +56,7 @@ class PlainDeviation(Evidence):
 class EachAlone(Evidence):
     """Held out alone, its near relations being learned from."""
 
+    @override
     def _reconstruct(self, deviations: Tensor, trusted: Tensor, near: Tensor, number: int) -> Tensor:
         return super()._reconstruct(deviations, trusted, torch.zeros_like(near), number)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property, partial
+from weakref import WeakKeyDictionary
 
 import torch
 from pydantic import Field
@@ -54,11 +55,11 @@ class Overheard:
     @classmethod
     def of(cls, round: Round, heard: Sequence[int]) -> Overheard:
         """That of the uploads at these positions; a round remembers the last one that it was asked for."""
-        remembered: tuple[list[int], Overheard] | None = round.__dict__.get("overheard")
+        remembered = _overheard.get(round)
         if remembered is None or remembered[0] != list(heard):
             updates = Updates([round.uploads[i] for i in heard], round.global_model, round.parameters)
             remembered = list(heard), cls(updates)
-            round.__dict__["overheard"] = remembered
+            _overheard[round] = remembered
         return remembered[1]
 
     @cached_property
@@ -80,6 +81,9 @@ class Overheard:
             centered, _ = _center(block)
             total += centered @ centered.T
         return total
+
+
+_overheard: WeakKeyDictionary[Round, tuple[list[int], Overheard]] = WeakKeyDictionary()
 
 
 class Colluders:

@@ -6,6 +6,7 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
+from typing_extensions import override
 
 Activation = Literal["sigmoid", "identity"]
 
@@ -23,6 +24,7 @@ class Autoencoder(nn.Module):
         self.decoder = _linear(hidden, positions, generator)
         self.output = nn.Sigmoid() if output == "sigmoid" else nn.Identity()
 
+    @override
     def forward(self, maps: Tensor) -> Tensor:
         """(maps, positions) -> the same shape."""
         reconstruction: Tensor = self.output(self.decoder(torch.relu(self.encoder(maps))))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from torch import Tensor
+from typing_extensions import override
 
 from fedml_gradcam_ae.contract.settings import AssumesMalicious
 
@@ -35,6 +36,7 @@ def tolerated(clients: int) -> int:
 class KrumSettings(AssumesMalicious):
     """What every rule that ranks by Krum's score takes: f."""
 
+    @override
     def check_clients(self, clients: int) -> None:
         """K > 2f + 2."""
         malicious = self.assumed(clients)
@@ -44,6 +46,7 @@ class KrumSettings(AssumesMalicious):
                 f"2 * malicious + 2 clients; at most {tolerated(clients)} here"
             )
 
+    @override
     def needed(self, malicious: int) -> int:
         """2f + 3 uploads; 1 where f is 0."""
         return 2 * malicious + 3 if malicious else 1

@@ -6,6 +6,7 @@ import json
 import logging
 from typing import Any
 
+from fedml_gradcam_ae.contract.interfaces import Defense, overrides
 from fedml_gradcam_ae.contract.upload import ClientId
 from fedml_gradcam_ae.hooks import aggregation, configuration
 from fedml_gradcam_ae.hooks.cross_silo.checkpoint import Checkpoint, Owner, finite
@@ -47,7 +48,7 @@ class Persistence:
             log.info("nothing to resume from in %s: starting with round 1", self.settings.checkpoint_dir)
             return 0
         defense = aggregation.defense()
-        if hasattr(defense, "restore"):
+        if defense is not None:
             try:
                 defense.restore(saved.defense)
             except Exception as error:  # each defense looks at its state in its own way
@@ -79,7 +80,7 @@ class Persistence:
 
 def _state() -> dict[str, Any]:
     defense = aggregation.defense()
-    return defense.state() if hasattr(defense, "state") else {}
+    return {} if defense is None else defense.state()
 
 
 def _defense(args: Any) -> dict[str, Any]:
@@ -91,13 +92,13 @@ def _defense(args: Any) -> dict[str, Any]:
     return {"type": requested.name, "settings": settings}
 
 
-def _release(defense: Any, client: ClientId) -> None:
-    if not hasattr(defense, "release"):
+def _release(defense: Defense | None, client: ClientId) -> None:
+    if defense is None or not overrides(type(defense), "release"):
         log.warning("release: this defense removes no client for good: there was nothing to take back for %s", client)
         return
-    before = take_apart(defense.state())[0] if hasattr(defense, "state") else None
+    before = take_apart(defense.state())[0]
     defense.release(client)
-    if before is not None and take_apart(defense.state())[0] == before:
+    if take_apart(defense.state())[0] == before:
         log.warning("release: nothing is held against client %s: there was nothing to take back", client)
     else:
         log.info("client %s is released: it is judged like any other again", client)

@@ -6,6 +6,7 @@ from math import prod
 from typing import Any
 
 import numpy as np
+from typing_extensions import override
 
 from fedml_gradcam_ae.hooks.cross_silo.decoding.budget import Ledger
 from fedml_gradcam_ae.hooks.cross_silo.decoding.errors import Undecodable
@@ -28,6 +29,7 @@ class UnfinishedDtype(Unfinished):
         self.code = code
         self.dtype: np.dtype[Any] | None = None
 
+    @override
     def fill(self, state: Any, ledger: Ledger) -> None:
         """Take the byte order; see `Unfinished`."""
         order = state[1] if type(state) is tuple and len(state) == 8 else None
@@ -47,6 +49,7 @@ class UnfinishedArray(Unfinished):
     def __init__(self) -> None:
         self.value: np.ndarray[Any, Any] | None = None
 
+    @override
     def fill(self, state: Any, ledger: Ledger) -> None:
         """Take shape and data; see `Unfinished`."""
         if self.value is not None or type(state) is not tuple or len(state) != 5 or type(state[3]) is not bool:

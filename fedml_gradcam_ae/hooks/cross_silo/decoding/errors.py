@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Literal, get_args
 
+from typing_extensions import override
+
 from fedml_gradcam_ae.contract.shown import printable
 
 Kind = Literal[
@@ -36,5 +38,6 @@ class Undecodable(ValueError):  # noqa: N818 - it is said of bytes
         super().__init__(printable(f"{kind}: {reason}", LONGEST))
         self.kind: Kind = kind
 
+    @override
     def __reduce__(self) -> tuple[type[Undecodable], tuple[str, str]]:
         return Undecodable, (self.kind, str(self).removeprefix(f"{self.kind}: "))

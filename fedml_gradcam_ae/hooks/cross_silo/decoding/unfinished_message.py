@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from typing_extensions import override
+
 from fedml_gradcam_ae.hooks.cross_silo.decoding.budget import Ledger
 from fedml_gradcam_ae.hooks.cross_silo.decoding.errors import Undecodable
 from fedml_gradcam_ae.hooks.cross_silo.decoding.values import Unfinished
@@ -20,6 +22,7 @@ class UnfinishedMessage(Unfinished):
     def __init__(self) -> None:
         self.attributes: dict[str, Any] | None = None
 
+    @override
     def fill(self, state: Any, ledger: Ledger) -> None:
         """Take the attributes; see `Unfinished`."""
         if self.attributes is not None or type(state) is not dict:

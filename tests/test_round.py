@@ -3,9 +3,10 @@ import math
 import pytest
 import torch
 
-from fedml_gradcam_ae import Verdict
+from fedml_gradcam_ae import Round, Verdict
 from fedml_gradcam_ae.contract.round import sample_weights
 from fedml_gradcam_ae.contract.screening import screen
+from tiny import tiny_cnn
 
 
 def test_weights_of_the_kept_are_renormalized_sample_shares() -> None:
@@ -103,3 +104,70 @@ def test_a_verdict_has_weights_or_a_model() -> None:
         Verdict(flagged=[False], excluded=[False])
     with pytest.raises(ValueError, match=r"one entry per client, found lengths"):
         Verdict(flagged=[False, True], excluded=[False], weights=[1.0])
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"weights": [0.5, math.nan]}, r"found nan for the client at position 1\."),
+        ({"weights": [math.inf, 0.0]}, r"found inf for the client at position 0\."),
+        ({"weights": [1.5, -0.5]}, r"at least 0, found -0\.5 for the client at position 1\."),
+        ({"weights": [0.5, 0.6]}, r"must sum to 1, or all be 0, found the sum 1\.1\."),
+        (
+            {"weights": [0.5, 0.5], "excluded": [False, True]},
+            r"excluded client the weight 0, found 0\.5 .* 1\.",
+        ),
+        ({"weights": [0.5, 0.5], "scores": [1.0]}, r"one entry per client, found lengths .*'scores': 1"),
+        ({"model": {}, "excluded": [False], "scores": [1.0, 2.0]}, r"one entry per client"),
+    ],
+)
+def test_a_verdict_that_contradicts_itself_is_refused(fields, words) -> None:
+    with pytest.raises(ValueError, match=words):
+        Verdict(**fields)
+
+
+def test_sums_of_float32_weights_and_verdicts_that_keep_nobody_are_fine() -> None:
+    thirds = torch.full((3,), 1 / 3, dtype=torch.float32)
+    assert Verdict(weights=thirds.tolist()).clients == 3
+    assert Verdict(weights=[0.0, 0.0], excluded=[True, True]).clients == 2
+    assert Verdict(model={}).clients is None
+
+
+def test_rounds_and_verdicts_are_made_by_keyword_and_compared_by_identity(make_round) -> None:
+    with pytest.raises(TypeError):
+        Verdict([True], [True], [0.0])
+    with pytest.raises(TypeError):
+        Round(1, [], [], [], {}, tiny_cnn(), [])
+    one, two = make_round(2), make_round(2)
+    assert one == one
+    assert one != two
+    assert len({one, two}) == 2
+
+
+def test_a_part_of_a_round_with_replaced_updates_keeps_them(make_round) -> None:
+    round = make_round(4)
+    mixing = torch.tensor([[0.5, 0.5, 0, 0], [0, 1, 0, 0], [0, 0, 0.5, 0.5], [0.25] * 4], dtype=torch.float64)
+    over = round.over(round.updates.mixed(mixing))
+    part = over.only([3, 0])
+    assert len(part.updates) == 2
+    chosen = [3, 0]
+    torch.testing.assert_close(part.updates.gram, over.updates.gram[chosen][:, chosen])
+    blocks = torch.cat(list(part.updates.blocks()), dim=1)
+    torch.testing.assert_close(blocks, (mixing @ torch.cat(list(round.updates.blocks()), dim=1))[chosen])
+    torch.testing.assert_close(part.updates.dot(round.global_model), over.updates.dot(round.global_model)[chosen])
+    columns = torch.arange(0, round.updates.size, 7)
+    torch.testing.assert_close(part.updates.sample(columns), over.updates.sample(columns)[chosen])
+    again = part.only([1])
+    torch.testing.assert_close(again.updates.gram, over.updates.gram[:1, :1])
+
+
+def test_bounding_reaches_the_mixtures_of_a_part(make_round) -> None:
+    uploads = [dict(upload) for upload in make_round(4).uploads]
+    uploads[1]["5.bias"] = uploads[1]["5.bias"] + 1e6
+    round = make_round(4, uploads=uploads)
+    mixing = torch.full((4, 4), 0.25, dtype=torch.float64)
+    part = round.over(round.updates.mixed(mixing)).only([2])
+    mean = part.bounded.updates.columnwise(lambda values: values[0])["5.bias"]
+    expected = torch.stack([upload["5.bias"] for upload in round.bounded.uploads]).mean(dim=0)
+    torch.testing.assert_close(mean, expected, rtol=1e-5, atol=1e-6)
+    assert part.bounded.bounded is part.bounded
