@@ -12,6 +12,7 @@ import torch
 from fedml_gradcam_ae.attacks.shared.attackers import poisoned_uploads
 from fedml_gradcam_ae.attacks.shared.colluders import _overheard
 from fedml_gradcam_ae.contract import registry
+from fedml_gradcam_ae.contract.interfaces import overrides
 from judging import check_verdict
 from tiny import tiny_cnn
 
@@ -67,8 +68,7 @@ def test_a_defense_answers_the_same_whatever_the_default_type(make_round, name, 
     for round in rounds:
         expected = usual.judge(round)
         with default_type(default):
-            if hasattr(other, "prepare"):
-                other.prepare(round.network, round.test_data)
+            other.prepare(round.network, round.test_data)
             found = other.judge(round)
         assert found.scores == (
             None if expected.scores is None else pytest.approx(expected.scores, rel=1e-6, abs=1e-12)
@@ -79,7 +79,7 @@ def test_a_defense_answers_the_same_whatever_the_default_type(make_round, name, 
                 assert one[key].dtype == two[key].dtype
                 assert torch.allclose(one[key], two[key], equal_nan=True), key
         assert found.weights == (None if expected.weights is None else pytest.approx(expected.weights, rel=1e-6))
-    if hasattr(usual, "predictor"):
+    if overrides(type(usual), "predictor"):
         images = torch.rand(5, 1, 8, 8)
         expected = usual.predictor(round.network)(images)
         with default_type(default):
@@ -108,8 +108,7 @@ def test_an_attack_uploads_the_same_whatever_the_default_type(make_round, name, 
 @pytest.mark.parametrize(("name", "params"), DEFENSES)
 def test_models_of_every_floating_type_are_judged(make_round, name, params, dtype) -> None:
     rounds, defense = verdicts(name, params, make_round, dtype)
-    if hasattr(defense, "prepare"):
-        defense.prepare(rounds[0].network, rounds[0].test_data)
+    defense.prepare(rounds[0].network, rounds[0].test_data)
     for round in rounds:
         found = defense.judge(round)
         if found.scores is not None and found.excluded is not None:

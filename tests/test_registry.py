@@ -31,7 +31,7 @@ def test_a_name_cannot_be_taken_twice() -> None:
 
 
 def test_a_class_without_the_method_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"^Idle cannot be registered as 'idle': it has no method poison\(self, "):
+    with pytest.raises(ValueError, match=r"Idle cannot be registered as 'idle': it has no method poison\(self, "):
 
         @register_attack("idle")
         class Idle(Attack): ...

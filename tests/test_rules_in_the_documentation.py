@@ -7,6 +7,7 @@ import pytest
 
 from fedml_gradcam_ae.attacks.shared.colluders import ColludingSettings
 from fedml_gradcam_ae.contract import registry
+from fedml_gradcam_ae.contract.interfaces import overrides
 from fedml_gradcam_ae.contract.round import Round
 from fedml_gradcam_ae.contract.settings import AssumesMalicious, AttackSettings, DefenseSettings
 from fedml_gradcam_ae.heatmaps import ProbeSettings
@@ -76,7 +77,7 @@ def test_what_an_attack_needs(name) -> None:
     cls, needs = registry.attacks()[name], ATTACKS[name][2]
     assert ("colluding" in needs) == issubclass(cls.Settings, ColludingSettings)
     assert ("images" in needs) == ("images" in cls.Settings.model_fields)
-    assert ("the clients' training" in needs) == hasattr(cls, "poison_data")
+    assert ("the clients' training" in needs) == overrides(cls, "poison_data")
 
 
 def build(name):
@@ -89,7 +90,7 @@ def build(name):
 def test_what_a_defense_needs(name, make_round) -> None:
     cls, needs = registry.defenses()[name], DEFENSES[name][3].split(", ")
     assert ("f" in needs) == issubclass(cls.Settings, AssumesMalicious)
-    assert ("history" in needs) == (hasattr(cls, "state") and hasattr(cls, "restore"))
+    assert ("history" in needs) == (overrides(cls, "state") and overrides(cls, "restore"))
     blind: Round = make_round(test_data=[])
     if "test images" in needs:
         with pytest.raises(ValueError, match="test data"):

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from fedml_gradcam_ae.contract.upload import ClientId, Upload
 
@@ -19,6 +19,13 @@ if TYPE_CHECKING:
 LISTS = ("flagged", "excluded", "weights", "scores")  # of a Verdict, an entry for each client
 WEIGHTS_SUM_TO = 1e-6  # 1, up to this: what sums of float32 numbers are off
 LARGEST_STEP = 10.0  # in median steps: what honest clients were measured to need, IID at most 4, Dirichlet mostly 8
+
+
+class Part(NamedTuple):
+    """Where a round was taken from: another round, and the positions in it."""
+
+    round: Round
+    positions: Sequence[int]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -40,7 +47,7 @@ class Round:
         largest_step: the largest step of a tensor that is kept, in units of the median client's step
             (see `bounded`); None: no limit.
         replaced: what `updates` answers with in place of the differences of `uploads`; see `over`.
-        part_of: the round that this one was taken from, and the positions in it; see `only`.
+        part_of: where this round was taken from; see `only`.
     """
 
     number: int
@@ -54,7 +61,7 @@ class Round:
     rejected: Mapping[ClientId, str] = field(default_factory=dict)
     largest_step: float | None = LARGEST_STEP
     replaced: Updates | None = field(default=None, repr=False)
-    part_of: tuple[Round, Sequence[int]] | None = field(default=None, repr=False)
+    part_of: Part | None = field(default=None, repr=False)
 
     @cached_property
     def parameters(self) -> list[str]:
@@ -83,10 +90,10 @@ class Round:
         """The length of each upload's change of each tensor; computed once a round, for all rules."""
         from fedml_gradcam_ae.contract.bounding import Steps
 
-        if self.part_of is None:
+        whole = self._whole
+        if whole is None:
             return Steps.of(self.uploads, self.global_model, self.samples)
-        whole, positions = self.part_of
-        return whole.steps.only(positions)
+        return whole.round.steps.only(whole.positions)
 
     @cached_property
     def bounded(self) -> Round:
@@ -95,20 +102,30 @@ class Round:
 
         if self.largest_step is None or not self.uploads:
             return self
-        factors = self.steps.factors(self.largest_step)
-        if bool((factors == 1).all()):
+        whole = self._whole
+        if whole is not None:
+            every = whole.round.bounded.uploads
+            uploads = [every[position] for position in whole.positions]
+        else:
+            factors = self.steps.factors(self.largest_step)
+            every = uploads = bounded(self.uploads, self.global_model, self.steps.names, factors)
+        replaced = self.replaced
+        if replaced is not None:
+            # A mixture may hold uploads of which some are not in this part.
+            replaced = replaced.of(uploads if replaced.mixing is None else every)
+        if replaced is None and all(kept is given for kept, given in zip(uploads, self.uploads, strict=True)):
             return self
-        uploads = bounded(self.uploads, self.global_model, self.steps.names, factors)
-        return replace(self, uploads=uploads, replaced=self._replaced_by(uploads), largest_step=None)
+        return replace(self, uploads=uploads, replaced=replaced, largest_step=None)
 
-    def _replaced_by(self, uploads: Sequence[Upload]) -> Updates | None:
-        """The replaced updates, made from the bounded uploads."""
-        if self.replaced is None:
+    @property
+    def _whole(self) -> Part | None:
+        """What this round is a part of, unless its uploads have been replaced since."""
+        part = self.part_of
+        if part is None or any(
+            self.uploads[i] is not part.round.uploads[position] for i, position in enumerate(part.positions)
+        ):
             return None
-        if self.replaced.mixing is None or self.part_of is None:
-            return self.replaced.of(uploads)
-        whole, _ = self.part_of  # a mixture of uploads of which some may not be in this part
-        return self.replaced.of(whole.bounded.uploads)
+        return part
 
     @cached_property
     def shortened(self) -> list[int]:
@@ -122,7 +139,7 @@ class Round:
         Args:
             updates: as many as there are uploads, and made from them.
         """
-        return replace(self, replaced=updates, part_of=(self, range(len(self.uploads))))
+        return replace(self, replaced=updates, part_of=Part(self, range(len(self.uploads))))
 
     def only(self, positions: Sequence[int]) -> Round:
         """Return a copy of the round with some of the uploads; the bound on steps still depends on all of them."""
@@ -132,7 +149,7 @@ class Round:
             uploads=[self.uploads[i] for i in positions],
             samples=[self.samples[i] for i in positions],
             replaced=None if self.replaced is None else self.replaced.only(positions),
-            part_of=(self, positions),
+            part_of=Part(self, positions),
         )
 
 

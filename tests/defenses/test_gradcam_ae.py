@@ -39,7 +39,7 @@ def test_a_verdict_is_the_equations_one_after_the_other(make_round) -> None:
     assert verdict.flagged == flags.tolist() == verdict.excluded
     assert verdict.weights == pytest.approx(weights.tolist())
     assert 0 < sum(flags) < 6
-    assert set(verdict.seconds) == {"heat_maps", "autoencoder", "total"}
+    assert set(verdict.seconds) == {"heat_maps", "autoencoder"}
     assert verdict.evidence["heat_maps"].shape == verdict.evidence["reconstructions"].shape == (6, 1, 8, 8)
 
 

@@ -66,7 +66,7 @@ def test_a_verdict_is_evidence_from_what_the_rounds_images_show(make_round, netw
     assert verdict.flagged == [score > 1 for score in found.scores.tolist()]
     expected = torch.stack([found.deviations[:, i, label] for i, label in enumerate(labels[:4])], dim=1)
     assert torch.allclose(verdict.evidence["heat_maps"], expected.float())
-    assert set(verdict.seconds) == {"heat_maps", "evidence", "total"}
+    assert set(verdict.seconds) == {"heat_maps", "evidence"}
 
 
 @pytest.mark.parametrize("noise", [0.0, 0.02])

@@ -17,6 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fedml_gradcam_ae.contract import registry
+from fedml_gradcam_ae.contract.interfaces import overrides
 from fedml_gradcam_ae.contract.settings import DefenseSettings, SettingsError
 from fedml_gradcam_ae.hooks.cross_silo import persistence
 from fedml_gradcam_ae.hooks.cross_silo.checkpoint import NO_DIGEST, Checkpoint, Owner
@@ -358,7 +359,7 @@ def test_a_whole_network(tmp_path) -> None:
     assert same(checkpoint(tmp_path).load(state).model, dict(state))
 
 
-@pytest.mark.parametrize("name", sorted(name for name, cls in registry.defenses().items() if hasattr(cls, "state")))
+@pytest.mark.parametrize("name", sorted(name for name, cls in registry.defenses().items() if overrides(cls, "state")))
 def test_the_state_of_every_defense(tmp_path, make_round, name) -> None:
     cls = registry.defenses()[name]
     defense = cls(getattr(cls, "Settings", DefenseSettings)())
