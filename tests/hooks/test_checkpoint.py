@@ -315,7 +315,7 @@ def test_a_state_that_the_defense_refuses(tmp_path, monkeypatch, error) -> None:
         def restore(self, state) -> None:
             raise error
 
-    monkeypatch.setattr(persistence.round, "defense", Defense)
+    monkeypatch.setattr(persistence.aggregation, "defense", Defense)
     monkeypatch.setattr(persistence, "_defense", lambda args: DEFENSE)
     checkpoint(tmp_path).save(1, MODEL, {})
     settings = SimpleNamespace(checkpoint_dir=tmp_path, resume=True, release=[])
