@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from pathlib import Path
 
+from benchmark.atomic_file import write_json
 from benchmark.data.images import read
 from benchmark.data.settings import WHICH_IMAGES, Data
 from fedml_gradcam_ae.contract.settings import SettingsError
@@ -42,6 +42,4 @@ def record(data: Data, out: Path) -> None:
             )
         return
     out.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
-    os.replace(partial, path)
+    write_json(path, found)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
+from benchmark.atomic_file import write_whole
 from benchmark.measures.observations import Observations
 from benchmark.measures.results import load
 from benchmark.report.console import console
@@ -24,7 +24,6 @@ def report(out: Path) -> None:
     text = console(results, observations)
     (out / "table.txt").write_text(f"{text}\n", encoding="utf-8")
     write_tables(results, observations, out)
-    partial = out / "report.partial"
-    partial.write_text(page(View(out, results, observations)), encoding="utf-8")
-    os.replace(partial, out / "report.html")
+    html = page(View(out, results, observations))
+    write_whole(out / "report.html", lambda partial: partial.write_text(html, encoding="utf-8"))
     print(f"\n{text}\n\nWritten to {out}: report.html, table.txt, results/*.csv, figures/*.png and *.svg.")

@@ -12,12 +12,11 @@ from tqdm import tqdm
 
 import fedml_gradcam_ae
 from benchmark import data
+from benchmark.atomic_file import write_json
 from benchmark.config import Config, Run, check_device
-from benchmark.report.tables import FOLDER as TABLES
 from benchmark.running import partition_picture as own_pictures
-from benchmark.running.simulation import create, describe, fedml_args, set_up_torch, simulate, watchers, write_json
+from benchmark.running.simulation import create, describe, fedml_args, set_up_torch, simulate, watchers
 from benchmark.running.training_cache import FOLDER as TRAINED
-from benchmark.running.warm_start import FOLDER as WARM_STARTS
 from benchmark.running.warm_start import warm_start
 from benchmark.running.workers import Workers
 from fedml_gradcam_ae.hooks import configuration
@@ -56,9 +55,8 @@ def run_all(config: Config, out: Path, lock: int, jobs: int | None = None, remem
     """
     fedml_gradcam_ae.register()
     runs = config.runs()
-    for place in (out, out / WARM_STARTS, out / TABLES):
-        for partial in place.glob("*.partial"):  # what a command that was killed had begun to write
-            partial.unlink()
+    for partial in out.rglob("*.partial"):  # what a command that was killed had begun to write
+        partial.unlink(missing_ok=True)
     missing = _missing(runs, out)
     if len(missing) < len(runs):
         print(f"{len(runs) - len(missing)} of {len(runs)} simulations are finished already (delete {out} to run anew).")

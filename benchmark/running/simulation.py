@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import platform
 import resource
 import sys
@@ -24,6 +23,7 @@ from torch.utils.data import DataLoader
 
 import fedml_gradcam_ae
 from benchmark import data, models
+from benchmark.atomic_file import write_json
 from benchmark.config import Run
 from benchmark.running.training_cache import FOLDER as TRAINED
 from benchmark.running.training_cache import Memory, remembering
@@ -223,13 +223,6 @@ def _log_file(path: Path) -> Iterator[TextIO]:
         finally:
             logger.propagate = propagate
             logger.removeHandler(handler)
-
-
-def write_json(path: Path, content: Any) -> None:
-    """The whole file or none of it, whenever the process is killed."""
-    partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n", encoding="utf-8")
-    os.replace(partial, path)
 
 
 def _forget_peak() -> None:

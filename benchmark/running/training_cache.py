@@ -22,7 +22,7 @@ from fedml.simulation.sp.fedavg.client import Client
 from torch import Tensor
 from torch.utils.data import DataLoader, TensorDataset
 
-from benchmark.running.atomic_file import write_whole
+from benchmark.atomic_file import write_whole
 
 if TYPE_CHECKING:
     from benchmark.config import Run

@@ -18,8 +18,8 @@ import torch
 from torch import Tensor, nn
 
 from benchmark import data, models
+from benchmark.atomic_file import write_json, write_whole
 from benchmark.config import Run, WarmStart
-from benchmark.running.atomic_file import write_whole
 from fedml_gradcam_ae import __version__
 from fedml_gradcam_ae.contract.settings import SettingsError
 from fedml_gradcam_ae.networks.images import preserved_random_state
@@ -63,7 +63,7 @@ def warm_start(run: Run, network: nn.Module, out: Path, say: Callable[[str], Non
     if not weights.exists():  # written last: if it is there, both are whole
         found = _train(run.model_copy(update={"seed": seed}), run.warm_start, network, images, say)
         weights.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(facts, lambda path: path.write_text(json.dumps({**depends_on, **found}, indent=1) + "\n"))
+        write_json(facts, {**depends_on, **found})
         write_whole(weights, lambda path: safetensors.torch.save_model(network, str(path)))
     _load(network, weights)
     accuracy = json.loads(facts.read_text(encoding="utf-8"))["accuracy"]

@@ -8,7 +8,7 @@ from __future__ import annotations
 import importlib.util
 import warnings
 
-from fedml_gradcam_ae.hooks.patching import Patches
+from fedml_gradcam_ae.hooks.patching import Patches, Replacement
 
 _patches: Patches | None = None
 
@@ -33,6 +33,11 @@ def install() -> None:
 
         transport.patch(patches)
     _patches = patches
+
+
+def replaced() -> list[Replacement]:
+    """Return what is replaced at the moment, in order."""
+    return [] if _patches is None else list(_patches.replaced)
 
 
 def uninstall() -> None:

@@ -74,7 +74,7 @@ def patch(patches: Patches) -> None:
         fedml.arguments.Arguments,
         "load_yaml_config",
         lambda _self, path: read_sections(path) if path else None,
-        mends="FedML takes a missing or broken YAML file for an empty one",
+        mends="takes a missing or broken YAML file for an empty one",
     )
 
 

@@ -2,14 +2,36 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
+
+
+class Replacement(NamedTuple):
+    """One attribute that was replaced.
+
+    Attributes:
+        owner: the module or class that holds it.
+        name: of the attribute.
+        original: what it was, as it is stored.
+        mends: what is wrong in FedML without the replacement.
+    """
+
+    owner: Any
+    name: str
+    original: Any
+    mends: str
+
+    @property
+    def path(self) -> str:
+        """The attribute's dotted name, from FedML's top."""
+        module = f"{self.owner.__module__}." if isinstance(self.owner, type) else ""
+        return f"{module}{self.owner.__name__}.{self.name}"
 
 
 class Patches:
     """A list of replaced attributes; also a context manager that undoes them at the end."""
 
     def __init__(self) -> None:
-        self._replaced: list[tuple[Any, str, Any]] = []
+        self.replaced: list[Replacement] = []
 
     def replace(self, owner: Any, name: str, value: Any, mends: str) -> Any:
         """Put `value` in the place of an attribute that `owner` itself holds.
@@ -23,17 +45,16 @@ class Patches:
         Returns:
             The attribute as it is stored, so that a staticmethod is put back as one.
         """
-        assert mends, "every patch says what it mends"
         original = vars(owner)[name]
-        self._replaced.append((owner, name, original))
+        self.replaced.append(Replacement(owner, name, original, mends))
         setattr(owner, name, value)
         return original
 
     def undo(self) -> None:
         """Put everything back, the last replacement first."""
-        while self._replaced:
-            owner, name, original = self._replaced.pop()
-            setattr(owner, name, original)
+        while self.replaced:
+            last = self.replaced.pop()
+            setattr(last.owner, last.name, last.original)
 
     def __enter__(self) -> Patches:
         return self

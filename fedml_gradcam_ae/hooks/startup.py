@@ -45,7 +45,8 @@ def patch(patches: Patches) -> None:
         fedml,
         "init",
         init,
-        mends="phones home, replaces sys.stdout.write and sys.excepthook, makes ./logs; checks no setting",
+        mends="posts to the vendor's server, tracking or not, without a timeout; replaces "
+        "`sys.stdout.write` and `sys.excepthook`; makes `./logs` and `~/.fedml`; checks no setting",
     )
 
     stock_trace = fedml.runner.FedMLRunner.log_runner_result
@@ -58,7 +59,7 @@ def patch(patches: Patches) -> None:
         fedml.runner.FedMLRunner,
         "log_runner_result",
         staticmethod(log_runner_result),
-        mends="every run leaves a file named by its process under ~/.fedml/fedml_trace",
+        mends="every run leaves a file named by its process under `~/.fedml/fedml_trace`",
     )
 
 

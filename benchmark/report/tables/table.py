@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import csv
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+from benchmark.atomic_file import write_whole
 
 Cell = str | int | float | bool | None
 
@@ -51,10 +52,12 @@ def joined(runs: Sequence[str]) -> str:
 def write(table: Table, folder: Path) -> Path:
     """A whole file or none."""
     path = folder / f"{table.name}.csv"
-    partial = path.with_suffix(".partial")
-    with partial.open("w", encoding="utf-8", newline="") as file:
-        csv.writer(file, lineterminator="\n").writerows([table.headings, *table.rows])
-    os.replace(partial, path)
+
+    def write_rows(partial: Path) -> None:
+        with partial.open("w", encoding="utf-8", newline="") as file:
+            csv.writer(file, lineterminator="\n").writerows([table.headings, *table.rows])
+
+    write_whole(path, write_rows)
     return path
 
 

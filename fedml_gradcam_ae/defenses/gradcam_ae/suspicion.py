@@ -11,6 +11,7 @@ from functools import lru_cache
 
 import numpy as np
 import torch
+from scipy.sparse.csgraph import connected_components
 from torch import Tensor
 
 MAD_TO_STD = 1.4826  # of a normal distribution
@@ -57,17 +58,8 @@ def groups(near: Tensor) -> list[list[int]]:
     Args:
         near: (clients, clients), bool: which pairs belong together.
     """
-    found: list[list[int]] = []
-    left = set(range(len(near)))
-    while left:
-        member, waiting = set(), {min(left)}
-        while waiting:
-            client = waiting.pop()
-            member.add(client)
-            waiting |= set(torch.nonzero(near[client] | near[:, client])[:, 0].tolist()) - member
-        found.append(sorted(member))
-        left -= member
-    return found
+    number, labels = connected_components(near.cpu().numpy(), directed=False)
+    return [np.flatnonzero(labels == label).tolist() for label in range(number)]
 
 
 def in_units_of_mad(changes: Tensor, trusted: Tensor, limit: float) -> Tensor:

@@ -73,16 +73,17 @@ def patch(patches: Patches) -> None:
         FedAvgAPI,
         "FedAVGAggregator",
         HookedFedAVGAggregator,
-        mends="calls a method that most defenses lack; gives attacks no global model; averages unusable uploads",
+        mends="calls a method that most defenses lack; gives attacks no global model; averages unusable "
+        "uploads, and cuts off the decimals of means of whole numbers",
     )
     patches.replace(
-        FedAvgAPI, "FedAVGTrainer", HookedFedAVGTrainer, mends="label_flipping never reaches the training data"
+        FedAvgAPI, "FedAVGTrainer", HookedFedAVGTrainer, mends="`label_flipping` never reaches the training data"
     )
     patches.replace(
         FedAvgAPI,
         "FedAVGClientManager",
         HookedFedAVGClientManager,
-        mends="with comm_round: 1 the clients wait for a second round for ever; warns of nothing on every start",
+        mends="with `comm_round: 1` the clients wait for a second round for ever; warns of nothing on every start",
     )
     patches.replace(
         FedAvgAPI, "FedAVGServerManager", HookedFedAVGServerManager, mends="warns of nothing on every start"

@@ -27,8 +27,9 @@ def patch(patches: Patches) -> None:
         fedml.simulation.sp.fedavg,
         "FedAvgAPI",
         HookedFedAvgAPI,
-        mends="ignores enable_defense and enable_attack, and averages unusable uploads; in round 0 each client starts "
-        "where the last one stopped",
+        mends="the single-process simulator calls neither attacker nor defender, averages unusable uploads,"
+        " and cuts off the decimals of means of whole numbers; in round 0 each client starts where "
+        "the last one stopped",
     )
 
 
