@@ -8,6 +8,7 @@ from torch import nn
 
 from fedml_gradcam_ae.networks.evaluating import evaluating
 from fedml_gradcam_ae.networks.parallel import on_each_upload
+from patience import PATIENCE
 
 
 @pytest.fixture
@@ -45,7 +46,7 @@ def test_results_are_in_the_order_of_the_uploads(number) -> None:
 @pytest.mark.usefixtures("two_threads")
 def test_two_work_at_a_time_on_modules_of_their_own_and_the_same_tensors() -> None:
     judge = network().eval()
-    together = threading.Barrier(2, timeout=20)  # broken if one waits for the other to be done
+    together = threading.Barrier(2, timeout=PATIENCE)  # broken if one waits for the other to be done
 
     def work(own: nn.Module, upload: dict[str, torch.Tensor]) -> tuple[int, bool, bool, bool]:
         with evaluating(own):

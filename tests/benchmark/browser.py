@@ -19,6 +19,8 @@ from typing import Any
 
 import websocket
 
+from patience import PATIENCE
+
 DESKTOP, PHONE = (1280, 800), (390, 844)
 
 
@@ -32,7 +34,7 @@ class Page:
     """One tab; `events` holds whatever the browser reported since it was opened."""
 
     def __init__(self, address: str) -> None:
-        self.socket = websocket.create_connection(address, timeout=30, suppress_origin=True)
+        self.socket = websocket.create_connection(address, timeout=PATIENCE, suppress_origin=True)
         self.events: list[dict[str, Any]] = []
         self.sent = 0
 
@@ -101,15 +103,15 @@ def browser() -> Iterator[Page]:
             yield Page(_address(Path(profile) / "DevToolsActivePort"))
         finally:
             process.terminate()
-            process.wait(timeout=10)
+            process.wait(timeout=PATIENCE)
 
 
 def _address(port_file: Path) -> str:
     import urllib.request
 
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + PATIENCE
     while not port_file.exists() or not port_file.read_text().strip():
-        assert time.monotonic() < deadline, "Chromium did not start within 30 seconds"
+        assert time.monotonic() < deadline, "Chromium did not start in time"
         time.sleep(0.05)
     port = port_file.read_text().split()[0]
     with urllib.request.urlopen(f"http://127.0.0.1:{port}/json/list") as answer:

@@ -18,8 +18,9 @@ import pytest
 import safetensors.torch
 import yaml
 
+from patience import PATIENCE
+
 ROOT = Path(__file__).parents[2]
-SLOW = 300  # seconds: longer than anything here takes on a busy machine
 PATIENTLY = 0.003  # seconds between two looks
 
 CONFIG = {
@@ -85,13 +86,13 @@ class Command:
 
     def until(self, condition) -> None:
         """Until the condition holds, or the command has ended."""
-        end = time.monotonic() + SLOW
+        end = time.monotonic() + PATIENCE
         while not condition() and self.process.poll() is None:
             assert time.monotonic() < end, self.log.read_text()
             time.sleep(PATIENTLY)
 
     def finish(self) -> None:
-        assert self.process.wait(SLOW) == 0, self.log.read_text()
+        assert self.process.wait(PATIENCE) == 0, self.log.read_text()
 
     def signal_all(self, number) -> None:
         """Also to the workers that have outlived their main process."""

@@ -23,13 +23,13 @@ from fedml.core.distributed.communication.message import Message
 from torch import Tensor
 
 from forked import Forked
+from patience import PATIENCE
 from tiny import state_of, tiny_cnn
 
 TESTS = Path(__file__).parents[1]
 MAIN = TESTS / "hooks" / "silo" / "main.py"
 ONLINE, UPLOAD = 5, 3
 INIT, SYNC, CHECK, FINISH = 1, 2, 6, 7
-PATIENCE = 90.0  # seconds: two cores may be busy with several starts of FedML at once
 
 
 def free_ports(count: int) -> list[int]:
@@ -177,7 +177,7 @@ class Puppet(grpc_comm_manager_pb2_grpc.gRPCCommManagerServicer):  # type: ignor
         options = [("grpc.max_send_message_length", -1)]
         with grpc.insecure_channel(f"127.0.0.1:{self.silo.ports[0]}", options=options) as channel:
             request = grpc_comm_manager_pb2.CommRequest(client_id=self.rank, message=content)
-            grpc_comm_manager_pb2_grpc.gRPCCommManagerStub(channel).sendMessage(request, timeout=30)
+            grpc_comm_manager_pb2_grpc.gRPCCommManagerStub(channel).sendMessage(request, timeout=PATIENCE)
 
     def send(self, kind: int, **parameters: Any) -> None:
         message = Message(kind, self.rank, 0)

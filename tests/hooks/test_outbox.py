@@ -3,8 +3,7 @@
 import threading
 
 from fedml_gradcam_ae.hooks.cross_silo.outbox import Outbox
-
-PATIENCE = 30.0
+from patience import PATIENCE
 
 
 class Transport:

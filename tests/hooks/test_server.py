@@ -10,10 +10,10 @@ import torch
 from fedml.core.distributed.communication.message import Message
 
 from fedml_gradcam_ae.hooks.cross_silo.server import DependableServer
+from patience import PATIENCE
 from tiny import fedml_args
 
 ONLINE, UPLOAD, INIT, SYNC, CHECK, FINISH = 5, 3, 1, 2, 6, 7
-PATIENCE = 60.0
 
 
 class Aggregator:

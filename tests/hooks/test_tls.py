@@ -22,6 +22,7 @@ from fedml_gradcam_ae.hooks.cross_silo import certificates  # noqa: E402
 from fedml_gradcam_ae.hooks.cross_silo.transport.sending import UndeliveredError  # noqa: E402
 from fedml_gradcam_ae.hooks.cross_silo.transport.settings import TLSFiles  # noqa: E402
 from fedml_gradcam_ae.hooks.cross_silo.transport.tls import load, rank_of  # noqa: E402
+from patience import PATIENCE  # noqa: E402
 from silo_processes import wait_for  # noqa: E402
 from transports import CHECK, METHOD, SYNC, Network, message, online, request  # noqa: E402
 
@@ -89,10 +90,10 @@ def test_a_client_cannot_speak_as_another(network, folder) -> None:
     server, at_server = network.start(0)
     with secure(network, folder, 2) as channel:
         call = channel.unary_unary(METHOD)
-        call(request(pickle.dumps(online(1)), 1), timeout=30)
-        call(request(pickle.dumps(online(1)), 2), timeout=30)
-        call(request(pickle.dumps(online(2)), 1), timeout=30)
-        call(request(pickle.dumps(online(2)), 2), timeout=30)
+        call(request(pickle.dumps(online(1)), 1), timeout=PATIENCE)
+        call(request(pickle.dumps(online(1)), 2), timeout=PATIENCE)
+        call(request(pickle.dumps(online(2)), 1), timeout=PATIENCE)
+        call(request(pickle.dumps(online(2)), 2), timeout=PATIENCE)
     assert at_server.get().get_sender_id() == 2
     assert at_server.inbox.empty()
     assert server.complaints.counts == {"identity": 2, "schema: sender": 1}
@@ -102,7 +103,7 @@ def test_a_certificate_of_a_rank_outside_of_the_federation_is_refused(network, f
     server, _ = network.start(0)
     server.expect(100_000, [1])
     with secure(network, folder, 2) as channel, pytest.raises(grpc.RpcError) as failure:
-        channel.unary_unary(METHOD)(request(pickle.dumps(online(2)), 2), timeout=30)
+        channel.unary_unary(METHOD)(request(pickle.dumps(online(2)), 2), timeout=PATIENCE)
     assert failure.value.code() == grpc.StatusCode.PERMISSION_DENIED
     assert server.complaints.counts == {"certificate": 1}
 
@@ -118,7 +119,7 @@ def test_a_client_takes_no_orders_from_a_client(network, folder) -> None:
         grpc.secure_channel(f"127.0.0.1:{network.ports[1]}", credentials, options) as channel,
         pytest.raises(grpc.RpcError) as failure,
     ):
-        channel.unary_unary(METHOD)(order, timeout=30)
+        channel.unary_unary(METHOD)(order, timeout=PATIENCE)
     assert failure.value.code() == grpc.StatusCode.PERMISSION_DENIED
     assert client.complaints.counts == {"certificate": 1}
     assert at_client.inbox.empty()
@@ -151,7 +152,7 @@ def test_the_oldest_of_three_calls_of_one_client_goes_and_others_are_heard(netwo
             channel = stack.enter_context(secure(network, folder, 2))
             calls.append(channel.stream_unary(METHOD).future(never()))
             wait_for(lambda number=number: len(server._receiver.unfinished) == min(number, 2), "the call")
-        assert calls[0].exception(timeout=30).code() == grpc.StatusCode.RESOURCE_EXHAUSTED
+        assert calls[0].exception(timeout=PATIENCE).code() == grpc.StatusCode.RESOURCE_EXHAUSTED
         assert not calls[1].done()
         assert not calls[2].done()
         client, _ = network.start(1)

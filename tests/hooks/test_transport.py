@@ -18,6 +18,7 @@ from fedml_gradcam_ae.hooks.cross_silo.refused import Refused  # noqa: E402
 from fedml_gradcam_ae.hooks.cross_silo.transport import unfinished  # noqa: E402
 from fedml_gradcam_ae.hooks.cross_silo.transport.receiving import PortTakenError  # noqa: E402
 from fedml_gradcam_ae.hooks.cross_silo.transport.sending import UndeliveredError  # noqa: E402
+from patience import PATIENCE  # noqa: E402
 from silo_processes import wait_for  # noqa: E402
 from transports import (  # noqa: E402
     CHECK,
@@ -73,7 +74,7 @@ def test_plain_fedml_talks_to_it_in_both_directions(network) -> None:
         plain.send_message(online(1))
         assert at_server.get().get("client_status") == "ONLINE"
         server.send_message(message(SYNC, 0, 1, model_params=MODEL, client_idx="0"))
-        read = pickle.loads(plain.grpc_servicer.message_q.get(timeout=30))
+        read = pickle.loads(plain.grpc_servicer.message_q.get(timeout=PATIENCE))
         assert torch.equal(read.get("model_params")["0.weight"], MODEL["0.weight"])
     finally:
         plain.grpc_server.stop(None)
@@ -356,7 +357,7 @@ def test_a_slow_call_keeps_its_connection_where_idle_ones_are_closed(network, mo
         idle = [socket.create_connection(("127.0.0.1", made.ports[0])) for _ in range(60)]
         wait_for(lambda: sum(not closed(each) for each in idle) <= 16, "idle connections to be closed")
         go_on.set()
-        assert answer.result(timeout=30) == b""
+        assert answer.result(timeout=PATIENCE) == b""
     assert at_server.get().get_sender_id() == 1
     for each in idle:
         each.close()
@@ -382,7 +383,7 @@ def test_a_flood_of_small_messages_is_cut_and_others_are_heard(network, caplog) 
     with caplog.at_level(logging.WARNING), made.channel() as channel:
         call = channel.unary_unary(METHOD)
         for _ in range(300):
-            call(request(pickle.dumps(online(1)), 1), timeout=30)
+            call(request(pickle.dumps(online(1)), 1), timeout=PATIENCE)
         made.post(pickle.dumps(online(2)), 2)
         while at_server.get().get_sender_id() != 2:
             pass
@@ -422,7 +423,7 @@ def test_what_is_no_request_at_all_is_dropped(network, content) -> None:
     made = network()
     server, at_server = made.start(0)
     with made.channel() as channel:
-        channel.unary_unary(METHOD)(content, timeout=30)
+        channel.unary_unary(METHOD)(content, timeout=PATIENCE)
     made.post(pickle.dumps(online(1)), 1)
     assert at_server.get().get_type() == ONLINE
     assert server.complaints.counts == {"request": 1}
@@ -433,7 +434,7 @@ def test_a_compressed_message_is_not_unpacked(network) -> None:
     server, at_server = made.start(0)
     with made.channel() as channel:
         call = channel.unary_unary(METHOD)
-        call(request(bytes(10_000_000), 1), timeout=30, compression=grpc.Compression.Gzip)
+        call(request(bytes(10_000_000), 1), timeout=PATIENCE, compression=grpc.Compression.Gzip)
     made.post(pickle.dumps(online(1)), 1)
     assert at_server.get().get_type() == ONLINE
     assert server.complaints.counts == {"request": 1}

@@ -16,6 +16,7 @@ from fedml.core.distributed.communication.grpc import grpc_comm_manager_pb2
 from fedml.core.distributed.communication.message import Message
 
 from fedml_gradcam_ae.hooks.cross_silo.transport.manager import GRPCTransport
+from patience import PATIENCE
 from silo_processes import free_ports, wait_for
 
 METHOD = "/gRPCCommManager/sendMessage"
@@ -36,7 +37,7 @@ class Keeper:
                 self.inbox.put(message)
 
     def get(self) -> Message:
-        return self.inbox.get(timeout=30)
+        return self.inbox.get(timeout=PATIENCE)
 
 
 class Network:
@@ -82,7 +83,7 @@ class Network:
     def post(self, content: bytes, client_id: int, rank: int = 0) -> None:
         """Send bytes as FedML's client would."""
         with self.channel(rank) as channel:
-            channel.unary_unary(METHOD)(request(content, client_id), timeout=30)
+            channel.unary_unary(METHOD)(request(content, client_id), timeout=PATIENCE)
 
     def close(self) -> None:
         for transport, _ in self.running:

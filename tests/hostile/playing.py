@@ -16,9 +16,9 @@ import grpc
 from hostile.cases import Case
 from hostile.network import CLAIM, MINE, State, honest, offsets
 from hostile.pickles import ME, UPLOAD
+from patience import PATIENCE
 from silo_processes import FINISH, INIT, SYNC, Puppet, Silo, wait_for
 
-PATIENCE = 60.0  # seconds for a round, which takes a tenth of one
 MAIN = Path(__file__).with_name("main.py")
 HONEST = range(1, ME)
 

@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 
 from hostile.cases import Case, cases
+from patience import PATIENCE
 
 TESTS = Path(__file__).parents[1]
-PATIENCE = 60.0  # seconds in which a process must have got through what is left; it needs about ten
 MEGABYTES = 100.0  # the budget's 3 MB, the message itself, and what an allocator rounds up
 SECONDS = 4.0  # of processor time: twice the budget's
 
