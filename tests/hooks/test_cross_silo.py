@@ -144,7 +144,7 @@ def test_uploads_that_nobody_asked_for_are_ignored_and_reported(silo) -> None:
 
 
 def test_a_round_goes_on_without_a_client_that_does_not_answer_and_drops_its_late_upload(silo) -> None:
-    made = silo(rounds=3, client_timeout=2.0, minimum_clients=2)
+    made = silo(rounds=3, client_timeout=5.0, minimum_clients=2)
     first, second, third = made.puppets
     all_receive(made.puppets, INIT)
     first.upload()
