@@ -1,6 +1,6 @@
 """GradCAM-AE and other defenses and attacks for FedML, turned on by two lines of YAML.
 
-This module is cheap to import: it loads neither fedml nor torch until something needs them.
+Importing this module is cheap: neither fedml nor torch is loaded before it is needed.
 """
 
 from fedml_gradcam_ae.contract.interfaces import Attack, Defense
@@ -12,10 +12,10 @@ __all__ = ["Attack", "Defense", "Round", "Verdict", "register", "register_attack
 
 
 def register() -> None:
-    """Make FedML honor `defense_type` and `attack_type`, ours and its own.
+    """Make FedML apply `defense_type` and `attack_type`, both this package's types and FedML's own.
 
-    Call it once, before `fedml.init()` and `FedMLRunner(...)`; before or after `import fedml` is all
-    the same, and a second call changes nothing. What it patches is listed in docs/fedml.md.
+    Call it once, before `fedml.init()` and `FedMLRunner(...)`. It may come before or after `import fedml`, and a second
+    call changes nothing. docs/fedml.md lists the parts of FedML that it patches.
     """
     from fedml_gradcam_ae import hooks
 
@@ -23,7 +23,7 @@ def register() -> None:
 
 
 def unregister() -> None:
-    """Give FedML back every attribute that `register()` replaced."""
+    """Restore every attribute of FedML that `register()` replaced."""
     from fedml_gradcam_ae import hooks
 
     hooks.uninstall()

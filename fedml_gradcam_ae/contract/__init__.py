@@ -1,1 +1,1 @@
-"""What a defense or an attack is given and answers, and the gate that uploads pass before it sees them."""
+"""The interface of defenses and attacks, and the checks that uploads pass before a defense sees them."""

@@ -1,8 +1,13 @@
-"""A client's upload in its canonical form.
+"""The canonical form of a client's upload.
 
-A plain dict with the model's names in the model's order. Its tensors are plain and dense, without a gradient, on the
-model's device, of the model's shapes and types, alone in their memory, contiguous or channels_last, and finite in
-float32. Frozen tensors are the global model's, and a tensor that the network has under two names is one.
+A canonical upload is a plain dict with the model's names in the model's order. Its tensors
+
+* are plain and dense, without a gradient, and on the model's device;
+* have the model's shapes and types;
+* share their memory with no other tensor, and are contiguous or channels_last;
+* are finite in float32.
+
+Frozen tensors are the global model's. A tensor that the network has under two names is one object.
 """
 
 from __future__ import annotations
@@ -17,28 +22,40 @@ from fedml_gradcam_ae.contract.shown import kind, shown
 from fedml_gradcam_ae.contract.template import Expected, Template
 from fedml_gradcam_ae.contract.updates import is_whole
 
-LARGEST = torch.finfo(torch.float32).max  # in every floating tensor, so that squares and their sums stay finite
+# The largest absolute value in any floating-point tensor, so that squares and their sums stay finite in float64.
+LARGEST = torch.finfo(torch.float32).max
 _FORMATS = {4: torch.channels_last, 5: torch.channels_last_3d}
 
 
 class UnusableError(ValueError):
-    """The upload goes no further, for the reason that the message gives."""
+    """An upload that has no canonical form; the message gives the reason."""
 
 
 def canonical_upload(upload: object, claim: float, template: Template) -> tuple[dict[str, Tensor], tuple[str, ...]]:
-    """The upload in its canonical form; the very same object where that is what it is already.
+    """Return the upload in its canonical form.
 
     Args:
         upload: what a client sent as its model.
-        claim: the number of samples that it claims.
-        template: of this round; it notes the memory of what is admitted, so that no other upload shares it.
+        claim: the number of samples that the client claims.
+        template: the template of this round. It records the memory of admitted tensors, so that no other upload
+            shares it.
 
     Returns:
-        The upload, and the names of the frozen tensors that differed from the global model's.
+        The upload, the very same object if it is canonical already, and the names of the frozen tensors that differed
+        from the global model's.
 
     Raises:
-        UnusableError: if there is no canonical form of it.
-        Exception: of any kind, if looking at it goes wrong.
+        UnusableError: if the upload has no canonical form.
+        Exception: of any kind, if looking at the upload fails.
+
+    Example:
+        >>> template = Template.of({"weight": torch.zeros(2)})
+        >>> canonical_upload({"weight": nn.Parameter(torch.ones(2))}, 20, template)
+        ({'weight': tensor([1., 1.])}, ())
+        >>> canonical_upload({"weight": torch.tensor([1.0, float("nan")])}, 20, template)
+        Traceback (most recent call last):
+            ...
+        fedml_gradcam_ae.contract.canonical.UnusableError: 'weight' holds NaN or infinity
     """
     given = _given(upload, template)
     found: dict[str, Tensor] = {}
@@ -65,7 +82,10 @@ def canonical_upload(upload: object, claim: float, template: Template) -> tuple[
 
 
 def _given(upload: object, template: Template) -> dict[str, object]:
-    """The tensors by name. Read by dict's own methods: those of a subclass, or of an object, may lie."""
+    """Return the tensors by name.
+
+    They are read by the methods of `dict` itself: those of a subclass or of another object may lie.
+    """
     cls = type(upload)
     if cls is not dict and cls is not OrderedDict:
         raise UnusableError(f"an upload must be a mapping from names to tensors, found {kind(upload)}")
@@ -84,12 +104,16 @@ def _given(upload: object, template: Template) -> dict[str, object]:
 
 
 def _dense(name: str, found: object, expected: Expected) -> Tensor:
-    """The tensor without gradient and graph, on the model's device, if it is one like the model's."""
+    """Return the tensor on the model's device, without gradient and graph.
+
+    Raises:
+        UnusableError: if it is no dense tensor of the shape and the type of the model's.
+    """
     cls = type(found)
     if cls is not Tensor and cls is not nn.Parameter:
         raise UnusableError(f"{name!r} must be a tensor, found {kind(found)}")
     assert isinstance(found, Tensor)
-    # A tensor may have attributes of its own that hide its methods: detached, it has none.
+    # An attribute set on a tensor can hide a method. Detaching gives a tensor without such attributes.
     bare = cls is Tensor and not found.__dict__ and not found.requires_grad and found._grad is None
     tensor = found if bare else Tensor.detach(found)
     if tensor.is_nested:
@@ -111,7 +135,7 @@ def _dense(name: str, found: object, expected: Expected) -> Tensor:
 
 
 def _end(tensor: Tensor) -> int:
-    """Where its last number ends in its memory, in bytes."""
+    """Return the position of the end of the tensor's last number in its memory, in bytes."""
     if tensor.is_contiguous():
         steps = tensor.numel() - 1
     else:
@@ -124,7 +148,7 @@ def _shape(tensor: Tensor) -> str:
 
 
 def _alias(name: str, given: object, expected: Expected, first: Tensor, given_first: object) -> Tensor:
-    """The one value of a tensor that the network has under two names."""
+    """Return the one value of a tensor that the network has under two names, or raise if the upload has two values."""
     if not expected.frozen and given is not given_first:
         tensor = _dense(name, given, expected)
         same = tensor.data_ptr() == first.data_ptr() and tensor.stride() == first.stride()
@@ -157,15 +181,15 @@ def _check_numbers(found: Mapping[str, Tensor], claim: float, template: Template
 
 
 def _as_it_was(tensor: Tensor, like: Tensor) -> bool:
-    """Whether a tensor is the global model's, which may hold infinity or NaN (a mask, say)."""
+    """Return whether a tensor equals the global model's, which may hold infinity or NaN (a mask, for example)."""
     return bool(((tensor == like) | (tensor.isnan() & like.isnan())).all())
 
 
 def _look_finite(tensors: Sequence[Tensor]) -> bool:
-    """Whether one pass over the tensors shows that they hold neither NaN nor infinity nor too large a number.
+    """Return whether one pass over the tensors proves that they hold neither NaN nor infinity nor too large a number.
 
-    False is no proof. A sum that is finite has finite terms only, and takes a tenth of the time that looking at each
-    one takes; so has a norm, which bounds the terms as well. All of them are read from the device at once.
+    False proves nothing. A finite sum has finite terms only, and takes a tenth of the time of checking each term. A
+    finite norm does so as well, and bounds the terms. All results are read from the device at once.
     """
     found: dict[torch.dtype, list[Tensor]] = {}
     for tensor in tensors:
@@ -175,7 +199,19 @@ def _look_finite(tensors: Sequence[Tensor]) -> bool:
 
 
 def count_problem(found: Mapping[str, Tensor], samples: float, template: Template) -> str | None:
-    """What is wrong with an upload's tensors of whole numbers, if the client has so many samples; None: nothing."""
+    """Return what is wrong with an upload's tensors of whole numbers, or None.
+
+    Args:
+        found: tensors of the upload by name.
+        samples: the number of samples that the client counts for, which limits a count of batches.
+        template: the template of this round.
+
+    Example:
+        >>> count = "norm.num_batches_tracked"
+        >>> template = Template.of({count: torch.tensor(5)})
+        >>> count_problem({count: torch.tensor(3)}, 1, template)
+        "'norm.num_batches_tracked' must count 5 to 1005, found 3"
+    """
     for name, tensor in found.items():
         expected = template.tensors[name]
         if not is_whole(tensor) or expected.lowest is None:
@@ -189,7 +225,7 @@ def count_problem(found: Mapping[str, Tensor], samples: float, template: Templat
 
 
 def _own(tensor: Tensor, template: Template) -> Tensor:
-    """The tensor alone in its memory; a copy only where it is not."""
+    """Return the tensor with memory that nothing else uses; a copy only if it shares its memory."""
     if not tensor.numel():
         return torch.empty_like(tensor)
     contiguous = tensor.is_contiguous()
@@ -200,7 +236,7 @@ def _own(tensor: Tensor, template: Template) -> Tensor:
     alone = (
         (contiguous or channels_last)
         and storage.nbytes() == tensor.numel() * tensor.element_size()
-        and storage.resizable()  # memory of numpy's or of a file's may have other owners
+        and storage.resizable()  # memory that comes from numpy or from a file may be shared
         and storage.data_ptr() not in template.taken
         and not (tensor.is_inference() or tensor.is_neg() or tensor.is_conj())
     )

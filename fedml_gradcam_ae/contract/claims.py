@@ -1,4 +1,4 @@
-"""The numbers of samples that clients claim: which ones are usable, and how much each of them counts."""
+"""The numbers of samples that clients claim: which claims are usable, and how much each of them counts."""
 
 from __future__ import annotations
 
@@ -9,19 +9,23 @@ import numpy as np
 
 from fedml_gradcam_ae.contract.shown import shown
 
-LARGEST_CLAIM = 2.0**53  # samples; up to here float64 counts one by one, and no sum of claims overflows
-LARGEST_WEIGHT = 5.0  # the default of the setting `largest_weight`
+LARGEST_CLAIM = 2.0**53  # samples; up to here float64 holds every whole number, and no sum of claims overflows
+LARGEST_WEIGHT = 5.0  # default of the setting `largest_weight`, in multiples of the median claim
 _NUMBERS = (int, float, *(cls for cls in set(np.sctypeDict.values()) if issubclass(cls, np.integer | np.floating)))
 
 
 def read_claim(samples: object) -> float | None:
-    """A claimed number of samples as a plain float, or None if it cannot be used.
+    """Return a claimed number of samples as a float, or None if it cannot be used.
 
-    Whole numbers and floats of Python and numpy are read, nothing else: no text, no truth value, no container and no
-    tensor, whose conversion would run what the sender chose.
+    Only whole numbers and floats of Python and numpy are read. Text, truth values, containers and tensors are not: to
+    convert them would run code that the sender chose.
 
-    >>> read_claim(20), read_claim(-3), read_claim("20"), read_claim(10**400)
-    (20.0, None, None, None)
+    Args:
+        samples: what a client sent as its number of samples.
+
+    Example:
+        >>> read_claim(20), read_claim(-3), read_claim("20"), read_claim(10**400)
+        (20.0, None, None, None)
     """
     cls = type(samples)
     if not any(cls is known for known in _NUMBERS) or not 0 < samples <= LARGEST_CLAIM:  # type: ignore[operator]
@@ -30,7 +34,16 @@ def read_claim(samples: object) -> float | None:
 
 
 def sample_problem(samples: object) -> str | None:
-    """Why a claimed number of samples cannot be used, or None if it can."""
+    """Return why a claimed number of samples cannot be used, or None if it can.
+
+    Args:
+        samples: what a client sent as its number of samples.
+
+    Example:
+        >>> sample_problem(20)
+        >>> sample_problem(-3)
+        'the claimed number of samples must be a positive finite number, found -3'
+    """
     if read_claim(samples) is not None:
         return None
     if any(type(samples) is known for known in (int, float)) and LARGEST_CLAIM < samples < math.inf:  # type: ignore[operator]
@@ -39,16 +52,20 @@ def sample_problem(samples: object) -> str | None:
 
 
 def counted(claims: Sequence[float], largest_weight: float | None) -> list[float]:
-    """What each claim counts as: at most so many times the round's median claim.
+    """Return what each claim counts as: at most `largest_weight` times the round's median claim.
 
-    The median is the lower of the two middle ones: with two clients the smaller claim is the measure.
+    The median is the lower of the two middle claims: of two clients, the smaller claim is the median.
 
     Args:
         claims: numbers of samples.
         largest_weight: in multiples of the median claim; None: every claim counts in full.
 
-    >>> counted([20, 19, 21, 1e12], 5.0)
-    [20.0, 19.0, 21.0, 100.0]
+    Returns:
+        Numbers of samples, one per claim.
+
+    Example:
+        >>> counted([20, 19, 21, 1e12], largest_weight=5.0)
+        [20.0, 19.0, 21.0, 100.0]
     """
     claims = [float(claim) for claim in claims]
     if largest_weight is None or not claims:
@@ -58,5 +75,13 @@ def counted(claims: Sequence[float], largest_weight: float | None) -> list[float
 
 
 def lower_median(values: Sequence[float]) -> float:
-    """The middle value, or the lower of the two middle ones; of at least one value."""
+    """Return the median, the lower of the two middle values where there are two.
+
+    Args:
+        values: at least one.
+
+    Example:
+        >>> lower_median([20, 1000]), lower_median([20, 30, 1000])
+        (20, 30)
+    """
     return sorted(values)[(len(values) - 1) // 2]

@@ -1,4 +1,4 @@
-"""What a defense and an attack are: one required method each, and optional ones that do nothing unless overridden."""
+"""The base classes of defenses and attacks: one required method each, and optional ones that do nothing by default."""
 
 from __future__ import annotations
 
@@ -16,27 +16,27 @@ if TYPE_CHECKING:
 
 
 class Judge(Protocol):
-    """What a defense must do."""
+    """The method that a defense must have."""
 
     def judge(self, round: Round) -> Verdict:
         """Judge the uploads of one round; see `Defense.judge`."""
 
 
 class Poisoner(Protocol):
-    """What an attack must do."""
+    """The method that an attack must have."""
 
     def poison(self, round: Round, attackers: Sequence[int]) -> Sequence[Upload]:
-        """Make the attackers' uploads of one round; see `Attack.poison`."""
+        """Return the attackers' uploads of one round; see `Attack.poison`."""
 
 
 class Defense:
     """A rule that decides which uploads enter the new global model.
 
-    A subclass implements `judge` and declares its keys in `Settings`. State over rounds is keyed by client id, since
-    clients may come and go.
+    A subclass implements `judge` and declares the keys of its `defense_params` in `Settings`. State over rounds must be
+    keyed by client id, since clients may join and leave.
 
     Args:
-        settings: checked values of `Settings`, as the YAML's `defense_params` have them.
+        settings: checked values of `Settings`, from `defense_params` in the YAML; None: the defaults.
 
     Example:
         >>> from fedml_gradcam_ae import Defense, Verdict
@@ -58,10 +58,13 @@ class Defense:
         """Judge the uploads of one round.
 
         Args:
-            round: at least one upload, each of them canonical and finite.
+            round: at least one upload, each canonical and finite.
+
+        Returns:
+            The weights of the uploads, or the aggregate itself, with flags, scores and the like; see `Verdict`.
 
         Raises:
-            TooFewUploads: if the rule's guarantee needs more uploads than there are.
+            TooFewUploads: if there are fewer uploads than the rule's guarantee needs.
         """
         raise NotImplementedError
 
@@ -70,28 +73,41 @@ class Defense:
 
         Args:
             network: a private copy of the architecture, in eval mode.
-            test_data: the server's batches (images, labels).
+            test_data: the server's test data, batches (images, labels).
 
         Raises:
             ValueError: if the rule cannot work with them.
         """
 
     def state(self) -> dict[str, Any]:
-        """Return what must outlive the process: numbers, text, tensors, and containers of them."""
+        """Return the state that must survive a restart: numbers, text, tensors, and containers of them."""
         return {}
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Continue from what `state` returned."""
+        """Continue from a state.
+
+        Args:
+            state: what `state` returned.
+        """
 
     def release(self, client: ClientId) -> None:
-        """Forget what is held against a client, so that it is judged like any other."""
+        """Forget what earlier rounds say against a client, so that it is judged like any other client.
+
+        Args:
+            client: the client's id.
+        """
 
     def start_for(self, client: ClientId, global_model: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-        """Return the state dict that a client starts its training from."""
+        """Return the state dict that a client starts its training from.
+
+        Args:
+            client: the client's id.
+            global_model: the state dict of the global model.
+        """
         return global_model
 
     def predictor(self, network: nn.Module) -> nn.Module:
-        """Return the module that answers for the federation in a test.
+        """Return the module whose predictions are tested as those of the federation.
 
         Args:
             network: the architecture with the global model's weights.
@@ -100,12 +116,20 @@ class Defense:
 
 
 class Attack:
-    """What malicious clients upload in place of what they trained.
+    """A rule that makes what malicious clients upload in place of the model that they trained.
 
-    A subclass implements `poison` and declares its keys in `Settings`.
+    A subclass implements `poison` and declares the keys of its `attack_params` in `Settings`.
 
     Args:
-        settings: checked values of `Settings`, as the YAML's `attack_params` have them.
+        settings: checked values of `Settings`, from `attack_params` in the YAML; None: the defaults.
+
+    Example:
+        >>> from fedml_gradcam_ae import Attack
+        >>> class Stale(Attack):
+        ...     def poison(self, round, attackers):
+        ...         return [round.global_model for _ in attackers]
+        >>> Stale().settings.attackers
+        1
     """
 
     Settings: type[AttackSettings] = AttackSettings
@@ -115,10 +139,10 @@ class Attack:
         self.settings = self.Settings() if settings is None else settings
 
     def poison(self, round: Round, attackers: Sequence[int]) -> Sequence[Upload]:
-        """Make the attackers' uploads of one round.
+        """Return the attackers' uploads of one round.
 
         Args:
-            round: with everybody's honest upload, and with `local_data`.
+            round: the round with the honest upload of every client, the attackers included, and with `local_data`.
             attackers: positions of the malicious clients in `round.client_ids`.
 
         Returns:
@@ -127,12 +151,21 @@ class Attack:
         raise NotImplementedError
 
     def poison_data(self, network: nn.Module, data: Iterable[Any]) -> Iterable[Any]:
-        """Return the batches that an attacker trains on in place of its own `data`."""
+        """Return the batches that an attacker trains on.
+
+        Args:
+            network: the architecture.
+            data: the attacker's own batches (images, labels).
+        """
         return data
 
 
 def overrides(cls: type[Any] | None, method: str) -> bool:
-    """Whether a defense or an attack has a method of its own, or leaves it as it is here.
+    """Return whether a defense or an attack overrides an optional method of its base class.
+
+    Args:
+        cls: a class; None, or one that is neither a defense nor an attack, overrides nothing.
+        method: the name of a method.
 
     Example:
         >>> from fedml_gradcam_ae.defenses.flcert import FLCert
@@ -146,7 +179,11 @@ def overrides(cls: type[Any] | None, method: str) -> bool:
 
 
 def timed_judge(defense: Judge, round: Round) -> Verdict:
-    """Judge a round, and add how long that took to the verdict's `seconds`, as `total`.
+    """Judge a round, and add the time that this took to the verdict's `seconds` as `total`.
+
+    Args:
+        defense: the rule.
+        round: the uploads to judge.
 
     Raises:
         ValueError: if the verdict does not have one entry for each client of the round.

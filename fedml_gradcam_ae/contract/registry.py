@@ -1,4 +1,4 @@
-"""Which class answers to which `defense_type` and `attack_type`."""
+"""The registry: which class belongs to which `defense_type` or `attack_type`."""
 
 from __future__ import annotations
 
@@ -20,9 +20,15 @@ _attacks: dict[str, type[Attack]] = {}
 def register_defense(name: str) -> Callable[[Class], Class]:
     """Make `defense_type: name` in FedML's YAML mean the decorated subclass of `Defense`.
 
+    Args:
+        name: the value of `defense_type`.
+
+    Returns:
+        A class decorator that returns the class unchanged.
+
     Raises:
         ValueError: if another class has that name already, or if the class does not fit `Defense`: it has no `judge`,
-            a method with other parameters, or a method that is nearly one of `Defense`'s.
+            a method with other parameters, or a method whose name is nearly one of `Defense`'s.
 
     Example:
         >>> class FirstOnly(Defense):
@@ -39,8 +45,21 @@ def register_defense(name: str) -> Callable[[Class], Class]:
 def register_attack(name: str) -> Callable[[Class], Class]:
     """Make `attack_type: name` in FedML's YAML mean the decorated subclass of `Attack`.
 
+    Args:
+        name: the value of `attack_type`.
+
+    Returns:
+        A class decorator that returns the class unchanged.
+
     Raises:
         ValueError: if another class has that name already, or if the class does not fit `Attack`.
+
+    Example:
+        >>> class Idle(Attack): ...
+        >>> register_attack("idle")(Idle)
+        Traceback (most recent call last):
+            ...
+        ValueError: Idle cannot be registered as 'idle': it has no method poison(self, round, attackers).
     """
     return _registrar(_attacks, name, Attack, "poison")
 
@@ -61,7 +80,7 @@ def _registrar(table: dict[str, Any], name: str, base: type[Any], required: str)
 
 
 def _misfit(cls: type[Any], base: type[Any], required: str) -> str | None:
-    """What of a class does not fit its base class, in words."""
+    """Return what of a class does not fit its base class, as the end of an error message, or None."""
     if not issubclass(cls, base):
         return f"it must be a subclass of fedml_gradcam_ae.{base.__name__}."
     known = {name: method for name, method in vars(base).items() if inspect.isfunction(method)}
@@ -77,7 +96,7 @@ def _misfit(cls: type[Any], base: type[Any], required: str) -> str | None:
 
 
 def _takes_the_same(method: Callable[..., Any], like: Callable[..., Any]) -> bool:
-    """Whether a method can be called with the arguments of another one, by position."""
+    """Return whether a method can be called by position with the arguments of another one."""
     try:
         inspect.signature(method).bind(*inspect.signature(like).parameters)
     except TypeError:
@@ -90,24 +109,51 @@ def _shown(method: Callable[..., Any]) -> str:
 
 
 def origin(registered: Any) -> str:
-    """Where a class or a function was written: the same for what a reloaded module brings again."""
+    """Return the module and the qualified name of a class or function, which stay the same when a module is reloaded.
+
+    Example:
+        >>> origin(Defense)
+        'fedml_gradcam_ae.contract.interfaces.Defense'
+    """
     return f"{registered.__module__}.{registered.__qualname__}"
 
 
 def defenses() -> dict[str, type[Defense]]:
-    """Every registered defense by name, the package's own included."""
+    """Return all registered defenses by name, this package's included.
+
+    Example:
+        >>> defenses()["krum"].__name__
+        'Krum'
+    """
     import_all("fedml_gradcam_ae.defenses")
     return dict(_defenses)
 
 
 def attacks() -> dict[str, type[Attack]]:
-    """Every registered attack by name, the package's own included."""
+    """Return all registered attacks by name, this package's included.
+
+    Example:
+        >>> attacks()["sign_flip"].__name__
+        'SignFlip'
+    """
     import_all("fedml_gradcam_ae.attacks")
     return dict(_attacks)
 
 
 def import_all(package_name: str) -> None:
-    """Importing a file of the package runs its decorator; a new file needs no other mention."""
+    """Import every module of a package, so that its decorators register their classes.
+
+    A new file needs no other mention.
+
+    Args:
+        package_name: the dotted name of the package.
+
+    Example:
+        >>> import sys
+        >>> import_all("fedml_gradcam_ae.attacks")
+        >>> "fedml_gradcam_ae.attacks.sign_flip" in sys.modules
+        True
+    """
     package = importlib.import_module(package_name)
     for module in pkgutil.iter_modules(package.__path__):
         importlib.import_module(f"{package_name}.{module.name}")
