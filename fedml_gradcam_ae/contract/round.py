@@ -1,4 +1,4 @@
-"""What a defense or an attack is given (Round), and what a defense answers (Verdict, or TooFewUploads)."""
+"""The input of a defense or an attack (Round), and the answer of a defense (Verdict, or TooFewUploads)."""
 
 from __future__ import annotations
 
@@ -16,13 +16,20 @@ if TYPE_CHECKING:
     from fedml_gradcam_ae.contract.bounding import Steps
     from fedml_gradcam_ae.contract.updates import Updates
 
-LISTS = ("flagged", "excluded", "weights", "scores")  # of a Verdict, an entry for each client
-WEIGHTS_SUM_TO = 1e-6  # 1, up to this: what sums of float32 numbers are off
-LARGEST_STEP = 10.0  # in median steps: what honest clients were measured to need, IID at most 4, Dirichlet mostly 8
+LISTS = ("flagged", "excluded", "weights", "scores")  # the attributes of a Verdict with one entry per client
+WEIGHTS_SUM_TO = 1e-6  # how far a sum of weights may be from 1: the rounding of sums of float32 numbers
+# The longest step of a tensor, in units of the median client's step. Benign clients were measured to need at most 4 on
+# IID data, and mostly at most 8 on data split by a Dirichlet distribution.
+LARGEST_STEP = 10.0
 
 
 class Part(NamedTuple):
-    """Where a round was taken from: another round, and the positions in it."""
+    """The origin of a round that was taken from another round.
+
+    Attributes:
+        round: the other round.
+        positions: the positions of the uploads in that round.
+    """
 
     round: Round
     positions: Sequence[int]
@@ -30,24 +37,46 @@ class Part(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Round:
-    """One round of a federation, as the server sees it; compared by identity.
+    """One round of a federation as the server sees it. Rounds are compared by identity.
 
     Attributes:
         number: the round t, counted from 1.
-        client_ids: the clients that uploaded, in the order of `uploads`: real identities, not positions.
+        client_ids: the clients that uploaded, in the order of `uploads`: identities that last over rounds, not
+            positions.
         uploads: one state dict per client.
         samples: the number of samples that each client claims, D_l; untrusted.
         global_model: the state dict that the clients started from.
-        network: the architecture, a private copy in eval mode whose weights mean nothing. Its device
-            is the one to compute on.
+        network: the architecture, a private copy in eval mode; its weights have no meaning. Its device is the one to
+            compute on.
         test_data: the server's own data, an iterable of batches (images, labels).
         local_data: training data by client id, for attacks in a simulation; always empty for a defense.
-        rejected: clients whose upload is missing from the lists above because it was unusable,
-            with the reason.
-        largest_step: the largest step of a tensor that is kept, in units of the median client's step
-            (see `bounded`); None: no limit.
-        replaced: what `updates` answers with in place of the differences of `uploads`; see `over`.
-        part_of: where this round was taken from; see `only`.
+        rejected: why the uploads of other clients were unusable, by client id; the lists above leave these clients out.
+        largest_step: the largest step of a tensor, in units of the median client's step (see `bounded`); None: no
+            limit.
+        replaced: what `updates` returns in place of the differences of `uploads`; see `over`.
+        part_of: the round that this one was taken from; see `only`.
+
+    Example:
+        Three clients, of which the third moves the weight 150 times as far as the median client:
+
+        >>> import torch
+        >>> round = Round(
+        ...     number=1,
+        ...     client_ids=["a", "b", "c"],
+        ...     uploads=[{"weight": torch.tensor([[step]])} for step in (1.0, 2.0, 300.0)],
+        ...     samples=[20, 20, 20],
+        ...     global_model={"weight": torch.zeros(1, 1)},
+        ...     network=torch.nn.Linear(1, 1, bias=False),
+        ...     test_data=[],
+        ... )
+        >>> round.updates.squared_distances[0].tolist()
+        [0.0, 1.0, 89401.0]
+        >>> [float(upload["weight"]) for upload in round.bounded.uploads], round.shortened
+        ([1.0, 2.0, 20.0], [0, 0, 1])
+        >>> round.only([0, 2]).client_ids
+        ['a', 'c']
+        >>> round.over(round.updates.mixed(torch.full((3, 3), 1 / 3))).updates.squared_distances.max().item() < 1e-6
+        True
     """
 
     number: int
@@ -65,13 +94,16 @@ class Round:
 
     @cached_property
     def parameters(self) -> list[str]:
-        """The names of the trainable parameters: what a client changes by training, statistics not included."""
+        """The names of the trainable parameters, which a client changes by training; no running statistics."""
         named = list(self.network.named_parameters())
         return [name for name, parameter in named if parameter.requires_grad] or [name for name, _ in named]
 
     @cached_property
     def updates(self) -> Updates:
-        """u_i = w_i - w_g over the trainable parameters; their distances are computed once a round, for all rules."""
+        """The updates u_i = w_i - w_g over the trainable parameters.
+
+        Their pairwise distances are computed once a round, for all defenses.
+        """
         from fedml_gradcam_ae.contract.updates import Updates
 
         if self.replaced is not None:
@@ -80,14 +112,14 @@ class Round:
 
     @cached_property
     def tied(self) -> dict[str, str]:
-        """Names under which the network has one of its tensors again, each with that parameter's name."""
+        """The names under which the network repeats a tensor, each with the name of that tensor's parameter."""
         from fedml_gradcam_ae.contract.tied import tied_names
 
         return tied_names(self.network)
 
     @cached_property
     def steps(self) -> Steps:
-        """The length of each upload's change of each tensor; computed once a round, for all rules."""
+        """The length of each upload's change of each tensor, computed once a round, for all defenses."""
         from fedml_gradcam_ae.contract.bounding import Steps
 
         whole = self._whole
@@ -97,7 +129,10 @@ class Round:
 
     @cached_property
     def bounded(self) -> Round:
-        """The round to aggregate, once it is judged: the same with no step longer than `bounding` has it."""
+        """The round to aggregate once it is judged: a copy with steps within the limits of `contract.bounding`.
+
+        The round itself where there is no limit, or where no step exceeds its limit.
+        """
         from fedml_gradcam_ae.contract.bounding import bounded
 
         if self.largest_step is None or not self.uploads:
@@ -111,7 +146,7 @@ class Round:
             every = uploads = bounded(self.uploads, self.global_model, self.steps.names, factors)
         replaced = self.replaced
         if replaced is not None:
-            # A mixture may hold uploads of which some are not in this part.
+            # A mixture may be made from uploads that are not in this part.
             replaced = replaced.of(uploads if replaced.mixing is None else every)
         if replaced is None and all(kept is given for kept, given in zip(uploads, self.uploads, strict=True)):
             return self
@@ -119,7 +154,7 @@ class Round:
 
     @property
     def _whole(self) -> Part | None:
-        """What this round is a part of, unless its uploads have been replaced since."""
+        """The origin of this round; None where it has none, or where its uploads have been replaced since."""
         part = self.part_of
         if part is None or any(
             self.uploads[i] is not part.round.uploads[position] for i, position in enumerate(part.positions)
@@ -129,7 +164,7 @@ class Round:
 
     @cached_property
     def shortened(self) -> list[int]:
-        """The number of tensors of each upload that `bounded` pulls toward the global model."""
+        """For each upload, the number of tensors that `bounded` pulls toward the global model."""
         both = zip(self.uploads, self.bounded.uploads, strict=True)
         return [sum(kept[name] is not given[name] for name in given) for given, kept in both]
 
@@ -142,7 +177,11 @@ class Round:
         return replace(self, replaced=updates, part_of=Part(self, range(len(self.uploads))))
 
     def only(self, positions: Sequence[int]) -> Round:
-        """Return a copy of the round with some of the uploads; the bound on steps still depends on all of them."""
+        """Return a copy of the round with some of the uploads; the bound on steps still depends on all uploads.
+
+        Args:
+            positions: positions in `uploads`.
+        """
         return replace(
             self,
             client_ids=[self.client_ids[i] for i in positions],
@@ -155,19 +194,32 @@ class Round:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Verdict:
-    """A defense's answer to a round; every list runs over `Round.client_ids`.
+    """A defense's answer to a round. All lists are in the order of `Round.client_ids`.
 
     Attributes:
-        flagged: this round's flag, True for suspicious; None for a rule that leaves nobody out by name.
-        excluded: what the aggregation leaves out (a vote over rounds may differ from the flags); None likewise.
-        weights: each client's weight in the aggregate, 0 where excluded, sum 1; all 0 means that nobody
-            is left and the global model stays. None where `model` is given.
+        flagged: this round's flags, True for suspicious; None for a rule that leaves out no client by name.
+        excluded: True for clients that the aggregation leaves out (a vote over rounds may differ from the flags); None
+            as for `flagged`.
+        weights: each client's weight in the aggregate, 0 where excluded, sum 1; all 0 means that no client is left and
+            the global model stays. None where `model` is given.
         model: the aggregate itself, for rules that make one.
         scores: suspicion, higher is worse; None where the rule has none.
         threshold: the score above which a client is flagged; None where the rule has none.
-        seconds: time spent, by stage.
-        evidence: tensors that a picture of this round needs, by name.
-        reasons: why a client was left out other than by its score, by client id.
+        seconds: time spent, in seconds, by stage.
+        evidence: tensors that are needed to draw this round's picture, by name.
+        reasons: why a client was left out for another reason than its score, by client id.
+
+    Raises:
+        ValueError: if there are both weights and a model or neither, if the lists differ in length, or if the weights
+            are negative, not finite, positive for an excluded client, or sum to neither 1 nor 0.
+
+    Example:
+        >>> Verdict(excluded=[False, False, True], weights=[0.5, 0.5, 0.0]).clients
+        3
+        >>> Verdict(weights=[0.5, 0.4])
+        Traceback (most recent call last):
+            ...
+        ValueError: A Verdict's weights must sum to 1, or all be 0, found the sum 0.9.
     """
 
     flagged: Sequence[bool] | None = None
@@ -207,16 +259,20 @@ class Verdict:
 
     @property
     def clients(self) -> int | None:
-        """The number of clients that the lists run over; None where there is no list."""
+        """The number of clients in the lists; None where there is no list."""
         return next((len(value) for name in LISTS if (value := getattr(self, name)) is not None), None)
 
 
 class TooFewUploads(RuntimeError):  # noqa: N818 - not an error of the program: what happens then is a setting
-    """A rule has fewer usable uploads than its guarantee needs; raised by `judge`.
+    """The error of a rule that has fewer usable uploads than its guarantee needs; raised by `judge`.
 
     Args:
-        needed: how many uploads it needs.
-        found: how many there are.
+        needed: the number of uploads that the rule needs.
+        found: the number of uploads that there are.
+
+    Example:
+        >>> print(TooFewUploads(needed=5, found=3))
+        5 usable uploads are needed, found 3
     """
 
     def __init__(self, needed: int, found: int) -> None:
@@ -225,10 +281,18 @@ class TooFewUploads(RuntimeError):  # noqa: N818 - not an error of the program: 
 
 
 def sample_weights(samples: Sequence[float], excluded: Sequence[bool]) -> list[float]:
-    """Weights D_l / S of the clients that are kept, renormalized to sum 1 (paper, eq. 18 with its erratum).
+    """Return the weights D_l / S of the clients that are kept, renormalized to sum 1 (paper, eq. 18 with its erratum).
+
+    Args:
+        samples: the number of samples D_l of each client.
+        excluded: True for clients that are left out.
 
     Returns:
-        One weight per client, 0 for the excluded; all 0 if everybody is excluded.
+        One weight per client, 0 for the excluded ones; all 0 if all clients are excluded.
+
+    Example:
+        >>> sample_weights([10, 30, 60], [False, False, True])
+        [0.25, 0.75, 0.0]
     """
     kept = [0.0 if out else float(number) for number, out in zip(samples, excluded, strict=True)]
     total = math.fsum(kept)

@@ -1,6 +1,7 @@
-"""The gate in front of every rule and of the plain average: an upload becomes canonical, or is left out with a reason.
+"""The gate in front of every defense and of the plain average.
 
-Nothing that a client sends may stop the server here, whatever it does when it is looked at.
+An upload becomes canonical, or it is left out with a reason. Nothing that a client sends may stop the server here, even
+if it runs code or raises when it is looked at.
 """
 
 from __future__ import annotations
@@ -30,12 +31,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Admitted:
-    """An upload that passed.
+    """An upload that passed the gate.
 
     Attributes:
-        upload: it, in its canonical form.
+        upload: the upload in its canonical form.
         samples: the claimed number of samples.
-        replaced: names of frozen tensors in which it differed from the global model, whose values they have now.
+        replaced: names of frozen tensors that differed from the global model's, and now have the global model's values.
     """
 
     upload: dict[str, Tensor]
@@ -45,18 +46,22 @@ class Admitted:
 
 @dataclass(frozen=True)
 class Rejected:
-    """An upload that cannot be used, and why."""
+    """An upload that cannot be used.
+
+    Attributes:
+        reason: why it cannot be used.
+    """
 
     reason: str
 
 
 @dataclass(frozen=True)
 class Screened:
-    """A round behind the gate.
+    """A round after the gate.
 
     Attributes:
-        round: with canonical uploads alone; each claim is what it counts as.
-        notes: what was changed in those that passed, in a line each.
+        round: the round with canonical uploads only; each claim is what it counts as.
+        notes: what was changed in the admitted uploads, one line per change.
     """
 
     round: Round
@@ -64,12 +69,21 @@ class Screened:
 
 
 def admit(upload: object, samples: object, template: Template) -> Admitted | Rejected:
-    """Make an upload canonical, or say why that cannot be done; never raises, whatever is given.
+    """Return the upload in its canonical form, or the reason why it has none. Never raises, whatever is given.
 
     Args:
         upload: what a client sent as its model.
-        samples: what it sent as its number of samples.
-        template: of this round; it notes the memory of what is admitted, so that no other upload shares it.
+        samples: what the client sent as its number of samples.
+        template: the template of this round. It records the memory of admitted tensors, so that no other upload
+            shares it.
+
+    Example:
+        >>> import torch
+        >>> template = Template.of({"weight": torch.zeros(2)})
+        >>> admit({"weight": torch.ones(2)}, 20, template)
+        Admitted(upload={'weight': tensor([1., 1.])}, samples=20.0, replaced=())
+        >>> admit({"weight": torch.ones(3)}, 20, template)
+        Rejected(reason="'weight' must have shape (2,), found (3,)")
     """
     try:
         claim = read_claim(samples)
@@ -78,29 +92,62 @@ def admit(upload: object, samples: object, template: Template) -> Admitted | Rej
         canonical, replaced = canonical_upload(upload, claim, template)
     except UnusableError as problem:
         return Rejected(str(problem))
-    except Exception as error:  # an object of a stranger's may do anything when it is looked at
+    except Exception as error:  # an object from an untrusted client may do anything when it is looked at
         return Rejected(f"it cannot be read: {kind(error)}")
     return Admitted(canonical, claim, replaced)
 
 
 def upload_problem(upload: object, model: Mapping[str, Tensor], network: nn.Module | None = None) -> str | None:
-    """Why an upload cannot stand for a model like this one, or None if it can."""
+    """Return why an upload cannot take the place of a model, or None if it can.
+
+    Args:
+        upload: anything.
+        model: a state dict to compare with.
+        network: its architecture; None: unknown.
+
+    Example:
+        >>> import torch
+        >>> upload_problem({"weight": torch.ones(2)}, {"weight": torch.zeros(2)})
+        >>> upload_problem("a text", {"weight": torch.zeros(2)})
+        'an upload must be a mapping from names to tensors, found str'
+    """
     answer = admit(upload, LARGEST_CLAIM, Template.of(model, network))
     return answer.reason if isinstance(answer, Rejected) else None
 
 
 def screen(round: Round, largest_weight: float | None = LARGEST_WEIGHT) -> Round:
-    """The round with canonical uploads alone; the others are named, with the reason, in `rejected`.
+    """Return the round with canonical uploads only; `rejected` names the other clients, each with the reason.
 
     Args:
-        round: its uploads and claims may be anything.
-        largest_weight: how many times the median claim a claim counts for at most; None: no limit.
+        round: a round whose uploads and claims may be anything.
+        largest_weight: the most that a claim may count for, in multiples of the median claim; None: no limit.
+
+    Example:
+        >>> import torch
+        >>> from fedml_gradcam_ae.contract.round import Round
+        >>> round = Round(
+        ...     number=1,
+        ...     client_ids=["a", "b", "c"],
+        ...     uploads=[{"weight": torch.ones(1, 1)}, {"weight": torch.ones(1, 1)}, None],
+        ...     samples=[20, 1000, 20],
+        ...     global_model={"weight": torch.zeros(1, 1)},
+        ...     network=nn.Linear(1, 1, bias=False),
+        ...     test_data=[],
+        ... )
+        >>> usable = screen(round)
+        >>> usable.client_ids, usable.samples, list(usable.rejected)
+        (['a', 'b'], [20.0, 100.0], ['c'])
     """
     return pass_gate(round, largest_weight).round
 
 
 def pass_gate(round: Round, largest_weight: float | None = LARGEST_WEIGHT) -> Screened:
-    """The same, with notes about what was changed."""
+    """Return what `screen` returns, with notes about what was changed.
+
+    Args:
+        round: a round whose uploads and claims may be anything.
+        largest_weight: the most that a claim may count for, in multiples of the median claim; None: no limit.
+    """
     template = Template.of(round.global_model, round.network)
     rejected: dict[ClientId, str] = {}
     admitted: dict[int, Admitted] = {}
@@ -112,7 +159,7 @@ def pass_gate(round: Round, largest_weight: float | None = LARGEST_WEIGHT) -> Sc
             rejected[client] = answer.reason
     weights = _counted(admitted, largest_weight)
     for position, samples in weights.items():
-        # A large claim must not excuse a count of batches that the samples which count do not.
+        # The count of batches was checked against the claim. It must fit what the claim counts as, too.
         if samples < admitted[position].samples and (
             problem := count_problem(admitted[position].upload, samples, template)
         ):
@@ -148,7 +195,7 @@ def _frozen_notes(clients: list[ClientId], admitted: list[Admitted]) -> list[str
 def _claim_notes(
     clients: list[ClientId], claims: list[float], weights: list[float], largest_weight: float | None
 ) -> list[str]:
-    """One line, however many claims are too large: with very unequal clients that is so every round."""
+    """Return one line for all claims that are too large, since very unequal clients have some in every round."""
     cut = [(client, claim) for client, claim, weight in zip(clients, claims, weights, strict=True) if weight < claim]
     if not cut or largest_weight is None:
         return []

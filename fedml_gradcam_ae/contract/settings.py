@@ -16,20 +16,27 @@ Model = TypeVar("Model", bound="Parameters")
 
 
 class SettingsError(ValueError):
-    """Something in the configuration is wrong; the message says what, what was found and what would be right."""
+    """A mistake in the configuration; the message says what is wrong, what was found and what would be right."""
 
 
 class Parameters(BaseModel):
-    """No unknown keys, no silent conversions, no changes afterward."""
+    """Base class of all parameters: no unknown keys, no silent conversions, no changes afterward."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
 
 
 class DefenseSettings(Parameters):
-    """What every defense takes: nothing."""
+    """The settings that all defenses share: none."""
 
     def check_clients(self, clients: int) -> None:
-        """Raise ValueError unless the defense can work with this many clients a round."""
+        """Check that the defense can work with the number of clients.
+
+        Args:
+            clients: the number of clients a round.
+
+        Raises:
+            ValueError: if the defense needs more clients.
+        """
 
 
 def _check_malicious(value: int | float) -> int | float:
@@ -43,7 +50,7 @@ def _check_malicious(value: int | float) -> int | float:
 
 
 class AssumesMalicious(DefenseSettings):
-    """For rules that have to be told how many clients may be malicious."""
+    """The settings of defenses that have to be told how many clients may be malicious."""
 
     malicious: Annotated[int | float, AfterValidator(_check_malicious)] = Field(
         default=0.2, description="f, how many clients of a round are assumed malicious: a number, or a share (0.2)"
@@ -51,7 +58,7 @@ class AssumesMalicious(DefenseSettings):
 
     @override
     def check_clients(self, clients: int) -> None:
-        """Enough for the rule's guarantee."""
+        """Check that there are enough clients for the rule's guarantee."""
         malicious = self.assumed(clients)
         if clients < (needed := self.needed(malicious)):
             raise ValueError(
@@ -60,7 +67,18 @@ class AssumesMalicious(DefenseSettings):
             )
 
     def assumed(self, clients: int, rejected: int = 0) -> int:
-        """f for so many usable uploads; the `rejected` ones beside them were malicious already."""
+        """Return f, the assumed number of malicious clients among the usable uploads.
+
+        Rejected uploads count as malicious, so they reduce f.
+
+        Args:
+            clients: the number of usable uploads.
+            rejected: the number of uploads that the gate rejected.
+
+        Example:
+            >>> AssumesMalicious(malicious=0.2).assumed(10), AssumesMalicious(malicious=0.2).assumed(9, rejected=1)
+            (2, 1)
+        """
         if isinstance(self.malicious, int):
             f = self.malicious
         else:
@@ -68,14 +86,30 @@ class AssumesMalicious(DefenseSettings):
         return max(0, f - rejected)
 
     def needed(self, malicious: int) -> int:
-        """How many usable uploads the rule's guarantee needs: 2f + 1, more honest ones than others."""
+        """Return how many usable uploads the rule's guarantee needs: 2f + 1, a majority of benign ones.
+
+        Args:
+            malicious: f.
+        """
         return 2 * malicious + 1
 
     def faced(self, clients: int, rejected: int = 0) -> int:
-        """f as in `assumed`, for a rule that is about to judge so many usable uploads.
+        """Return f, as `assumed` does, for a rule that is about to judge the usable uploads.
+
+        Args:
+            clients: the number of usable uploads.
+            rejected: the number of uploads that the gate rejected.
 
         Raises:
-            TooFewUploads: if the rule's guarantee needs more of them.
+            TooFewUploads: if the rule's guarantee needs more usable uploads.
+
+        Example:
+            >>> AssumesMalicious(malicious=2).faced(5)
+            2
+            >>> AssumesMalicious(malicious=2).faced(4)
+            Traceback (most recent call last):
+                ...
+            fedml_gradcam_ae.contract.round.TooFewUploads: 5 usable uploads are needed, found 4
         """
         malicious = self.assumed(clients, rejected)
         if clients < (needed := self.needed(malicious)):
@@ -96,7 +130,7 @@ def _check_attackers(value: int | float | list[int | str]) -> int | float | list
 
 
 class AttackSettings(Parameters):
-    """What every attack takes."""
+    """The settings that all attacks share."""
 
     attackers: Annotated[int | float | list[int | str], AfterValidator(_check_attackers)] = Field(
         default=1, description="how many clients attack: a number, a share (0.1), or a list of client ids"
@@ -123,16 +157,24 @@ class AttackSettings(Parameters):
 
 
 def read_settings(model: type[Model], params: object, where: str, owner: str) -> Model:
-    """Check `params` against their model.
+    """Return the checked settings of a defense or an attack.
 
     Args:
         model: the declaration, a subclass of `Parameters`.
         params: what the YAML holds; None stands for an empty mapping.
-        where: how the user knows this mapping, for example `defense_params`.
-        owner: the type that it belongs to, for example `gradcam_ae`.
+        where: the name under which the user knows this mapping, for example `defense_params`.
+        owner: the type that the settings belong to, for example `gradcam_ae`.
 
     Raises:
-        SettingsError: listing everything that is wrong.
+        SettingsError: listing all mistakes.
+
+    Example:
+        >>> read_settings(AssumesMalicious, {"malicious": 2}, "defense_params", "krum")
+        AssumesMalicious(malicious=2)
+        >>> read_settings(AssumesMalicious, {"malicous": 2}, "defense_params", "krum")  # doctest: +ELLIPSIS
+        Traceback (most recent call last):
+            ...
+        fedml_gradcam_ae.contract.settings.SettingsError: Unknown key 'malicous' ... Did you mean 'malicious'? ...
     """
     if params is None:
         params = {}
@@ -145,7 +187,21 @@ def read_settings(model: type[Model], params: object, where: str, owner: str) ->
 
 
 def explain(error: ValidationError, where: str, owner: str, valid: Iterable[str]) -> str:
-    """A pydantic error in the words of the user's YAML: one line per mistake."""
+    """Return a pydantic error in the words of the user's YAML, one line per mistake.
+
+    Args:
+        error: the error.
+        where: the name under which the user knows the mapping, for example `defense_params`.
+        owner: the type that the settings belong to, for example `gradcam_ae`.
+        valid: the valid keys.
+
+    Example:
+        >>> try:
+        ...     AssumesMalicious(malicious="two")
+        ... except ValidationError as error:
+        ...     print(explain(error, "defense_params", "krum", ["malicious"]).splitlines()[0])
+        defense_params.malicious: expected a valid integer, found 'two' (text).
+    """
     lines: dict[str, list[str]] = {}
     for problem in error.errors():
         key = str(problem["loc"][0]) if problem["loc"] else ""
@@ -167,7 +223,17 @@ def explain(error: ValidationError, where: str, owner: str, valid: Iterable[str]
 
 
 def unknown(what: str, name: str, valid: Iterable[str]) -> str:
-    """'Unknown ...' with the nearest valid name and all of them."""
+    """Return a message "Unknown ..." with the nearest valid name and all valid names.
+
+    Args:
+        what: what is unknown, in words.
+        name: the name that was found.
+        valid: the valid names.
+
+    Example:
+        >>> unknown("defense_type 'krun'", "krun", ["median", "krum"])
+        "Unknown defense_type 'krun'. Did you mean 'krum'? Valid: krum, median."
+    """
     names = sorted(valid)
     near = difflib.get_close_matches(name, names, n=1)
     guess = f" Did you mean {near[0]!r}?" if near else ""

@@ -1,25 +1,27 @@
-"""What a stranger sent, in a few words that are safe to print: nothing of it is run, and nothing of it is long."""
+"""Short texts for values from an untrusted sender, safe to print: none of the sender's code runs."""
 
 from __future__ import annotations
 
-_LONGEST = 60  # characters
-_NAME = type.__dict__["__name__"]
+_LONGEST = 60  # characters of a text or of a type's name that are shown
+_NAME = type.__dict__["__name__"]  # reads a type's name even if its metaclass hides it
 
 
 def kind(value: object) -> str:
-    """The name of a value's type, whatever the value says of itself.
+    """Return the name of a value's type, whatever the value claims to be.
 
-    >>> kind([1, 2])
-    'list'
+    Example:
+        >>> kind([1, 2])
+        'list'
     """
     return printable(_NAME.__get__(type(value)), _LONGEST)
 
 
 def shown(value: object) -> str:
-    """Numbers and text as Python writes them, in one line of bounded length; of anything else its type.
+    """Return numbers and text as Python writes them, in one line of bounded length; of other values only the type.
 
-    >>> shown(7), shown(10**400), shown([[[]]])
-    ('7', 'a whole number of 1329 bits', 'a list')
+    Example:
+        >>> shown(7), shown(10**400), shown([[[]]])
+        ('7', 'a whole number of 1329 bits', 'a list')
     """
     cls = type(value)
     if cls is int and isinstance(value, int) and value.bit_length() > 64:
@@ -32,7 +34,7 @@ def shown(value: object) -> str:
 
 
 def printable(text: str, longest: int = 200) -> str:
-    r"""Make a text fit for one line of a log.
+    r"""Return a text that fits into one line of a log.
 
     Args:
         text: anything, of any length.
@@ -41,10 +43,11 @@ def printable(text: str, longest: int = 200) -> str:
     Returns:
         The text with line breaks, terminal codes and other invisible characters written as escapes.
 
-    >>> printable("two\nlines and \x1b[31mred")
-    'two\\nlines and \\x1b[31mred'
-    >>> printable("0123456789", longest=5)
-    '0123…'
+    Example:
+        >>> printable("two\nlines and \x1b[31mred")
+        'two\\nlines and \\x1b[31mred'
+        >>> printable("0123456789", longest=5)
+        '0123…'
     """
     kept = str.__getitem__(text, slice(longest + 1))
     escaped = "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in kept)

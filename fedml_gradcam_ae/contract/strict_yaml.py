@@ -1,4 +1,4 @@
-"""YAML without silent surprises: no key twice, and no more values than a file could hold when written out."""
+"""A YAML reader that refuses duplicate keys, and aliases that stand for too many values."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from typing import Any
 import yaml
 from typing_extensions import override
 
-MOST_VALUES = 100_000
-DEEPEST = 50
+MOST_VALUES = 100_000  # values in one text, with all aliases written out
+DEEPEST = 50  # levels of nesting
 
 
 class _Loader(yaml.SafeLoader):
-    """PyYAML's, which takes the last of several equal keys without a word."""
+    """PyYAML's safe loader, except that equal keys are an error: PyYAML silently takes the last of them."""
 
     @override
     def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
@@ -21,7 +21,7 @@ class _Loader(yaml.SafeLoader):
         for key, _ in node.value:
             if not isinstance(key, yaml.ScalarNode):
                 continue
-            # `<<` is no value, so its text stands for it.
+            # A merge key (`<<`) has no value that could be constructed, so its text is compared.
             merges = key.tag == "tag:yaml.org,2002:merge"
             value = key.value if merges else self.construct_object(key)
             line = key.start_mark.line + 1
@@ -32,18 +32,22 @@ class _Loader(yaml.SafeLoader):
 
 
 def load(text: str) -> Any:
-    """The value that a YAML text holds.
+    r"""Return the value that a YAML text holds.
 
     Args:
         text: one document. Merge keys (`<<`) and aliases work.
 
     Raises:
-        yaml.YAMLError: if it is no YAML, a mapping has a key twice, or aliases would write out to more than
-            100,000 values or 50 levels.
+        yaml.YAMLError: if the text is no YAML, a mapping has a key twice, or the text with its aliases written out has
+            more than 100,000 values or 50 levels.
 
     Example:
         >>> load("a: {b: 1}")
         {'a': {'b': 1}}
+        >>> load("a: 1\na: 2")
+        Traceback (most recent call last):
+            ...
+        yaml.error.YAMLError: line 2: the key 'a' stands in line 1 already
     """
     loader = _Loader(text)
     try:
@@ -60,7 +64,7 @@ def load(text: str) -> Any:
 
 
 def _written_out(node: yaml.Node, known: dict[int, int], levels: int) -> int:
-    """How many values a node stands for with every alias written out; each node is counted once."""
+    """Return how many values a node stands for with every alias written out; each node is counted once."""
     if levels == 0:
         raise RecursionError
     if id(node) not in known:

@@ -1,4 +1,4 @@
-"""What every upload of a round has to look like, read once from the global model and the network."""
+"""The template of a round: what every upload must look like, read once from the global model and the network."""
 
 from __future__ import annotations
 
@@ -11,20 +11,22 @@ from torch import Tensor, nn
 from fedml_gradcam_ae.contract.tied import tied_names
 from fedml_gradcam_ae.contract.updates import is_whole
 
-LARGEST_WHOLE = 2**53  # whole numbers beyond it are not exact in float64, in which they are averaged
-BATCHES_PER_SAMPLE = 1000  # in one round: epochs, times how often the network uses a layer for each batch
+LARGEST_WHOLE = 2**53  # larger whole numbers are not exact in float64, in which they are averaged
+# The most batches per claimed sample that BatchNorm may count in one round: the number of epochs, times how often the
+# network uses a layer for each batch.
+BATCHES_PER_SAMPLE = 1000
 
 
 @dataclass(frozen=True)
 class Expected:
-    """One tensor of the model.
+    """What is expected of one tensor of the model.
 
     Attributes:
-        like: the global model's.
-        frozen: whether no client trains it, so that it stays the global model's.
+        like: the global model's tensor.
+        frozen: True if no client trains it, so that it stays the global model's.
         same_as: the first name of this tensor, if the network has it under several names.
-        lowest: the smallest value that makes sense, None where any does.
-        counts: whether it counts batches.
+        lowest: the smallest valid value; None where any value is valid.
+        counts: True if it counts batches.
     """
 
     like: Tensor
@@ -35,11 +37,19 @@ class Expected:
 
     @property
     def size(self) -> int:
-        """In bytes."""
+        """The size of the tensor in bytes."""
         return self.like.numel() * self.like.element_size()
 
     def highest(self, samples: float) -> int:
-        """The largest value of a tensor of whole numbers, for a client that claims so many samples."""
+        """Return the largest valid value of a tensor of whole numbers.
+
+        Args:
+            samples: the number of samples that the client claims, which limits a count of batches.
+
+        Example:
+            >>> Expected(torch.tensor(5), lowest=5, counts=True).highest(samples=2)
+            2005
+        """
         if not self.counts or self.lowest is None:
             return LARGEST_WHOLE
         return min(LARGEST_WHOLE, self.lowest + BATCHES_PER_SAMPLE * max(1, int(samples)))
@@ -47,11 +57,11 @@ class Expected:
 
 @dataclass(frozen=True)
 class Template:
-    """All tensors of the model, in its order.
+    """What is expected of all tensors of the model, in the model's order.
 
     Attributes:
-        tensors: by name.
-        taken: addresses of the memory that is in use already, by the global model and by uploads that were admitted.
+        tensors: what is expected of each tensor, by name.
+        taken: addresses of the memory in use by the global model and by the uploads admitted so far.
     """
 
     tensors: Mapping[str, Expected]
@@ -59,12 +69,19 @@ class Template:
 
     @classmethod
     def of(cls, model: Mapping[str, Tensor], network: nn.Module | None = None) -> Template:
-        """The template of a global model.
+        """Return the template of a global model.
 
         Args:
             model: its state dict.
-            network: its architecture, which says what is frozen and what is one tensor under two names; where all
+            network: its architecture, which tells which parameters are frozen and which tensors have two names. If all
                 parameters are frozen, none counts as frozen. None: neither is known.
+
+        Example:
+            >>> network = nn.Linear(1, 1)
+            >>> network.bias.requires_grad = False
+            >>> template = Template.of(network.state_dict(), network)
+            >>> {name: expected.frozen for name, expected in template.tensors.items()}
+            {'weight': False, 'bias': True}
         """
         tied = {} if network is None else tied_names(network)
         parameters = {} if network is None else dict(network.named_parameters())
@@ -74,7 +91,8 @@ class Template:
         tensors = {
             name: Expected(
                 like=tensor,
-                # Whole numbers (a table of positions, say) are not trained, and one that is wrong can stop a network.
+                # Whole numbers (a table of positions, for example) are not trained, and a wrong one can make a network
+                # fail.
                 frozen=tied.get(name, name) in frozen or (is_whole(tensor) and not _counts(name)),
                 same_as=tied.get(name),
                 lowest=_lowest(name, tensor),
@@ -91,7 +109,10 @@ def _counts(name: str) -> bool:
 
 
 def _lowest(name: str, tensor: Tensor) -> int | None:
-    """A variance is not negative; a count of batches does not fall; other whole numbers keep their sign."""
+    """Return the smallest valid value of a tensor, or None.
+
+    A variance is not negative, a count of batches does not fall, and other whole numbers keep their sign.
+    """
     if tensor.dtype == torch.bool or tensor.is_complex() or not tensor.numel():
         return None
     if tensor.is_floating_point():

@@ -1,4 +1,4 @@
-"""Tied weights: one tensor that a network has under two names or more."""
+"""Tied weights: one tensor that a network has under two or more names."""
 
 from __future__ import annotations
 
@@ -8,12 +8,16 @@ from torch import Tensor, nn
 
 
 def tied_names(network: nn.Module) -> dict[str, str]:
-    """The names under which a state dict repeats a tensor, each with the name of that tensor's parameter.
+    """Return the names under which a state dict repeats a tensor, each with the name of that tensor's parameter.
 
-    >>> first, second = nn.Linear(2, 2), nn.Linear(2, 2)
-    >>> second.weight = first.weight
-    >>> tied_names(nn.Sequential(first, second))
-    {'1.weight': '0.weight'}
+    Args:
+        network: the architecture.
+
+    Example:
+        >>> first, second = nn.Linear(2, 2), nn.Linear(2, 2)
+        >>> second.weight = first.weight
+        >>> tied_names(nn.Sequential(first, second))
+        {'1.weight': '0.weight'}
     """
     parameters = dict(network.named_parameters())
     groups: dict[tuple[object, ...], list[str]] = {}
@@ -29,10 +33,15 @@ def tied_names(network: nn.Module) -> dict[str, str]:
 
 
 def with_one_value(model: Mapping[str, Tensor], tied: Mapping[str, str]) -> dict[str, Tensor]:
-    """The model in which tied names have the value of their parameter.
+    """Return the model in which tied names have the value of their parameter.
 
     Args:
         model: a state dict.
-        tied: what `tied_names` found.
+        tied: what `tied_names` returned.
+
+    Example:
+        >>> import torch
+        >>> with_one_value({"0.weight": torch.tensor(1.0), "1.weight": torch.tensor(2.0)}, {"1.weight": "0.weight"})
+        {'0.weight': tensor(1.), '1.weight': tensor(1.)}
     """
     return {name: model[tied.get(name, name)] for name in model}

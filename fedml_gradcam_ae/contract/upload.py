@@ -1,4 +1,4 @@
-"""The names of what clients send."""
+"""The types of client ids and uploads."""
 
 from __future__ import annotations
 
@@ -9,4 +9,4 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 ClientId = int | str
-Upload: TypeAlias = "Mapping[str, Tensor]"  # a state dict; quoted, since this module does not wait for torch
+Upload: TypeAlias = "Mapping[str, Tensor]"  # a state dict; quoted, so that this module does not import torch

@@ -1,4 +1,4 @@
-"""Reading a YAML file with an answer to every way in which it can be broken."""
+"""A reader of YAML files that answers every kind of broken file with a message for the user."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ import yaml
 from fedml_gradcam_ae.contract import strict_yaml
 from fedml_gradcam_ae.contract.settings import SettingsError
 
-# The sections that decide what is defended. FedML's own sections may share keys: its examples do.
+# This package's sections, which decide what is defended. FedML's own sections may share keys: its examples do.
 OURS = {"defense_args", "attack_args", "upload_args", "server_args", "client_args"}
-# Both ends of a connection may stand in one file.
+# One file may configure both the server and its clients, with different values for the same key.
 ENDS = {"server_args", "client_args"}
 
 
 def read_mapping(path: str | Path, example: str) -> dict[str, Any]:
-    """The mapping that a YAML file holds.
+    """Return the mapping that a YAML file holds.
 
     Args:
         path: the file.
@@ -26,6 +26,14 @@ def read_mapping(path: str | Path, example: str) -> dict[str, Any]:
 
     Raises:
         SettingsError: if the file does not exist, is no YAML, has a key twice, or holds something else.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = Path(folder, "fedml_config.yaml")
+        ...     _ = path.write_text("train_args: {epochs: 2}")
+        ...     read_mapping(path, example="train_args")
+        {'train_args': {'epochs': 2}}
     """
     try:
         content = strict_yaml.load(Path(path).read_text(encoding="utf-8"))
@@ -41,11 +49,25 @@ def read_mapping(path: str | Path, example: str) -> dict[str, Any]:
 
 
 def read_sections(path: str | Path) -> dict[str, dict[str, Any]]:
-    """The sections of a FedML configuration file.
+    r"""Return the sections of a FedML configuration file.
+
+    Args:
+        path: the file.
+
+    Returns:
+        Keys and values by section; an empty section has none.
 
     Raises:
-        SettingsError: if it cannot be read as one, a section is no mapping, or another section gives a key of one of
-            ours another value.
+        SettingsError: if the file cannot be read, a section is no mapping, or a key of one of this package's sections
+            has another value in another section.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = Path(folder, "fedml_config.yaml")
+        ...     _ = path.write_text("train_args: {epochs: 2}\ndefense_args:")
+        ...     read_sections(path)
+        {'train_args': {'epochs': 2}, 'defense_args': {}}
     """
     sections = read_mapping(path, example="train_args")
     for name, section in sections.items():
@@ -57,7 +79,7 @@ def read_sections(path: str | Path) -> dict[str, dict[str, Any]]:
 
 
 def _check_across(path: str | Path, sections: dict[str, dict[str, Any]]) -> None:
-    """FedML throws all sections together, and the last one that has a key wins."""
+    """Raise if sections contradict each other: FedML merges all sections, and the last one that has a key wins."""
     first: dict[Any, str] = {}
     for name, section in sections.items():
         for key, value in section.items():
