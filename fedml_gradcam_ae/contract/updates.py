@@ -1,8 +1,8 @@
-"""The updates u_i = w_i - w_g of a round's clients as a matrix of K rows that is never held as a whole.
+"""The updates u_i = w_i - w_g of a round's clients, a matrix of K rows that is never held in memory as a whole.
 
-Rules that compare whole updates need no more than the inner products between them; rules that work coordinate by
-coordinate need no more than some columns at a time. Both read the uploads in blocks, so that next to the uploads
-themselves less than a tenth of their size is needed.
+Rules that compare whole updates need only the inner products between them. Rules that work coordinate by coordinate
+need only some columns at a time. Both read the uploads in blocks, so that they need less than a tenth of the uploads'
+size in addition.
 """
 
 from __future__ import annotations
@@ -15,9 +15,11 @@ from torch import Tensor
 
 from fedml_gradcam_ae.contract.upload import Upload
 
-_LARGEST_BLOCK = 65_536  # columns: K rows of them stay in a processor's cache
-_SMALLEST_BLOCK = 4_096
-_NEAREST = torch.finfo(torch.float32).eps ** 2 / 2  # of both squared lengths: a step of float32 in every number
+_LARGEST_BLOCK = 65_536  # columns of a block: K rows of so many stay in a processor's cache
+_SMALLEST_BLOCK = 4_096  # columns of a block
+# Vectors with a smaller squared distance, as a fraction of the sum of their squared lengths, count as equal. It is the
+# distance of vectors that differ by one step of float32 in every number.
+_NEAREST = torch.finfo(torch.float32).eps ** 2 / 2
 
 
 class Updates:
@@ -25,11 +27,34 @@ class Updates:
 
     Args:
         uploads: K state dicts.
-        center: the state dict w_g that they are relative to.
-        names: the tensors that count, those of the trainable parameters.
-        mixing: (updates, uploads), rows that sum to one: row i makes the i-th update a mean of the given ones.
-        tied: names under which the network has one of its tensors again, each with the parameter's own name. Models
-            that are made here have one value under both.
+        center: the state dict w_g that the updates are relative to.
+        names: the trainable parameters, in the order of the d coordinates.
+        mixing: (updates, uploads), rows with sum 1: the i-th update is the mean of the given ones with the weights of
+            row i. None: the updates are the given ones.
+        tied: names under which the network repeats a tensor, each with the parameter's own name. Models that are made
+            here have one value under both.
+
+    Example:
+        >>> center = {"weight": torch.tensor([1.0, 1.0])}
+        >>> uploads = [{"weight": torch.tensor(value)} for value in ([2.0, 1.0], [1.0, 4.0], [0.0, 1.0])]
+        >>> updates = Updates(uploads, center, names=["weight"])
+        >>> updates.gram
+        tensor([[ 1.,  0., -1.],
+                [ 0.,  9.,  0.],
+                [-1.,  0.,  1.]], dtype=torch.float64)
+        >>> updates.lengths()[:, 0].tolist(), updates.squared_distances[0].tolist()
+        ([1.0, 3.0, 1.0], [0.0, 10.0, 4.0])
+        >>> updates.dot({"weight": torch.tensor([1.0, 2.0])}).tolist(), updates.sample(torch.tensor([1]))[:, 0].tolist()
+        ([1.0, 6.0, -1.0], [0.0, 3.0, 0.0])
+        >>> [block.tolist() for block in updates.only([0, 2]).blocks()]
+        [[[1.0, 0.0], [-1.0, 0.0]]]
+        >>> updates.columnwise(lambda values: values.median(dim=0).values)
+        {'weight': tensor([1., 1.])}
+        >>> updates.combine(torch.tensor([0.0, 1 / 3, 0.0]))
+        {'weight': tensor([1., 2.])}
+        >>> mean = torch.tensor([[0.5, 0.5, 0.0]])
+        >>> [block.tolist() for block in updates.mixed(mean).blocks()]
+        [[[0.5, 1.5]]]
     """
 
     def __init__(
@@ -48,22 +73,30 @@ class Updates:
         return len(self.uploads) if self.mixing is None else len(self.mixing)
 
     def only(self, positions: Sequence[int]) -> Updates:
-        """Return some of the updates, in the order of `positions`."""
+        """Return some of the updates, in the order of `positions`.
+
+        Args:
+            positions: rows of the matrix.
+        """
         chosen = list(positions)
         if self.mixing is not None:
             return Updates(self.uploads, self.center, self.names, self.mixing[chosen], self.tied)
         return Updates([self.uploads[i] for i in chosen], self.center, self.names, tied=self.tied)
 
     def of(self, uploads: Sequence[Upload]) -> Updates:
-        """Return the same updates, mixed in the same way, made from other uploads."""
+        """Return the updates of other uploads, mixed in the same way.
+
+        Args:
+            uploads: as many state dicts as these updates are made from.
+        """
         return Updates(uploads, self.center, self.names, self.mixing, self.tied)
 
     @cached_property
     def gram(self) -> Tensor:
         """The inner products <u_i, u_j>, (clients, clients), float64.
 
-        Sums and products are in float64. The updates are centered at the global model, not at one of the uploads:
-        a poisoned upload as the center would drown the others' digits.
+        Sums and products are in float64. The updates are centered at the global model, not at one of the uploads: with
+        a poisoned upload as the center, rounding would swallow the digits of the others.
         """
         if self.mixing is not None:
             return self.mixing @ Updates(self.uploads, self.center, self.names).gram @ self.mixing.T
@@ -76,9 +109,10 @@ class Updates:
         return total
 
     def lengths(self) -> Tensor:
-        """The length of each tensor's change, (clients, tensors), float64, on the CPU; infinite where that overflows.
+        """Return the length of each tensor's change, (clients, tensors), float64, on the CPU.
 
-        In float32 where the tensors are no wider, which takes half the time, and again in float64 where it overflows.
+        A length is infinite where float64 overflows. The lengths are computed in float32 where the tensors are no
+        wider, which takes half the time, and again in float64 where float32 overflows.
         """
         rooms: dict[torch.dtype, Tensor] = {}
         columns = [self._lengths_of(name, rooms) for name in self.names]
@@ -90,7 +124,12 @@ class Updates:
         return found
 
     def _lengths_of(self, name: str, rooms: dict[torch.dtype, Tensor]) -> Tensor:
-        """The lengths of one tensor's change, (clients,); `rooms` keeps memory for the tensors that follow."""
+        """Return the lengths of one tensor's change, (clients,).
+
+        Args:
+            name: the tensor.
+            rooms: buffers by type, which later calls reuse.
+        """
         like = self.center[name]
         kind = torch.promote_types(like.dtype, torch.float32)
         total = torch.zeros(len(self), dtype=torch.float64, device=like.device)
@@ -106,19 +145,19 @@ class Updates:
 
     @property
     def squared_norms(self) -> Tensor:
-        """||u_i||^2, (clients,), float64."""
+        """The squared norms ||u_i||^2, (clients,), float64."""
         return self.gram.diagonal()
 
     @cached_property
     def squared_distances(self) -> Tensor:
-        """D_ij = ||u_i - u_j||^2, (clients, clients), float64, exactly 0 on the diagonal."""
+        """The squared pairwise distances D_ij = ||u_i - u_j||^2, (clients, clients), float64, 0 on the diagonal."""
         return squared_distances(self.gram)
 
     def blocks(self, fleeting: bool = False) -> Iterator[Tensor]:
-        """The updates' columns in order, (clients, columns) at a time, float64.
+        """Yield the columns of the updates in order, in blocks (clients, columns), float64.
 
         Args:
-            fleeting: each block may overwrite the one before it, and may be overwritten.
+            fleeting: if True, each block is valid until the next one and may be modified in place.
         """
         room = self._room() if fleeting else None
         for name in self.names:
@@ -126,7 +165,11 @@ class Updates:
                 yield block
 
     def dot(self, vector: Mapping[str, Tensor]) -> Tensor:
-        """The inner products <u_i, vector>, (clients,), float64."""
+        """Return the inner products <u_i, vector>, (clients,), float64.
+
+        Args:
+            vector: a tensor for each of `names`.
+        """
         total = torch.zeros(len(self), dtype=torch.float64, device=self.center[self.names[0]].device)
         room = self._room()
         for name in self.names:
@@ -137,7 +180,7 @@ class Updates:
         return total
 
     def sample(self, columns: Tensor) -> Tensor:
-        """Some coordinates of every update.
+        """Return some coordinates of every update.
 
         Args:
             columns: (columns,), ascending positions among the d coordinates.
@@ -158,12 +201,14 @@ class Updates:
         return self._mix(values[:-1]) - values[-1]
 
     def columnwise(self, rule: Callable[[Tensor], Tensor]) -> dict[str, Tensor]:
-        """The model whose every number is `rule` of the uploads' numbers at its place.
+        """Return the model whose every number is `rule` of the uploads' numbers at its place.
 
-        All tensors count, BatchNorm's statistics included: averaged, they would be an open door beside a robust rule.
+        The rule is applied to all tensors, BatchNorm's statistics included: an average of these would let attackers
+        bypass a robust rule.
 
         Args:
-            rule: from (clients, columns) to (columns,); if all clients' values shift, its answer has to shift along.
+            rule: a function from (clients, columns) to (columns,). It must be equivariant to translation: if all values
+                of a column shift, its result shifts by the same amount.
         """
         model = {}
         for name, like in self.center.items():
@@ -175,12 +220,12 @@ class Updates:
         return self._complete(model)
 
     def combine(self, coefficients: Tensor, weights: Tensor | None = None) -> dict[str, Tensor]:
-        """The model w_g + sum_i c_i u_i.
+        """Return the model w_g + sum_i c_i u_i.
 
         Args:
             coefficients: (clients,), c.
-            weights: (clients,), sum 1, with which the tensors that are no trainable parameters (BatchNorm's
-                statistics) are averaged; None: as the coefficients, scaled to the sum 1, or w_g's if they are 0.
+            weights: (clients,), sum 1, the weights of the average over all other tensors (BatchNorm's statistics).
+                None: the coefficients, scaled to the sum 1; where their sum is not positive, these tensors stay w_g's.
         """
         coefficients = coefficients.double()
         if weights is None:
@@ -199,7 +244,11 @@ class Updates:
         return self._complete(model)
 
     def mixed(self, mixing: Tensor) -> Updates:
-        """The updates u'_i = sum_j M_ij u_j, which cost nothing to make: the mixing is done block by block."""
+        """Return the updates u'_i = sum_j M_ij u_j, without computing them: the mixing is done block by block.
+
+        Args:
+            mixing: (updates, clients), M, rows with sum 1.
+        """
         mixing = mixing.double()
         whole = mixing if self.mixing is None else mixing @ self.mixing
         mixed = Updates(self.uploads, self.center, self.names, whole, self.tied)
@@ -208,15 +257,19 @@ class Updates:
         return mixed
 
     def recentered(self, center: Mapping[str, Tensor]) -> Updates:
-        """The same uploads relative to another model."""
+        """Return the updates of the same uploads relative to another model.
+
+        Args:
+            center: the state dict of the other model.
+        """
         return Updates(self.uploads, center, self.names, self.mixing, self.tied)
 
     def _complete(self, model: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """The model in the center's order, tied names with their parameter's value."""
+        """Return the model in the center's order, tied names with their parameter's value."""
         return {name: model[self.tied.get(name, name)] for name in self.center}
 
     def _apply(self, rule: Callable[[Tensor], Tensor], values: Tensor) -> Tensor:
-        """The rule's answer for a block; in float64 where a sum of large numbers leaves the range of their type."""
+        """Return the rule's result for a block, computed in float64 where its sum overflows in the block's own type."""
         if not values.is_floating_point() or values.dtype == torch.float64:
             return rule(self._mix(values.double()))
         answer = rule(self._mix(values))
@@ -226,11 +279,12 @@ class Updates:
         return values if self.mixing is None else self.mixing.to(values.dtype) @ values
 
     def _updates_of(self, name: str, room: Tensor | None = None) -> Iterator[tuple[Tensor, Tensor]]:
-        """Pairs of (clients, columns) of the updates, float64, and (columns,) of the center.
+        """Yield blocks of the updates, (clients, columns), float64, each with the center's numbers, (columns,).
 
         Args:
-            name: of the tensor.
-            room: where given, each block overwrites the one before it: fresh memory costs more than the arithmetic.
+            name: the tensor.
+            room: a buffer that each block overwrites, since new memory costs more time than the arithmetic; None: each
+                block has memory of its own.
         """
         for values, center in self._pieces_of(name):
             shape, start = (len(values), center.numel()), center.double()
@@ -244,26 +298,26 @@ class Updates:
             yield self._mix(block), center
 
     def _room(self) -> Tensor:
-        """Memory for the largest block."""
+        """Return a buffer for the largest block."""
         device = self.center[self.names[0]].device
         return torch.empty(len(self.uploads) * self._columns, dtype=torch.float64, device=device)
 
     @property
     def _columns(self) -> int:
-        """The width of a block: a tenth of the uploads' size is all that a few blocks may take."""
+        """The width of a block, such that a few blocks take at most a tenth of the uploads' size."""
         return max(_SMALLEST_BLOCK, min(_LARGEST_BLOCK, self.size // 80))
 
     def _blocks_of(self, name: str) -> Iterator[tuple[Tensor, Tensor]]:
-        """Pairs of (clients, columns) of the uploads and (columns,) of the center, in their own dtype."""
+        """Yield blocks of the uploads, (clients, columns), and of the center, (columns,), in their own types."""
         for values, center in self._pieces_of(name):
             yield torch.stack(values), center
 
     def _pieces_of(self, name: str, any_order: bool = False) -> Iterator[tuple[list[Tensor], Tensor]]:
-        """The uploads' pieces, (columns,) each, and the center's, in their own dtype.
+        """Yield pieces of the uploads, (columns,) each, and of the center, in their own types.
 
         Args:
-            name: of the tensor.
-            any_order: whether the columns may come as they lie in memory, which saves copying those of channels_last.
+            name: the tensor.
+            any_order: if True, columns may come in the order of memory, which avoids copies of channels_last tensors.
         """
         rows = [upload[name] for upload in self.uploads] + [self.center[name]]
         steps = rows[0].stride()
@@ -272,7 +326,7 @@ class Updates:
             rows = [row.permute(outermost_first) for row in rows]
         if all(row.is_contiguous() for row in rows) or rows[0].dim() < 2:
             pieces = [torch.split(row.reshape(-1), self._columns) for row in rows]
-        else:  # channels_last, say: flattening it whole would be a copy
+        else:  # channels_last, for example: to flatten the whole tensor would copy it
             step = max(1, self._columns // max(1, rows[0][0].numel()))
             pieces = [torch.split(row, step) for row in rows]
         for *values, center in zip(*pieces, strict=True):
@@ -280,10 +334,23 @@ class Updates:
 
 
 def squared_distances(gram: Tensor) -> Tensor:
-    """||x_i - x_j||^2 of the inner products <x_i, x_j>, (vectors, vectors), symmetric, exactly 0 on the diagonal.
+    """Return the squared distances ||x_i - x_j||^2 for the inner products <x_i, x_j>.
 
-    And exactly 0 for equal vectors, whose inner products some processors round differently: what is nearer than one
-    step of float32 in every number counts as equal.
+    Vectors that are nearer than one step of float32 in every number count as equal, with the distance 0. For equal
+    vectors the inner products may differ, since some processors round them differently.
+
+    Args:
+        gram: (vectors, vectors), the inner products.
+
+    Returns:
+        (vectors, vectors), symmetric, exactly 0 on the diagonal and for equal vectors.
+
+    Example:
+        >>> vectors = torch.tensor([[0.0, 0.0], [3.0, 4.0], [3.0, 4.0]])
+        >>> squared_distances(vectors @ vectors.T)
+        tensor([[ 0., 25., 25.],
+                [25.,  0.,  0.],
+                [25.,  0.,  0.]])
     """
     squares = gram.diagonal()
     both = squares[:, None] + squares
@@ -294,12 +361,16 @@ def squared_distances(gram: Tensor) -> Tensor:
 def weighted_mean(
     uploads: Sequence[Upload], weights: Sequence[float], names: Sequence[str] | None = None
 ) -> dict[str, Tensor]:
-    """sum_i p_i w_i (6), summed in float64; whole numbers are rounded.
+    """Return the mean sum_i p_i w_i (6), summed in float64; whole numbers are rounded.
 
     Args:
         uploads: state dicts.
         weights: one per upload, sum 1.
-        names: which tensors; None: all.
+        names: the tensors to average; None: all.
+
+    Example:
+        >>> weighted_mean([{"bias": torch.tensor([0.0])}, {"bias": torch.tensor([4.0])}], [0.75, 0.25])
+        {'bias': tensor([1.])}
     """
     mean = {}
     for name in uploads[0] if names is None else names:
@@ -313,23 +384,48 @@ def weighted_mean(
 
 
 def flatten(tensors: Mapping[str, Tensor], names: Sequence[str]) -> Tensor:
-    """(d,): the named tensors one after the other."""
+    """Return the named tensors one after the other, (d,).
+
+    Args:
+        tensors: tensors by name.
+        names: their order.
+
+    Example:
+        >>> flatten({"weight": torch.tensor([[1.0, 2.0]]), "bias": torch.tensor([3.0])}, ["weight", "bias"])
+        tensor([1., 2., 3.])
+    """
     return torch.cat([tensors[name].reshape(-1) for name in names])
 
 
 def unflatten(vector: Tensor, like: Mapping[str, Tensor], names: Sequence[str]) -> dict[str, Tensor]:
-    """The inverse of `flatten`, as views."""
+    """Return the named tensors in a vector, as views: the inverse of `flatten`.
+
+    Args:
+        vector: (d,).
+        like: tensors of the wanted shapes by name.
+        names: their order.
+
+    Example:
+        >>> like = {"weight": torch.zeros(1, 2), "bias": torch.zeros(1)}
+        >>> unflatten(torch.tensor([1.0, 2.0, 3.0]), like, ["weight", "bias"])
+        {'weight': tensor([[1., 2.]]), 'bias': tensor([3.])}
+    """
     pieces = torch.split(vector, [like[name].numel() for name in names])
     return {name: piece.view(like[name].shape) for name, piece in zip(names, pieces, strict=True)}
 
 
 def is_whole(value: object) -> bool:
-    """Whether a value is a tensor of whole numbers (or of truth values), which no training moves."""
+    """Return whether a value is a tensor of whole numbers or truth values, which training does not change.
+
+    Example:
+        >>> is_whole(torch.tensor(3)), is_whole(torch.tensor(3.0)), is_whole(3)
+        (True, False, False)
+    """
     return isinstance(value, Tensor) and not value.is_floating_point() and not value.is_complex()
 
 
 def _as(values: Tensor, like: Tensor) -> Tensor:
-    """In the type of another tensor: whole numbers rounded, and nothing beyond the largest number of that type."""
+    """Return values in the type of another tensor: rounded for whole numbers, else clamped to the type's range."""
     if not like.is_floating_point():
         return values.round().to(like.dtype)
     found = values.to(like.dtype)
@@ -340,10 +436,10 @@ def _as(values: Tensor, like: Tensor) -> Tensor:
 
 
 def _pick(tensors: Sequence[Tensor], positions: Tensor) -> Iterator[Tensor]:
-    """Single numbers of each of the tensors, by their position in row-major order, flattening none.
+    """Yield single numbers of each tensor, by their position in row-major order, without flattening the tensor.
 
     Args:
-        tensors: of one shape, but in memory they may lie differently.
+        tensors: of one shape, perhaps with different strides.
         positions: (numbers,), at least one.
     """
     places: dict[tuple[int, ...], Tensor] = {}
