@@ -1,1 +1,1 @@
-"""Functions of tensors and numbers that know nothing of federated learning."""
+"""Functions of tensors and numbers that do not depend on federated learning."""

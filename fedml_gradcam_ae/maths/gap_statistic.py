@@ -1,7 +1,8 @@
-"""How many clusters some numbers fall into, by the gap statistic.
+"""The number of clusters in a set of numbers, by the gap statistic.
 
 Source: Tibshirani, Walther and Hastie, "Estimating the number of clusters in a data set via the gap statistic",
-JRSS B 2001, in the form of FLDetector (arXiv 2207.09209): on the numbers scaled to [0, 1], against uniform ones.
+JRSS B 2001, in the form of FLDetector (arXiv 2207.09209): the numbers are scaled to [0, 1], and the reference sets are
+uniform.
 """
 
 from __future__ import annotations
@@ -11,25 +12,31 @@ from torch import Tensor
 
 from fedml_gradcam_ae.maths.kmeans_1d import least_inertias
 
-_ROUNDING = 1e-9  # numbers that differ by less of their size are the same one
-_SMALLEST = 1e-30  # an inertia of 0 has no logarithm
+_ROUNDING = 1e-9  # numbers with a smaller spread, relative to the largest of them, count as equal
+_SMALLEST = 1e-30  # replaces an inertia of 0, which has no logarithm
 
 
 def count_clusters(values: Tensor, most: int, references: int, generator: torch.Generator) -> int:
-    """The smallest k with Gap(k) >= Gap(k + 1) - s_(k+1), where Gap(k) = mean_b log W_k^b - log W_k.
+    """Return the smallest k with Gap(k) >= Gap(k + 1) - s_(k+1), where Gap(k) = mean_b log W_k^b - log W_k.
 
-    W_k is the inertia of k-means (exact here) and W_k^b that of the b-th set of as many uniform numbers;
-    s_k = sd_b(log W_k^b) sqrt(1 + 1/B). FLDetector's published code has the logarithm of the mean in place of the
+    W_k is the inertia of k-means (exact here), and W_k^b that of the b-th reference set of as many uniform numbers;
+    s_k = sd_b(log W_k^b) sqrt(1 + 1/B). FLDetector's published code takes the logarithm of the mean in place of the
     mean of the logarithms.
 
     Args:
         values: (points,), finite.
-        most: the largest k that is tried; never as many as there are points, since those always fit.
-        references: B.
+        most: the largest k to try. It is limited to the number of points less one, since as many clusters as points
+            always fit.
+        references: B, the number of reference sets.
         generator: the only source of randomness.
 
     Returns:
-        k; 1 where there are fewer than three points or all are equal.
+        k; `most` if no k fulfills the condition; 1 if there are fewer than three points or all are equal.
+
+    Example:
+        >>> values = torch.tensor([0.0, 0.1, 0.2, 5.0, 5.1, 5.2])
+        >>> count_clusters(values, most=4, references=20, generator=torch.Generator().manual_seed(0))
+        2
     """
     values = values.double().cpu()
     spread = values.max() - values.min()

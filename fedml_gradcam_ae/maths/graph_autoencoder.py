@@ -1,8 +1,8 @@
-"""A variational graph autoencoder: it learns a graph's adjacency from itself and the features of its nodes.
+"""A variational graph autoencoder, which learns to reconstruct a graph's adjacency from it and the nodes' features.
 
 Source: Kipf and Welling, "Variational Graph Auto-Encoders", NeurIPS Bayesian Deep Learning Workshop 2016: two graph
-convolutions, a Gaussian latent vector per node, an inner-product decoder. Unlike there, edges are weighted: the
-adjacency is any symmetric matrix of numbers from 0 to 1, and no class of pairs counts more than the other.
+convolutions, a Gaussian latent vector per node, an inner-product decoder. Unlike there, edges have weights: the
+adjacency is any symmetric matrix of numbers from 0 to 1. All pairs of nodes have the same weight in the loss.
 """
 
 from __future__ import annotations
@@ -21,20 +21,21 @@ def reconstruct_adjacency(
     epochs: int = 100,
     learning_rate: float = 0.01,
 ) -> Tensor:
-    r"""The adjacency A' = sigmoid(M M^T) that the autoencoder makes of A, with 0 on the diagonal.
+    """Return the adjacency A' = sigmoid(M M^T) that the autoencoder reconstructs from A, with 0 on the diagonal.
 
-    With N the normalized adjacency, M = N ReLU(N X W_0) W_1 are the nodes' means and S = N ReLU(N X W_0) W_2 the logs
-    of their standard deviations; training decodes Z = M + exp(S) * noise. The loss is the mean binary cross-entropy
-    of sigmoid(Z Z^T) against A + I, plus the Kullback-Leibler divergence from a standard normal per pair of nodes.
+    With N the normalized adjacency, M = N ReLU(N X W_0) W_1 are the means of the nodes' latent vectors, and
+    S = N ReLU(N X W_0) W_2 the logarithms of their standard deviations. Training decodes Z = M + exp(S) * noise. The
+    loss is the mean binary cross-entropy of sigmoid(Z Z^T) against A + I, plus the Kullback-Leibler divergence from a
+    standard normal distribution per pair of nodes.
 
     Args:
         adjacency: (nodes, nodes), A, symmetric, from 0 to 1, 0 on the diagonal.
         features: (nodes, features), X.
-        generator: draws the first weights (Glorot's uniform ones) and the noise, on the CPU.
-        hidden: columns of W_0.
-        latent: columns of W_1 and W_2.
-        epochs: Adam steps.
-        learning_rate: Adam's.
+        generator: draws the initial weights (Glorot uniform) and the noise, on the CPU.
+        hidden: the number of columns of W_0.
+        latent: the number of columns of W_1 and of W_2.
+        epochs: the number of Adam's steps.
+        learning_rate: Adam's learning rate.
 
     Returns:
         (nodes, nodes), float64.
@@ -74,7 +75,16 @@ def reconstruct_adjacency(
 
 
 def normalized(adjacency: Tensor) -> Tensor:
-    """D^-1/2 (A + I) D^-1/2 with D the diagonal matrix of the row sums of A + I."""
+    """Return the normalized adjacency D^-1/2 (A + I) D^-1/2, with D the diagonal matrix of the row sums of A + I.
+
+    Args:
+        adjacency: (nodes, nodes), A.
+
+    Example:
+        >>> normalized(torch.tensor([[0.0, 1.0], [1.0, 0.0]]))
+        tensor([[0.5000, 0.5000],
+                [0.5000, 0.5000]])
+    """
     looped = adjacency + torch.eye(len(adjacency), dtype=adjacency.dtype, device=adjacency.device)
     scale = looped.sum(dim=1).rsqrt()
     return scale[:, None] * looped * scale

@@ -1,8 +1,8 @@
 """Order statistics over clients, for whole blocks of coordinates at a time.
 
 A sorting network (Batcher 1968, "Sorting networks and their applications") orders K rows by a fixed list of
-compare-exchange steps, each of which is one `minimum` and one `maximum` over all columns. Sorting column by column
-is many times slower on a CPU, since K is small and the columns are millions.
+compare-exchange steps. Each step is one `minimum` and one `maximum` over all columns. To sort column by column is many
+times slower on a CPU, since K is small and there are millions of columns.
 """
 
 from __future__ import annotations
@@ -14,14 +14,18 @@ from torch import Tensor
 
 
 def middle_rows(values: Tensor, cut: int) -> Tensor:
-    """What is left of each column without its `cut` smallest and `cut` largest values, in no particular order.
+    """Return each column without its `cut` smallest and `cut` largest values, in no particular order.
 
     Args:
         values: (clients, columns).
-        cut: at least 0, and fewer than half of the clients.
+        cut: at least 0, and less than half of the number of clients.
 
     Returns:
-        (clients - 2 * cut, columns); where a single row is left, or two, they are the middle of each column.
+        (clients - 2 * cut, columns). If one row is left, it is the median of each column; if two are, their mean is.
+
+    Example:
+        >>> middle_rows(torch.tensor([[1.0, 90.0], [2.0, 7.0], [300.0, -8.0]]), cut=1)
+        tensor([[2., 7.]])
     """
     if cut == 0:
         return values
@@ -36,7 +40,7 @@ def middle_rows(values: Tensor, cut: int) -> Tensor:
 
 @lru_cache
 def _selection_network(clients: int, cut: int) -> list[tuple[int, int]]:
-    """Batcher's network without the steps that order values only within the low end, the middle or the high end."""
+    """Return Batcher's network without the steps that only order values within the low, middle or high rows."""
     zone = [0 if row < cut else 2 if row >= clients - cut else 1 for row in range(clients)]
     steps: list[tuple[int, int]] = []
     touched: set[int] = set()
@@ -48,7 +52,7 @@ def _selection_network(clients: int, cut: int) -> list[tuple[int, int]]:
 
 
 def _sorting_network(clients: int) -> list[tuple[int, int]]:
-    """Batcher's odd-even merge sort: pairs of rows to put in order, for any number of rows."""
+    """Return the steps of Batcher's odd-even merge sort, for any number of rows: pairs of rows to put in order."""
     steps = []
     size = 1
     while size < clients:
