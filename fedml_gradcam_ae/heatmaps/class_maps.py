@@ -1,4 +1,4 @@
-"""Signed Grad-CAM maps of every class, from one forward pass per upload."""
+"""Signed Grad-CAM maps of all classes, from one forward pass per upload."""
 
 from __future__ import annotations
 
@@ -15,20 +15,28 @@ from fedml_gradcam_ae.networks.parallel import on_each_upload
 
 
 def class_maps(network: nn.Module, uploads: Sequence[Upload], images: Tensor, layer: str) -> Tensor:
-    """Maps sum_m alpha_m^c A^m for every class c: (11), and (12) without its ReLU.
+    """Return the maps sum_m alpha_m^c A^m of every class c: (11), and (12) without its ReLU.
 
-    `grad_cam` makes the same maps by Captum, one class at a time. Only the part of the network above `layer` is
-    differentiated, so that at the end of the last stage many classes cost hardly more than one.
+    `grad_cam` makes the same maps with Captum, one class at a time. Here only the part of the network above `layer` is
+    differentiated, so at the end of the last stage many classes cost hardly more than one.
 
     Args:
-        network: the architecture; its own weights do not matter. It is run in eval mode.
-        uploads: K state dicts that fit it.
+        network: the architecture; its own weights are not used. It is run in eval mode.
+        uploads: K state dicts that fit the network.
         images: (images, channels, height, width), on the network's device.
         layer: dotted name of a module with 4-D output that runs once.
 
     Returns:
-        (clients, images, classes, height, width), on the network's device, float32 for a network in half precision;
-        NaN or infinity where an upload's arithmetic overflows.
+        (clients, images, classes, height, width), on the network's device, float32 for a network in half precision; NaN
+        or infinity where an upload's arithmetic overflows.
+
+    Example:
+        Feature maps equal to the image; class 1 has its weights with the opposite sign:
+
+        >>> network = nn.Sequential(nn.Conv2d(1, 1, 1, bias=False), nn.Flatten(), nn.Linear(4, 2, bias=False))
+        >>> upload = {"0.weight": torch.ones(1, 1, 1, 1), "2.weight": torch.tensor([[1.0], [-1.0]]).expand(2, 4)}
+        >>> class_maps(network, [upload], torch.tensor([[[[1.0, 2.0], [3.0, 4.0]]]]), layer="0")[0, 0].tolist()
+        [[[1.0, 2.0], [3.0, 4.0]], [[-1.0, -2.0], [-3.0, -4.0]]]
     """
     return maps_and_outputs(network, uploads, images, layer)[0]
 
@@ -36,7 +44,24 @@ def class_maps(network: nn.Module, uploads: Sequence[Upload], images: Tensor, la
 def maps_and_outputs(
     network: nn.Module, uploads: Sequence[Upload], images: Tensor, layer: str
 ) -> tuple[Tensor, Tensor]:
-    """`class_maps`, and the class scores that they explain, (clients, images, classes), of the same forward passes."""
+    """Return what `class_maps` does, and the class scores that the maps explain, of the same forward passes.
+
+    Args:
+        network: the architecture; its own weights are not used. It is run in eval mode.
+        uploads: K state dicts that fit the network.
+        images: (images, channels, height, width), on the network's device.
+        layer: dotted name of a module with 4-D output that runs once.
+
+    Returns:
+        (clients, images, classes, height, width), and the scores, (clients, images, classes).
+
+    Example:
+        >>> network = nn.Sequential(nn.Conv2d(1, 1, 1, bias=False), nn.Flatten(), nn.Linear(4, 2, bias=False))
+        >>> upload = {"0.weight": torch.ones(1, 1, 1, 1), "2.weight": torch.tensor([[1.0], [-1.0]]).expand(2, 4)}
+        >>> maps, scores = maps_and_outputs(network, [upload], torch.ones(1, 1, 2, 2), layer="0")
+        >>> maps.shape, scores.tolist()
+        (torch.Size([1, 1, 2, 2, 2]), [[[4.0, -4.0]]])
+    """
     with evaluating(network):
         found = on_each_upload(network, uploads, partial(_maps_of, images=images, layer=layer))
     maps, scores = torch.stack([maps for maps, _ in found]), torch.stack([scores for _, scores in found])
@@ -50,12 +75,17 @@ def _maps_of(network: nn.Module, upload: Upload, images: Tensor, layer: str) -> 
 
 
 def maps_of_classes(scores: Tensor, activations: Tensor, *, differentiable: bool = False) -> Tensor:
-    """(images, classes, height, width) of scores (images, classes) and the feature maps that they come from.
+    """Return the maps of all classes, (images, classes, height, width).
 
     Args:
-        scores: with a graph to `activations`.
-        activations: (images, channels, height, width).
-        differentiable: whether the maps have a graph themselves, to whatever scores and activations have one to.
+        scores: (images, classes), with a graph to `activations`.
+        activations: (images, channels, height, width), the feature maps.
+        differentiable: if True, the maps have a graph to everything that scores and activations have a graph to.
+
+    Example:
+        >>> activations = torch.tensor([[[[1.0, 2.0], [3.0, 4.0]]]], requires_grad=True)
+        >>> maps_of_classes(torch.stack([activations.sum(), -activations.sum()])[None], activations)[0].tolist()
+        [[[1.0, 2.0], [3.0, 4.0]], [[-1.0, -2.0], [-3.0, -4.0]]]
     """
     number, classes = scores.shape
     each = torch.eye(classes, dtype=scores.dtype, device=scores.device)[:, None, :].expand(classes, number, classes)

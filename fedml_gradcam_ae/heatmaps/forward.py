@@ -1,4 +1,4 @@
-"""One forward pass of an upload that stops by at some layers, ready for gradients down to them."""
+"""A forward pass of an upload that keeps the output of some layers, for gradients with respect to it."""
 
 from __future__ import annotations
 
@@ -15,26 +15,33 @@ from fedml_gradcam_ae.networks.evaluating import answer
 def run_to_layers(
     network: nn.Module, upload: Upload, images: Tensor, layers: Sequence[str]
 ) -> tuple[Tensor, list[Tensor]]:
-    """The class scores and the feature maps on the way to them, with the graph between them.
+    """Return the class scores and the feature maps of some layers, with the graph between them.
 
-    The upload is never copied into the network. Tensors of it that need no gradient are constants, so that the graph
+    The upload is never copied into the network. Tensors of the upload that need no gradient are constants, so the graph
     begins at the first of the layers.
 
     Args:
         network: the architecture, in eval mode.
-        upload: a state dict that fits it.
+        upload: a state dict that fits the network.
         images: (images, channels, height, width), on the network's device.
         layers: dotted names of modules with 4-D output that run once.
 
     Returns:
-        (images, classes), and one (images, channels, height, width) per layer.
+        The scores, (images, classes), and one (images, channels, height, width) per layer.
+
+    Example:
+        >>> network = nn.Sequential(nn.Conv2d(1, 1, 1, bias=False), nn.Flatten(), nn.Linear(4, 2, bias=False)).eval()
+        >>> upload = {"0.weight": torch.ones(1, 1, 1, 1), "2.weight": torch.tensor([[1.0], [-1.0]]).expand(2, 4)}
+        >>> scores, (activations,) = run_to_layers(network, upload, torch.ones(1, 1, 2, 2), layers=["0"])
+        >>> scores.tolist(), torch.autograd.grad(scores[0, 1], activations)[0].tolist()
+        ([[4.0, -4.0]], [[[[-1.0, -1.0], [-1.0, -1.0]]]])
     """
     found: dict[str, Tensor] = {}
 
     def keep(name: str) -> Any:
         def hook(_module: nn.Module, _inputs: Any, output: Tensor) -> Tensor:
             found[name] = output if output.requires_grad else output.requires_grad_()
-            return output.clone()  # what follows may change its input in place
+            return output.clone()  # the next layer may modify its input in place
 
         return hook
 
@@ -49,13 +56,19 @@ def run_to_layers(
 
 
 def weigh(activations: Tensor, slopes: Tensor) -> Tensor:
-    """sum_m alpha_m A^m with alpha_m the mean over positions of the slopes dY/dA^m: (11), and (12) without its ReLU.
+    """Return sum_m alpha_m A^m, alpha_m the mean over positions of the slopes dY/dA^m: (11), and (12) without its ReLU.
 
     Args:
-        activations: (..., channels, height, width).
+        activations: (..., channels, height, width), A.
         slopes: the same shape, or one that broadcasts to it.
 
     Returns:
         (..., height, width).
+
+    Example:
+        >>> activations = torch.tensor([[[1.0, 2.0], [3.0, 4.0]]])
+        >>> weigh(activations, torch.tensor([[[0.0, 4.0], [0.0, 4.0]]]))
+        tensor([[2., 4.],
+                [6., 8.]])
     """
     return (slopes.mean(dim=(-2, -1), keepdim=True) * activations).sum(dim=-3)

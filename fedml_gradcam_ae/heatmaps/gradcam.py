@@ -1,4 +1,4 @@
-"""Grad-CAM by Captum: the maps of K uploads on M images."""
+"""Grad-CAM with Captum: the maps of K uploads on the same images."""
 
 from __future__ import annotations
 
@@ -21,22 +21,34 @@ def grad_cam(
     layer: str,
     labels: Tensor | None = None,
 ) -> Tensor:
-    r"""Heat maps L = ReLU(sum_m alpha_m A^m), alpha_m = mean over positions of dY^c/dA^m.
+    """Return heat maps L = ReLU(sum_m alpha_m A^m), alpha_m = mean over positions of dY^c/dA^m.
 
-    Source: the paper's (11) and (12); A^m are the feature maps of `layer`, Y^c the score of class c before
-    softmax. The uploads are never copied into the network: `answer` runs it on each one's tensors.
-    Every parameter is a constant there, so the gradient is taken from the scores down to `layer` only.
+    Source: the paper's (11) and (12); A^m are the feature maps of `layer`, Y^c is the score of class c before softmax.
+    The uploads are never copied into the network: `answer` runs it on each upload's tensors. All parameters are
+    constants there, so the gradient is computed only from the scores down to `layer`.
 
     Args:
-        network: the architecture; its own weights do not matter. It is run in eval mode.
-        uploads: K state dicts that fit it.
+        network: the architecture; its own weights are not used. It is run in eval mode.
+        uploads: K state dicts that fit the network.
         images: (images, channels, height, width), on the network's device.
         layer: dotted name of a module with 4-D output.
         labels: (images,), the class c of each image; None takes each upload's own arg-max class.
 
     Returns:
-        (clients, images, height, width), on the network's device, float32 for a network in half precision; an upload
-        whose arithmetic overflows has NaN or infinity in its maps.
+        (clients, images, height, width), on the network's device, float32 for a network in half precision; NaN or
+        infinity where an upload's arithmetic overflows.
+
+    Example:
+        Feature maps equal to the image, and two uploads that predict class 0 and class 1:
+
+        >>> network = nn.Sequential(nn.Conv2d(1, 1, 1, bias=False), nn.Flatten(), nn.Linear(4, 2, bias=False))
+        >>> rows = torch.tensor([[1.0], [-1.0]]).expand(2, 4)
+        >>> uploads = [{"0.weight": torch.ones(1, 1, 1, 1), "2.weight": rows * scale} for scale in (1.0, -2.0)]
+        >>> images = torch.tensor([[[[1.0, 2.0], [3.0, 4.0]]]])
+        >>> grad_cam(network, uploads, images, layer="0").tolist()
+        [[[[1.0, 2.0], [3.0, 4.0]]], [[[2.0, 4.0], [6.0, 8.0]]]]
+        >>> grad_cam(network, uploads, images, layer="0", labels=torch.tensor([0])).tolist()
+        [[[[1.0, 2.0], [3.0, 4.0]]], [[[0.0, 0.0], [0.0, 0.0]]]]
     """
     with evaluating(network):
         maps = torch.stack(

@@ -1,4 +1,4 @@
-"""The heat maps that a round's uploads make of test images drawn anew each round."""
+"""The heat maps of a round's uploads on test images that are drawn anew each round."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from fedml_gradcam_ae.heatmaps.target_layer import find_target_layer
 from fedml_gradcam_ae.networks.images import draw_images, seeded_generator
 from fedml_gradcam_ae.networks.outputs import Classifier, OutputSettings, count_classes
 
-SMALLEST_MAP = 4
+SMALLEST_MAP = 4  # the least height and width of a heat map, in pixels; see the message in `Probe.prepare`
 
 
 class ProbeSettings(OutputSettings, DefenseSettings):
-    """Which images, which layer, and how the maps are scaled; the defaults are the paper's and its authors' code's."""
+    """Settings of the images, the layer and the scale of the maps; defaults from the paper and its authors' code."""
 
     probe_images: int = Field(default=1, ge=1, description="test images drawn anew each round")
     probe_size: int | Literal["native"] = Field(
@@ -49,7 +49,24 @@ class ProbeSettings(OutputSettings, DefenseSettings):
 
 
 class Probe:
-    """Draws the images of a round and makes the maps."""
+    """The probe images of each round, and the heat maps of uploads on them.
+
+    Args:
+        settings: the number and size of the images, the layer, and the scale of the maps.
+
+    Example:
+        >>> import torch
+        >>> network = nn.Sequential(nn.Conv2d(1, 1, 3), nn.Flatten(), nn.Linear(16, 2)).eval()
+        >>> test_data = [(torch.rand(8, 1, 6, 6), torch.zeros(8, dtype=torch.long))]
+        >>> probe = Probe(ProbeSettings(probe_images=3, probe_size="native", map_size="native"))
+        >>> probe.prepare(network, test_data)
+        '0'
+        >>> images, labels = probe.draw(network, test_data, number=1)
+        >>> images.shape, labels.tolist()
+        (torch.Size([3, 1, 6, 6]), [0, 0, 0])
+        >>> probe.scale(torch.tensor([[[[1.0, 2.0], [3.0, 5.0]]]])).tolist()
+        [[[[0.0, 0.25], [0.5, 1.0]]]]
+    """
 
     def __init__(self, settings: ProbeSettings) -> None:
         self.settings = settings
@@ -59,12 +76,17 @@ class Probe:
     def prepare(self, network: nn.Module, test_data: Iterable[Any]) -> str:
         """Find the target layer and check the size of its maps, so that a mistake shows before any training.
 
+        Args:
+            network: the architecture.
+            test_data: the server's test data, batches (images, labels).
+
         Returns:
             The layer's dotted name.
 
         Raises:
-            ValueError: if the test data hold no image that can be used, the network cannot run on them or returns no
-                logits, the layer does not exist, or its maps are under 4 x 4.
+            ValueError: if the test data hold no usable image, the network cannot run on them or returns no logits, the
+            layer
+                does not exist, or its maps are smaller than 4 x 4.
         """
         network = Classifier(network, self.settings.logits)
         self._classes = count_classes(network, self.draw(network, test_data, number=0)[0])
@@ -82,10 +104,18 @@ class Probe:
         return layer
 
     def draw(self, network: nn.Module, test_data: Iterable[Any], number: int) -> tuple[Tensor, Tensor]:
-        """The probe images of round `number`, (images, channels, height, width), and their labels, (images,).
+        """Return the probe images of a round, resized as the settings say, and their labels.
+
+        Args:
+            network: the images get the type and the device of its weights.
+            test_data: the server's test data, batches (images, labels).
+            number: the round.
+
+        Returns:
+            (images, channels, height, width), and (images,).
 
         Raises:
-            ValueError: if the test data hold no image that can be used.
+            ValueError: if the test data hold no usable image, or images that cannot be resized as `probe_size` says.
         """
         count, seed, labeled = self.settings.probe_images, self.settings.seed, self.settings.target_class == "label"
         images, labels = draw_probe(network, test_data, count, seed, number, self._classes, labeled)
@@ -95,10 +125,16 @@ class Probe:
         return (images if size == "native" else resize(images, size)), labels
 
     def maps(self, round: Round) -> Tensor:
-        """(clients, images, height, width) on the network's device; NaN or infinity where the arithmetic overflows.
+        """Return the heat maps of a round's uploads, in the range and the size that the settings ask for.
+
+        Args:
+            round: the uploads, the network and the test data.
+
+        Returns:
+            (clients, images, height, width), on the network's device; NaN or infinity where the arithmetic overflows.
 
         Raises:
-            ValueError: as `prepare`, on its first call.
+            ValueError: if `draw` raises it, or on the first call if `prepare` does.
         """
         layer = self._layer or self.prepare(round.network, round.test_data)
         network = Classifier(round.network, self.settings.logits)
@@ -107,7 +143,11 @@ class Probe:
         return self.scale(grad_cam(network, round.uploads, images, layer, target))
 
     def scale(self, maps: Tensor) -> Tensor:
-        """Maps (clients, images, height, width) in the range and the size that the settings ask for."""
+        """Return maps in the range and the size that the settings ask for.
+
+        Args:
+            maps: (clients, images, height, width).
+        """
         if self.settings.map_scaling == "min_max":
             maps = min_max(maps)
         return maps if self.settings.map_size == "native" else resize(maps, self.settings.map_size)
@@ -122,19 +162,29 @@ def draw_probe(
     classes: int | None = None,
     labeled: bool = False,
 ) -> tuple[Tensor, Tensor]:
-    """So many of the server's test images in their own size, and their labels, drawn anew each round.
+    """Return some of the server's test images in their own size, and their labels, drawn anew each round.
 
     Args:
         network: the images get the type and the device of its weights.
-        test_data: the server's.
-        count: how many images.
-        seed: the defense's; clients must not know it.
+        test_data: the server's test data, batches (images, labels).
+        count: the number of images.
+        seed: the defense's seed, which clients must not know.
         number: the round.
-        classes: how many the network tells apart, if that is known.
-        labeled: whether images without a label among these are left out.
+        classes: the number of classes of the network; None: not known.
+        labeled: if True, images without a label among these classes are left out.
+
+    Returns:
+        (images, channels, height, width), and the labels, (images,), -1 for an image without one.
 
     Raises:
-        ValueError: if the test data hold no image that can be used.
+        ValueError: if the test data hold no usable image.
+
+    Example:
+        >>> import torch
+        >>> test_data = [(torch.rand(8, 1, 2, 2), torch.ones(8, dtype=torch.long))]
+        >>> images, labels = draw_probe(nn.Linear(4, 2), test_data, count=3, seed=0, number=1)
+        >>> images.shape, labels.tolist()
+        (torch.Size([3, 1, 2, 2]), [1, 1, 1])
     """
     try:
         images, labels = draw_images(

@@ -1,4 +1,4 @@
-"""Bringing heat maps to a common scale and size."""
+"""The scale and the size of heat maps."""
 
 from __future__ import annotations
 
@@ -7,10 +7,16 @@ from torch.nn.functional import interpolate
 
 
 def min_max(maps: Tensor) -> Tensor:
-    """Scale each map to [0, 1] by its own minimum and maximum; a constant map becomes zero.
+    """Return each map scaled to [0, 1] by its own minimum and maximum; a constant map becomes zero.
 
     Args:
         maps: (..., height, width).
+
+    Example:
+        >>> import torch
+        >>> min_max(torch.tensor([[1.0, 2.0], [3.0, 5.0]]))
+        tensor([[0.0000, 0.2500],
+                [0.5000, 1.0000]])
     """
     low = maps.amin(dim=(-2, -1), keepdim=True)
     span = maps.amax(dim=(-2, -1), keepdim=True) - low
@@ -18,11 +24,18 @@ def min_max(maps: Tensor) -> Tensor:
 
 
 def resize(images: Tensor, size: int) -> Tensor:
-    """Bilinear resize of the last two dimensions to (size, size); of the right size already, nothing happens.
+    """Return images with the last two dimensions resized to (size, size), bilinearly.
+
+    Images that have this size already are returned as they are.
 
     Args:
         images: (first, second, height, width), or (images, height, width) without channels.
-        size: pixels.
+        size: height and width in pixels.
+
+    Example:
+        >>> import torch
+        >>> resize(torch.tensor([[[0.0, 1.0], [0.0, 1.0]]]), size=4)[0, 0].tolist()
+        [0.0, 0.25, 0.75, 1.0]
     """
     if images.shape[-2:] == (size, size):
         return images

@@ -1,4 +1,4 @@
-"""Which layer's feature maps a heat map weighs."""
+"""The choice of the layer whose feature maps become heat maps."""
 
 from __future__ import annotations
 
@@ -14,13 +14,12 @@ from fedml_gradcam_ae.networks.evaluating import evaluating
 
 
 def find_target_layer(network: nn.Module, images: Tensor, name: str = "auto") -> str:
-    """The dotted name of the layer to take feature maps from.
+    """Return the dotted name of the layer to take feature maps from.
 
-    `auto` is the end of the last convolutional stage: of all modules that finish at or after the last
-    convolution and before any pooling, the last one among those with the largest maps. So a residual
-    block counts with its sum, a dense block with its concatenation, a squeeze-and-excitation block
-    with its maps rather than its weights (`layer4` in ResNet-18, `features` in MobileNetV3 and
-    DenseNet, the last ReLU in VGG).
+    `auto` is the end of the last convolutional stage: of all modules that finish at or after the last convolution and
+    before any pooling, the last one among those with the largest maps. So a residual block counts with its sum, a dense
+    block with its concatenation, and a squeeze-and-excitation block with its maps rather than its weights (`layer4` in
+    ResNet-18, `features` in MobileNetV3 and DenseNet, the last ReLU in VGG).
 
     Args:
         network: the architecture; it is run once, on its own weights.
@@ -28,7 +27,12 @@ def find_target_layer(network: nn.Module, images: Tensor, name: str = "auto") ->
         name: `auto`, or the dotted name of a module.
 
     Raises:
-        ValueError: if the named module does not exist or gives no feature maps, or if no convolution is found.
+        ValueError: if the named module does not exist or has no feature maps, or if `auto` finds no layer.
+
+    Example:
+        >>> network = nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(8, 2))
+        >>> find_target_layer(network, torch.zeros(1, 1, 6, 6))
+        '1'
     """
     outputs = _feature_maps(network, images)
     if name != "auto":
@@ -41,7 +45,7 @@ def find_target_layer(network: nn.Module, images: Tensor, name: str = "auto") ->
             "target_layer: auto found no convolution (torch.nn.Conv2d) in the network, and Grad-CAM needs feature "
             f"maps: name the layer instead, one of {', '.join(_mapped(outputs)) or 'none'}."
         )
-    # A module that runs more than once (a ReLU that several convolutions share) has no single output.
+    # A module that runs more than once (for example a ReLU that several convolutions share) has no single output.
     calls = Counter(at for at, _ in outputs)
     before_pooling = takewhile(lambda output: not _is_pooling(modules[output[0]]), outputs[convolutions[-1] :])
     stage = [(at, size) for at, size in before_pooling if calls[at] == 1]
@@ -52,7 +56,7 @@ def find_target_layer(network: nn.Module, images: Tensor, name: str = "auto") ->
 
 
 def _feature_maps(network: nn.Module, images: Tensor) -> list[tuple[str, tuple[int, int]]]:
-    """Every module but the network itself that gives one 4-D tensor: name and map size, in order of finishing."""
+    """Return name and map size of every submodule that returns one 4-D tensor, in the order in which they finish."""
     outputs: list[tuple[str, tuple[int, int]]] = []
 
     def record(name: str) -> Any:

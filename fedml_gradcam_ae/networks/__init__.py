@@ -1,1 +1,1 @@
-"""Networks, images and labels as users bring them: reading, running and training them."""
+"""Functions that read, run and train the networks, images and labels of users."""

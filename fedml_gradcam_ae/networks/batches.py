@@ -1,4 +1,4 @@
-"""What a batch of a data set is: images, and the labels beside them."""
+"""Batches of a data set: images, and the labels that belong to them."""
 
 from __future__ import annotations
 
@@ -8,18 +8,23 @@ from typing import Any
 import torch
 from torch import Tensor
 
+# The keys under which a batch that is a mapping may hold its images and its labels; the first that is there counts.
 IMAGES = ("images", "image", "pixel_values", "inputs", "input", "data", "img", "x")
 LABELS = ("labels", "label", "targets", "target", "y")
 
 
 def places(batch: Any) -> tuple[Any, Any]:
-    """The keys or positions of the images and of the labels in a batch.
+    """Return the keys or positions of the images and of the labels in a batch.
 
     Args:
-        batch: a sequence of images, labels and perhaps more, or a mapping with one of the names above for each.
+        batch: a sequence of images, labels and perhaps more, or a mapping with one of `IMAGES` and one of `LABELS`.
 
     Raises:
-        ValueError: naming what was found.
+        ValueError: if the batch is neither, naming what was found.
+
+    Example:
+        >>> places(("images", "labels")), places({"x": "images", "y": "labels"})
+        ((0, 1), ('x', 'y'))
     """
     if isinstance(batch, Mapping):
         images, labels = (next((name for name in names if name in batch), None) for names in (IMAGES, LABELS))
@@ -36,7 +41,10 @@ def places(batch: Any) -> tuple[Any, Any]:
 
 
 def pair(batch: Any) -> tuple[Any, Any]:
-    """The images and the labels of a batch, as they are.
+    """Return the images and the labels of a batch, as they are.
+
+    Args:
+        batch: see `places`.
 
     Raises:
         ValueError: as `places`.
@@ -46,10 +54,13 @@ def pair(batch: Any) -> tuple[Any, Any]:
 
 
 def image_tensor(images: Any) -> Tensor:
-    """The images of a batch as one tensor (images, ...).
+    """Return the images of a batch as one tensor, (images, ...).
+
+    Args:
+        images: a tensor, an array, or a list or tuple of tensors of one shape.
 
     Raises:
-        ValueError: if they are none.
+        ValueError: if they are none of these.
     """
     if isinstance(images, (list, tuple)) and images and all(isinstance(image, Tensor) for image in images):
         return joined(list(images), torch.stack)
@@ -60,10 +71,14 @@ def image_tensor(images: Any) -> Tensor:
 
 
 def joined(images: list[Tensor], how: Any = torch.cat) -> Tensor:
-    """Images of several batches as one tensor.
+    """Return images of several batches as one tensor.
+
+    Args:
+        images: tensors.
+        how: `torch.cat` for batches of images, `torch.stack` for single images.
 
     Raises:
-        ValueError: if they differ in size.
+        ValueError: if the images differ in size.
     """
     start = 1 if how is torch.cat else 0
     sizes = sorted({tuple(one.shape[start:]) for one in images})

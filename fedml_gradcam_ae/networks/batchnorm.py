@@ -16,16 +16,16 @@ from fedml_gradcam_ae.networks.evaluating import answer, evaluating
 from fedml_gradcam_ae.networks.outputs import Bare
 from fedml_gradcam_ae.networks.parallel import on_each_upload
 
-FAR = 20.0  # standard deviations: what lies further out counts as that far
+FAR = 20.0  # standard deviations; means of a larger absolute value are clamped to it
 
 
 @dataclass(frozen=True)
 class Statistics:
-    """The means that a round's uploads normalize by, in standard deviations of the global model's.
+    """The means by which a round's uploads normalize, in units of the global model's standard deviations.
 
     Attributes:
-        stored: (clients, channels), those that the uploads hold.
-        measured: (clients, channels), those of the uploads on the same few images.
+        stored: (clients, channels), the running means that the uploads hold.
+        measured: (clients, channels), the means that the uploads have on the same few images.
         layers: (channels,), the number of the BatchNorm layer that each channel belongs to.
     """
 
@@ -34,12 +34,25 @@ class Statistics:
     layers: Tensor
 
     def only(self, clients: Tensor) -> Statistics:
-        """Those of some clients, (clients,), bool."""
+        """Return the statistics of some clients.
+
+        Args:
+            clients: (clients,), bool.
+        """
         return Statistics(self.stored[clients], self.measured[clients], self.layers)
 
 
 def normalizing_layers(network: nn.Module) -> dict[str, _BatchNorm]:
-    """The BatchNorm layers that keep running statistics, by dotted name."""
+    """Return the BatchNorm layers that keep running statistics, by dotted name.
+
+    Args:
+        network: the architecture.
+
+    Example:
+        >>> network = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2), nn.BatchNorm1d(2, track_running_stats=False))
+        >>> list(normalizing_layers(network))
+        ['1']
+    """
     layers = {name: module for name, module in network.named_modules() if isinstance(module, _BatchNorm)}
     return {name: layer for name, layer in layers.items() if layer.running_mean is not None}
 
@@ -47,17 +60,24 @@ def normalizing_layers(network: nn.Module) -> dict[str, _BatchNorm]:
 def estimated_statistics(
     network: nn.Module, model: Mapping[str, Tensor], batches: Iterable[Tensor]
 ) -> dict[str, Tensor]:
-    """The running means and variances that a model's weights have on these images, mean over batches.
+    """Return the running means and variances that a model's weights have on given images, averaged over batches.
 
-    What the model stores is not looked at: every layer normalizes each batch by the batch's own statistics.
+    The statistics that the model stores are not used: every layer normalizes each batch by the batch's own statistics.
 
     Args:
-        network: the architecture, on the device to compute on; its weights and statistics neither matter nor change.
-        model: a state dict that fits it, on any device.
-        batches: (images, channels, height, width) each, at least one, of at least two images.
+        network: the architecture, on the device to compute on; its weights and statistics are neither used nor changed.
+        model: a state dict that fits the network, on any device.
+        batches: (images, channels, height, width) each, at least one batch, of at least two images.
 
     Returns:
         `LAYER.running_mean` and `LAYER.running_var`, (channels,) each, by their names in the state dict.
+
+    Example:
+        >>> images = torch.tensor([1.0, 3.0]).view(2, 1, 1, 1)
+        >>> network = nn.Sequential(nn.Conv2d(1, 1, 1), nn.BatchNorm2d(1))
+        >>> model = network.state_dict() | {"0.weight": torch.ones(1, 1, 1, 1), "0.bias": torch.zeros(1)}
+        >>> estimated_statistics(network, model, [images])
+        {'1.running_mean': tensor([2.]), '1.running_var': tensor([2.])}
     """
     network = Bare(network)
     layers = normalizing_layers(network)
@@ -81,15 +101,16 @@ def moved_statistics(
     other: Mapping[str, Tensor],
     images: Tensor,
 ) -> dict[str, Tensor]:
-    """The running means and variances that a training would have left that had ended with other weights.
+    """Estimate the running statistics that training would have left had it ended at `other`.
 
-    What the weights change in the statistics of some images is added to those that the training left, in part: for each
-    batch BatchNorm saw the weights of that moment, taken here to be on a straight way, and it followed by its momentum.
+    The estimate is the statistics that training left, plus a share of the difference that the weights make in the
+    statistics of some images. The share is below 1 because BatchNorm saw, for each batch, the weights of that moment.
+    They are taken to move on a straight line, and the statistics to follow them by BatchNorm's momentum.
 
     Args:
         network: the architecture, on the device to compute on.
-        start: the state dict that the training began with.
-        trained: the state dict that it ended with.
+        start: the state dict that training began with.
+        trained: the state dict that training ended with.
         other: a state dict with the other weights.
         images: (images, channels, height, width), of the trained client, at least two.
 
@@ -108,7 +129,13 @@ def moved_statistics(
 
 
 def _share_of_the_end(before: int, after: int, momentum: float | None) -> float:
-    """How much of a change that grows evenly from batch to batch is in running statistics after the last one."""
+    """Return the weight of the final value in a moving average over a linear ramp.
+
+    Args:
+        before: the number of batches before training.
+        after: the number of batches after training.
+        momentum: BatchNorm's momentum; None: the mean over all batches.
+    """
     batches = after - before
     if momentum is None:  # the mean over all batches
         return sum(batch / batches for batch in range(batches)) / max(after, 1)
@@ -118,13 +145,16 @@ def _share_of_the_end(before: int, after: int, momentum: float | None) -> float:
 def statistics_of(
     network: nn.Module, global_model: Mapping[str, Tensor], uploads: Sequence[Upload], images: Tensor
 ) -> Statistics | None:
-    """What `suspicion.tracking` compares; None where the network has no BatchNorm, or where there is one image.
+    """Return the statistics of a round's uploads, which `suspicion.tracking` compares.
 
     Args:
         network: the architecture.
         global_model: the state dict that the clients started from.
         uploads: state dicts that fit the network.
         images: (images, channels, height, width), on the network's device.
+
+    Returns:
+        The statistics; None if the network has no BatchNorm layer, or if there are fewer than two images.
     """
     layers = normalizing_layers(network)
     if not layers or len(images) < 2:
@@ -147,7 +177,7 @@ def statistics_of(
 
 @contextmanager
 def _training(layers: Iterable[_BatchNorm]) -> Iterator[None]:
-    """Let BatchNorm normalize by each batch's statistics, and give it back its momentum."""
+    """Let BatchNorm layers normalize by each batch's statistics, and restore their mode and momentum afterward."""
     before = [(layer, layer.training, layer.momentum) for layer in layers]
     try:
         for layer, _, _ in before:

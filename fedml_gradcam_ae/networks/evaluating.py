@@ -1,4 +1,4 @@
-"""Running a network in eval mode, or on the tensors of an upload, and leaving it as it was."""
+"""Running a network in eval mode, or on the tensors of an upload, without lasting changes to the network."""
 
 from __future__ import annotations
 
@@ -12,7 +12,19 @@ from torch.func import functional_call
 
 @contextmanager
 def evaluating(network: nn.Module) -> Iterator[None]:
-    """Eval mode while the block runs, and afterward, also after an error, the mode of before."""
+    """Put a network into eval mode for a `with` block; its former mode is restored afterward, also after an error.
+
+    Args:
+        network: the network.
+
+    Example:
+        >>> network = nn.Dropout()
+        >>> with evaluating(network):
+        ...     network.training
+        False
+        >>> network.training
+        True
+    """
     was_training = network.training
     network.eval()
     try:
@@ -22,15 +34,21 @@ def evaluating(network: nn.Module) -> Iterator[None]:
 
 
 def answer(network: nn.Module, tensors: Mapping[str, Tensor], images: Tensor) -> Any:
-    """What the network returns for the images with these tensors in the place of its own.
+    """Return what the network returns for images, with the given tensors in place of its own.
 
-    A state dict has a tied tensor under each of its names, as objects of their own with one value; torch would take
-    them for a contradiction. And where one layer has two names, torch would give its tensor back to it only once.
+    A state dict repeats a tied tensor under each of its names, as several objects with one value, which torch would
+    refuse as a contradiction. And if one layer has two names, torch would give the layer its own tensor back only
+    once. So the tensors are passed without the second names of layers, and torch does not compare tied ones.
 
     Args:
         network: the architecture; its own tensors stay as they are.
         tensors: a state dict, on the images' device.
         images: (images, channels, height, width).
+
+    Example:
+        >>> import torch
+        >>> answer(nn.Linear(1, 1, bias=False), {"weight": torch.tensor([[2.0]])}, torch.tensor([[3.0]])).tolist()
+        [[6.0]]
     """
     repeated = _second_names(network)
     once = {name: tensor for name, tensor in tensors.items() if name.rpartition(".")[0] not in repeated}
@@ -38,7 +56,7 @@ def answer(network: nn.Module, tensors: Mapping[str, Tensor], images: Tensor) ->
 
 
 def _second_names(network: nn.Module) -> set[str]:
-    """The names of layers that the network has under an earlier name as well."""
+    """Return the names of layers that the network also has under an earlier name."""
     first: dict[int, str] = {}
     named = network.named_modules(remove_duplicate=False)
     return {name for name, layer in named if first.setdefault(id(layer), name) != name}

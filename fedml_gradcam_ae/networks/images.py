@@ -1,4 +1,4 @@
-"""Drawing images from whatever FedML calls a data set, without touching the training's random state."""
+"""Random draws of images from the data sets that FedML accepts, without an effect on the training's random state."""
 
 from __future__ import annotations
 
@@ -18,18 +18,37 @@ from fedml_gradcam_ae.networks.labels import NONE, class_indices
 
 log = logging.getLogger("fedml_gradcam_ae")
 
-SHOWN = 10  # positions in a message
+SHOWN = 10  # the most positions of broken images in a message
 
 
 def seeded_generator(*entropy: int) -> torch.Generator:
-    """A private generator for these numbers (a seed, a round, ...): the same numbers, the same draws."""
+    """Return a generator of its own for some numbers (a seed, a round, ...): the same numbers give the same draws.
+
+    Args:
+        entropy: whole numbers of at least 0.
+
+    Example:
+        >>> first, second = seeded_generator(0, 7), seeded_generator(0, 7)
+        >>> torch.equal(torch.rand(3, generator=first), torch.rand(3, generator=second))
+        True
+    """
     seed = int(np.random.SeedSequence(entropy).generate_state(1, np.uint64)[0] >> np.uint64(1))
     return torch.Generator().manual_seed(seed)
 
 
 @contextmanager
 def preserved_random_state() -> Iterator[None]:
-    """Give torch, numpy and random their states back: reading a DataLoader draws from them."""
+    """Restore the random states of torch, numpy and random after a `with` block.
+
+    To read a DataLoader draws from them.
+
+    Example:
+        >>> state = torch.get_rng_state()
+        >>> with preserved_random_state():
+        ...     _ = torch.rand(3)
+        >>> torch.equal(torch.get_rng_state(), state)
+        True
+    """
     python_state, numpy_state = random.getstate(), np.random.get_state()
     try:
         with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
@@ -47,22 +66,28 @@ def draw_images(
     classes: int | None = None,
     labeled: bool = True,
 ) -> tuple[Tensor, Tensor]:
-    """Draw `count` images at random, without replacement; all of them if there are fewer.
+    """Return `count` images drawn at random, without replacement, and their labels; all images if there are fewer.
 
-    Images with NaN or infinity are left out, and a line in the log says which.
+    Images with NaN or infinity are left out, and a line in the log gives their positions.
 
     Args:
         data: a DataLoader, or any iterable of batches that can be iterated again; see `batches` and `labels`.
-        count: how many, at least 1.
+        count: how many images, at least 1.
         generator: the only source of randomness.
-        classes: labels from this on are no labels; None: all from 0 on are.
-        labeled: whether images without a label are left out as well.
+        classes: the number of classes: larger labels count as no label. None: every label of at least 0 counts.
+        labeled: if True, images without a label are left out as well.
 
     Returns:
-        images (count, channels, height, width), float32, and labels (count,), int64, -1 for an image without one.
+        Images (count, channels, height, width), float32, and labels (count,), int64, -1 for an image without a label.
 
     Raises:
-        ValueError: if there is no image that can be used, or something else than images and labels is found.
+        ValueError: if there is no usable image, or if the data hold anything but images and labels.
+
+    Example:
+        >>> data = [(torch.rand(8, 1, 2, 2), torch.ones(8))]
+        >>> images, labels = draw_images(data, count=3, generator=seeded_generator(0))
+        >>> images.shape, labels
+        (torch.Size([3, 1, 2, 2]), tensor([1, 1, 1]))
     """
     with preserved_random_state():
         total, read = _reader(data)
@@ -97,7 +122,7 @@ def draw_images(
 
 
 def _reader(data: Iterable[Any] | None) -> tuple[int, Callable[[Tensor], tuple[Tensor, Tensor]]]:
-    """How many images there are, and a function from positions (images,) to images and labels."""
+    """Return the number of images, and a function from positions, (images,), to images and labels."""
     if (
         isinstance(data, DataLoader)
         and data.batch_sampler is not None  # else each item is a batch already

@@ -1,4 +1,4 @@
-"""What a label is: the number of a class, however a data set writes it."""
+"""Labels: the numbers of classes, in whatever form a data set holds them."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-NONE = -1  # no label: the image is of no known class
+NONE = -1  # the label of an image of no known class
 
 
 def class_indices(labels: Any) -> Tensor:
-    """The classes that labels stand for.
+    """Return the classes that labels stand for.
 
     Args:
         labels: whole numbers of any type, (images,) or (images, 1); or one-hot rows or probabilities, (images,
-            classes). Below 0, NaN and a row of zeros mean that an image has no label.
+            classes). Negative numbers, NaN and a row of zeros mean that an image has no label.
 
     Returns:
         (images,), int64; -1 where there is no label.

@@ -1,7 +1,7 @@
-"""What a network's output is: one tensor of logits (images, classes), whatever the network returns.
+"""The output of networks as one tensor of logits (images, classes), whatever a network returns.
 
 Networks for images return a tensor, a tuple with auxiliary outputs, a dict, a dataclass, or one column for two classes.
-They may be wrapped (`nn.DataParallel`, DistributedDataParallel, `torch.compile`). Rules and attacks see none of that.
+They may be wrapped (`nn.DataParallel`, DistributedDataParallel, `torch.compile`). Defenses and attacks need not know.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ from typing_extensions import override
 from fedml_gradcam_ae.contract.settings import Parameters
 from fedml_gradcam_ae.networks.evaluating import evaluating
 
-NAMES = ("logits", "out")  # Hugging Face's and torchvision's
-_INNER, _KEY = "inner network", "key of the logits"  # with spaces: no layer of a network is called so
+NAMES = ("logits", "out")  # the names of the logits in Hugging Face's and in torchvision's networks
+_INNER, _KEY = "inner network", "key of the logits"  # attribute names with spaces, which no layer of a network has
 
 
 class OutputError(ValueError):
-    """There are no logits in what a network returned; the message says what was found."""
+    """A network's output without logits; the message says what was found."""
 
 
 class OutputSettings(Parameters):
-    """For every type that runs the network."""
+    """The settings of all defenses and attacks that run the network."""
 
     logits: str | int | None = Field(
         default=None,
@@ -38,14 +38,15 @@ class OutputSettings(Parameters):
 
 
 def logits_of(output: Any, key: str | int | None = None, images: int | None = None) -> Tensor:
-    """The logits in what a network returned.
+    """Return the logits in what a network returned.
 
-    One column z is the logit of the second of two classes. It becomes (-z/2, z/2): the probabilities of (0, z), and
-    Grad-CAM finds as much in the first class as in the second.
+    One column z is the logit of the second of two classes. It becomes (-z/2, z/2), which has the same probabilities as
+    (0, z). With it, Grad-CAM finds as much in the first class as in the second.
 
     Args:
         output: a tensor, or a mapping, a sequence, a dataclass or any object that holds tensors.
-        key: see `OutputSettings.logits`; of no matter for a tensor, which torchvision's networks return in eval mode.
+        key: see `OutputSettings.logits`; ignored if the output is a tensor, as torchvision's networks return in eval
+            mode.
         images: how many images the network was given; None: not known.
 
     Returns:
@@ -76,7 +77,7 @@ def logits_of(output: Any, key: str | int | None = None, images: int | None = No
     else:
         found = _at(output, key)
     if images == 1 and isinstance(found, Tensor) and found.dim() < 2:
-        found = found.reshape(1, -1)  # a network that squeezes
+        found = found.reshape(1, -1)  # the network squeezed the dimension of a single image away
     width = _width(found, images)
     if width is None:
         of = "" if images is None else f" for {images} image{'s' * (images != 1)}"
@@ -93,39 +94,47 @@ def logits_of(output: Any, key: str | int | None = None, images: int | None = No
 
 
 class Bare(nn.Module):
-    """A network without its wrappers, under the same names: it shares the network's tensors and layers.
+    """A network without its wrappers, under the same names; it shares the network's tensors and layers.
 
-    `nn.DataParallel` cannot be run on given tensors, and spreads hooks over replicas; a compiled network skips hooks.
-    Their prefixes (`module.`) are in the uploads' names, so the names stay.
+    `nn.DataParallel` cannot be run on given tensors, and runs hooks on replicas; a compiled network skips hooks. The
+    names of the uploads contain the wrappers' prefixes (`module.`), so the names stay.
+
+    Args:
+        network: the network, with or without wrappers.
+
+    Example:
+        >>> network = Bare(nn.DataParallel(nn.Linear(2, 2)))
+        >>> [name for name, _ in network.named_parameters()]
+        ['module.weight', 'module.bias']
     """
 
     training: bool
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
-        # The network's own tables: what `functional_call` or `to` changes in one is changed in the other.
+        # The network's own dicts, not copies, so that changes by `functional_call` or `to` apply to both.
         self._parameters, self._buffers, self._modules = network._parameters, network._buffers, network._modules
         self._non_persistent_buffers_set = network._non_persistent_buffers_set
         while (inside := _inside(network)) is not None:
             network = inside
-        self.__dict__[_INNER] = network  # no submodule: it has no name of its own
+        self.__dict__[_INNER] = network  # not as a submodule, which would add names
         self.training = network.training
 
     @override
     def train(self, mode: bool = True) -> Bare:
-        """As of any module, the inner network included."""
+        """Set the mode as in any module, that of the inner network included."""
         super().train(mode)
         self.__dict__[_INNER].train(mode)
         return self
 
     @override
     def forward(self, images: Tensor) -> Any:
-        """What the inner network returns."""
+        """Return what the inner network returns."""
         return self.__dict__[_INNER](images)
 
 
 class Classifier(Bare):
-    """A network without its wrappers that answers with logits, under the same names.
+    """A network without its wrappers that returns logits, under the same names.
 
     Args:
         network: the architecture.
@@ -138,30 +147,34 @@ class Classifier(Bare):
 
     @override
     def forward(self, images: Tensor) -> Tensor:
-        """(images, classes)."""
+        """Return the logits, (images, classes)."""
         return logits_of(super().forward(images), self.__dict__[_KEY], len(images))
 
 
 def count_classes(classifier: Classifier, images: Tensor) -> int:
-    """How many classes a network tells apart, from one run in eval mode.
+    """Return the number of classes of a network, from one run in eval mode.
 
     Args:
         classifier: the network.
-        images: at least one, on its device.
+        images: at least one, on the network's device.
 
     Raises:
-        ValueError: if the network cannot run on them, or returns no logits.
+        ValueError: if the network cannot run on the images, or returns no logits.
     """
     with evaluating(classifier), torch.no_grad():
         return int(run(classifier, images[:1]).shape[1])
 
 
 def run(network: nn.Module, images: Tensor) -> Tensor:
-    """The network's answer to images.
+    """Return what the network returns for images.
+
+    Args:
+        network: the network.
+        images: (images, channels, height, width).
 
     Raises:
-        ValueError: in words if it has none: a wrong number of channels, images that are too small, a type of number
-            that the device cannot compute with.
+        ValueError: if the network cannot run on them: a wrong number of channels, images that are too small, or a type
+            of number that the device cannot compute with.
     """
     try:
         scores: Tensor = network(images)
@@ -178,9 +191,16 @@ def run(network: nn.Module, images: Tensor) -> Tensor:
 
 
 def answer_with_logits(network: nn.Module, key: str | int | None = None) -> torch.utils.hooks.RemovableHandle:
-    """Have a network return logits where it returns no tensor or one column, until the handle is removed.
+    """Make a network return logits where it returns no tensor or a single column, until the handle is removed.
 
-    FedML's own trainers and tests know tensors of at least two classes alone; what these can use stays as it is.
+    FedML's own trainers and tests can only use tensors of at least two classes; such outputs stay as they are.
+
+    Args:
+        network: the network, which gets a hook.
+        key: see `OutputSettings.logits`.
+
+    Returns:
+        The handle that removes the hook.
     """
 
     def read(_network: nn.Module, inputs: Any, output: Any) -> Tensor | None:
@@ -192,7 +212,7 @@ def answer_with_logits(network: nn.Module, key: str | int | None = None) -> torc
 
 
 def _inside(network: nn.Module) -> nn.Module | None:
-    """What a wrapper wraps; None for a network."""
+    """Return the network inside a wrapper; None if the network is no wrapper."""
     if isinstance(network, Bare):
         inner: nn.Module = network.__dict__[_INNER]
         return inner
@@ -204,7 +224,7 @@ def _inside(network: nn.Module) -> nn.Module | None:
 
 
 def _parts(output: Any) -> Iterator[tuple[str | int, Any]]:
-    """What an output holds, by key, attribute or position."""
+    """Yield the parts of an output by key, attribute or position."""
     if isinstance(output, Mapping):
         yield from output.items()
     elif isinstance(output, tuple) and hasattr(output, "_fields"):
@@ -232,7 +252,7 @@ def _at(output: Any, key: str | int) -> Any:
 
 
 def _width(value: Any, images: int | None) -> int | None:
-    """How many columns a value of shape (images, classes), (images, 1) or (images,) has; None for any other."""
+    """Return the number of columns of a value (images, classes), (images, 1) or (images,); None for other values."""
     if not isinstance(value, Tensor) or not value.is_floating_point() or value.dim() not in (1, 2):
         return None
     if images is not None and len(value) != images:

@@ -1,4 +1,4 @@
-"""Training a model as FedML's clients do, on the server."""
+"""Training of a model on the server, as FedML's clients train it."""
 
 from __future__ import annotations
 
@@ -24,22 +24,21 @@ def train_locally(
     batch_size: int,
     generator: torch.Generator,
 ) -> dict[str, Tensor]:
-    """The state dict after some epochs of cross-entropy, as FedML's classification trainer makes it.
-
+    """Return the state dict after some epochs of cross-entropy, as FedML's classification trainer makes it.
     Neither `network` nor the global random state changes.
 
     Args:
         network: the architecture, on the device to compute on.
         start: the state dict to start from.
         images: (images, channels, height, width).
-        labels: (images,).
+        labels: (images,), classes.
         epochs: passes over the images.
-        learning_rate: the optimizer's.
-        optimizer: `sgd`, without momentum and weight decay; anything else is Adam with AMSGrad, as in FedML.
+        learning_rate: the optimizer's learning rate.
+        optimizer: `sgd`, without momentum and weight decay; any other value is Adam with AMSGrad, as in FedML.
         weight_decay: Adam's L2 penalty.
-        batch_size: the largest batch. Batches differ by one image at most: a last one of a single image, which
-            a DataLoader may leave over, is nothing that BatchNorm can learn from.
-        generator: shuffles the images and seeds what is random in the network (dropout).
+        batch_size: the largest batch. Batches differ by at most one image in size, so that no batch of a single image
+            remains, as a DataLoader may leave one: BatchNorm cannot be trained on it.
+        generator: shuffles the images and seeds the random parts of the network (dropout).
     """
     model = copy.deepcopy(network)
     model.load_state_dict(start)
