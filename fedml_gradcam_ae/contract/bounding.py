@@ -28,7 +28,7 @@ from fedml_gradcam_ae.contract.claims import lower_median as median_claim
 from fedml_gradcam_ae.contract.updates import Updates
 from fedml_gradcam_ae.contract.upload import Upload
 
-# The 3 in l_i: how far one tensor may go, in units of the client's other tensors. In benign uploads it was at most 2.4.
+# The 3 in l_i: the largest ratio of one tensor to the median ratio of the client's tensors. Benign clients reached 2.4.
 LONE = 3.0
 
 

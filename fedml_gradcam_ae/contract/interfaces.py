@@ -40,11 +40,11 @@ class Defense:
 
     Example:
         >>> from fedml_gradcam_ae import Defense, Verdict
-        >>> class Everyone(Defense):
+        >>> class PlainMean(Defense):
         ...     def judge(self, round):
         ...         clients = len(round.uploads)
         ...         return Verdict(weights=[1 / clients] * clients)
-        >>> Everyone().state()
+        >>> PlainMean().state()
         {}
     """
 
@@ -91,7 +91,7 @@ class Defense:
         """
 
     def release(self, client: ClientId) -> None:
-        """Forget what earlier rounds say against a client, so that it is judged like any other client.
+        """Forget the evidence of earlier rounds against a client, so that it is judged like any other client.
 
         Args:
             client: the client's id.
@@ -187,6 +187,25 @@ def timed_judge(defense: Judge, round: Round) -> Verdict:
 
     Raises:
         ValueError: if the verdict does not have one entry for each client of the round.
+
+    Example:
+        >>> from torch import nn
+        >>> from fedml_gradcam_ae import Defense, Round, Verdict
+        >>> class FirstOnly(Defense):
+        ...     def judge(self, round):
+        ...         return Verdict(weights=[1.0] + [0.0] * (len(round.uploads) - 1))
+        >>> round = Round(
+        ...     number=1,
+        ...     client_ids=["a", "b"],
+        ...     uploads=[{}, {}],
+        ...     samples=[20, 20],
+        ...     global_model={},
+        ...     network=nn.Module(),
+        ...     test_data=[],
+        ... )
+        >>> verdict = timed_judge(FirstOnly(), round)
+        >>> verdict.weights, list(verdict.seconds)
+        ([1.0, 0.0], ['total'])
     """
     start = perf_counter()
     verdict = defense.judge(round)

@@ -111,6 +111,9 @@ def _shown(method: Callable[..., Any]) -> str:
 def origin(registered: Any) -> str:
     """Return the module and the qualified name of a class or function, which stay the same when a module is reloaded.
 
+    Args:
+        registered: a class or a function.
+
     Example:
         >>> origin(Defense)
         'fedml_gradcam_ae.contract.interfaces.Defense'

@@ -147,6 +147,24 @@ def pass_gate(round: Round, largest_weight: float | None = LARGEST_WEIGHT) -> Sc
     Args:
         round: a round whose uploads and claims may be anything.
         largest_weight: the most that a claim may count for, in multiples of the median claim; None: no limit.
+
+    Example:
+        >>> import torch
+        >>> from fedml_gradcam_ae.contract.round import Round
+        >>> model = {"weight": torch.zeros(1, 1)}
+        >>> network = nn.Linear(1, 1, bias=False)
+        >>> uploads = [{"weight": torch.ones(1, 1)} for _ in range(2)]
+        >>> round = Round(
+        ...     number=1,
+        ...     client_ids=["a", "b"],
+        ...     uploads=uploads,
+        ...     samples=[20, 1000],
+        ...     global_model=model,
+        ...     network=network,
+        ...     test_data=[],
+        ... )
+        >>> pass_gate(round).notes
+        ['client b claims 1000 samples: counted as 100, 5 times the median']
     """
     template = Template.of(round.global_model, round.network)
     rejected: dict[ClientId, str] = {}

@@ -58,7 +58,21 @@ class AssumesMalicious(DefenseSettings):
 
     @override
     def check_clients(self, clients: int) -> None:
-        """Check that there are enough clients for the rule's guarantee."""
+        """Check that there are enough clients for the rule's guarantee.
+
+        Args:
+            clients: the number of clients a round.
+
+        Raises:
+            ValueError: if there are too few.
+
+        Example:
+            >>> AssumesMalicious(malicious=2).check_clients(5)
+            >>> AssumesMalicious(malicious=2).check_clients(4)
+            Traceback (most recent call last):
+                ...
+            ValueError: malicious: 2 of 4 clients a round are too many, since the rule needs 5 clients
+        """
         malicious = self.assumed(clients)
         if clients < (needed := self.needed(malicious)):
             raise ValueError(
@@ -90,6 +104,10 @@ class AssumesMalicious(DefenseSettings):
 
         Args:
             malicious: f.
+
+        Example:
+            >>> AssumesMalicious().needed(2)
+            5
         """
         return 2 * malicious + 1
 

@@ -9,6 +9,9 @@ _NAME = type.__dict__["__name__"]  # reads a type's name even if its metaclass h
 def kind(value: object) -> str:
     """Return the name of a value's type, whatever the value claims to be.
 
+    Args:
+        value: anything.
+
     Example:
         >>> kind([1, 2])
         'list'
@@ -18,6 +21,9 @@ def kind(value: object) -> str:
 
 def shown(value: object) -> str:
     """Return numbers and text as Python writes them, in one line of bounded length; of other values only the type.
+
+    Args:
+        value: anything.
 
     Example:
         >>> shown(7), shown(10**400), shown([[[]]])

@@ -15,8 +15,8 @@ from torch import Tensor
 
 from fedml_gradcam_ae.contract.upload import Upload
 
-_LARGEST_BLOCK = 65_536  # columns of a block: K rows of so many stay in a processor's cache
-_SMALLEST_BLOCK = 4_096  # columns of a block
+_LARGEST_BLOCK = 65_536  # the most columns of a block: K rows of them stay in a processor's cache
+_SMALLEST_BLOCK = 4_096  # the fewest columns of a block
 # Vectors with a smaller squared distance, as a fraction of the sum of their squared lengths, count as equal. It is the
 # distance of vectors that differ by one step of float32 in every number.
 _NEAREST = torch.finfo(torch.float32).eps ** 2 / 2
@@ -252,7 +252,7 @@ class Updates:
         mixing = mixing.double()
         whole = mixing if self.mixing is None else mixing @ self.mixing
         mixed = Updates(self.uploads, self.center, self.names, whole, self.tied)
-        if "gram" in self.__dict__:  # known already: no second pass over the uploads
+        if "gram" in self.__dict__:  # computed already: saves a second pass over the uploads
             mixed.__dict__["gram"] = mixing @ self.gram @ mixing.T
         return mixed
 
@@ -378,7 +378,7 @@ def weighted_mean(
         total = torch.zeros(like.shape, dtype=torch.float64, device=like.device)
         for upload, weight in zip(uploads, weights, strict=True):
             if weight:
-                total.add_(upload[name], alpha=weight)  # in float64, without a copy in it
+                total.add_(upload[name], alpha=weight)  # sums in float64, without a float64 copy of the upload
         mean[name] = _as(total, like)
     return mean
 
@@ -416,6 +416,9 @@ def unflatten(vector: Tensor, like: Mapping[str, Tensor], names: Sequence[str]) 
 
 def is_whole(value: object) -> bool:
     """Return whether a value is a tensor of whole numbers or truth values, which training does not change.
+
+    Args:
+        value: anything.
 
     Example:
         >>> is_whole(torch.tensor(3)), is_whole(torch.tensor(3.0)), is_whole(3)

@@ -64,6 +64,18 @@ class Probe:
         >>> images, labels = probe.draw(network, test_data, number=1)
         >>> images.shape, labels.tolist()
         (torch.Size([3, 1, 6, 6]), [0, 0, 0])
+        >>> model = network.state_dict()
+        >>> round = Round(
+        ...     number=1,
+        ...     client_ids=["a", "b"],
+        ...     uploads=[model, model],
+        ...     samples=[20, 20],
+        ...     global_model=model,
+        ...     network=network,
+        ...     test_data=test_data,
+        ... )
+        >>> probe.maps(round).shape
+        torch.Size([2, 3, 4, 4])
         >>> probe.scale(torch.tensor([[[[1.0, 2.0], [3.0, 5.0]]]])).tolist()
         [[[[0.0, 0.25], [0.5, 1.0]]]]
     """
