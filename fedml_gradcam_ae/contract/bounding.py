@@ -99,6 +99,7 @@ class Steps:
     def proportions(self) -> Tensor:
         """The ratio of a client's tensors as a whole, max(1, median_T r_i,T), (clients,).
 
+        Tensors whose median change is 0 do not count.
         Example:
             >>> lengths = torch.tensor([[1.0, 1.0], [1.0, 1.0], [4.0, 6.0]], dtype=torch.float64)
             >>> Steps(["weight", "bias"], lengths, lower_median(lengths), torch.ones(3)).proportions.tolist()
