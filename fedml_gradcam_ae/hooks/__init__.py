@@ -1,6 +1,7 @@
-"""The only code that touches FedML: what is patched, and how it is undone.
+"""All code that touches FedML: installs the patches and removes them again.
 
-Each file patches one part of FedML; each patch says in one line what it mends. docs/fedml.md lists them all.
+Each module patches one part of FedML. Each patch names in one line the defect that it mends. docs/fedml.md lists all
+patches.
 """
 
 from __future__ import annotations
@@ -14,13 +15,13 @@ _patches: Patches | None = None
 
 
 def install() -> None:
-    """Patch FedML; a second call changes nothing."""
+    """Apply all patches to FedML; has no effect if they are applied already."""
     global _patches
     if _patches is not None:
         return
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="pkg_resources is deprecated")
-        import fedml  # noqa: F401  (takes seconds: only here, never when the plug-in is imported)
+        import fedml  # noqa: F401  (takes seconds, so the plug-in imports FedML here and not at its own import)
     from fedml_gradcam_ae.hooks import attacker, averaging, configuration, defender, metrics, startup
     from fedml_gradcam_ae.hooks.cross_silo import client, server
     from fedml_gradcam_ae.hooks.simulation import mpi, sp
@@ -41,7 +42,7 @@ def replaced() -> list[Replacement]:
 
 
 def uninstall() -> None:
-    """Give FedML its own attributes back; without `install` before, nothing happens."""
+    """Restore FedML's own attributes; has no effect without an `install` before."""
     global _patches
     if _patches is not None:
         _patches.undo()

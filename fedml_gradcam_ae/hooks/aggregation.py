@@ -1,4 +1,4 @@
-"""One round on the server, the same for every simulator: attack, defense, aggregation, report."""
+"""One round on the server, the same for the simulators and for cross-silo: attack, defense, aggregation, report."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ from fedml_gradcam_ae.recording.watching import anybody_watches, watch
 
 
 class Aggregated(NamedTuple):
-    """What became of a round.
+    """Result of one aggregated round.
 
     Attributes:
-        model: the new global model.
-        report: of the round, which was published.
-        admitted: the round behind the gate; None where no upload got there.
+        model: the state dict of the new global model.
+        report: the report of the round, already published to the listeners.
+        admitted: the round with the uploads that passed the gate; None if no upload was given to the gate.
     """
 
     model: OrderedDict[str, Tensor]
@@ -39,17 +39,23 @@ class Aggregated(NamedTuple):
 
 
 def anybody_acts() -> bool:
-    """Whether an attack, a defense or a watcher is on; without any FedML's own aggregation is left alone."""
+    """Return whether an attack, a defense or a watching detector is on; if not, FedML's own average is used."""
     acts = FedMLAttacker.get_instance().is_enabled or FedMLDefender.get_instance().is_enabled
     return bool(acts or anybody_watches())
 
 
 def prepare(network: nn.Module | None, test_data: Iterable[Any]) -> None:
-    """Let a plug-in's defense see, before any training, what it will work with; its `prepare` is optional.
+    """Check before any training that the attack and the defense can work with the network and the test data.
+
+    Calls the defense's own `prepare`, if one of the plug-in's defenses is on.
+
+    Args:
+        network: a private copy of the architecture, in eval mode; None skips all checks.
+        test_data: the server's batches (images, labels).
 
     Raises:
-        SettingsError: if a defense or an attack is on and the network has complex tensors, or if the defense cannot
-            work with the network or the data.
+        SettingsError: if an attack, a defense or a watching detector is on and the network has complex tensors.
+        ValueError: if the defense cannot work with the network or the data.
     """
     if anybody_acts() and network is not None:
         odd = [
@@ -66,7 +72,11 @@ def prepare(network: nn.Module | None, test_data: Iterable[Any]) -> None:
 
 
 def watched(args: Any) -> AbstractContextManager[None]:
-    """The listeners of a run, a folder among them where the defense's settings name one."""
+    """Return a context manager that keeps the listeners of a run active; see `reporting.listeners`.
+
+    Args:
+        args: FedML's args.
+    """
     own = defense()
     return listeners(args, None if own is None else own.settings)
 
@@ -84,20 +94,23 @@ def aggregate(
     rejected: Mapping[ClientId, str] | None = None,
     from_strangers: bool = False,
 ) -> Aggregated:
-    """The new global model, through the three steps of FedML's ServerAggregator, where attacks and defenses act.
+    """Aggregate one round and return the new global model.
+
+    Runs the three steps of FedML's ServerAggregator, in which attacks and defenses act: `on_before_aggregation`,
+    `aggregate` and `on_after_aggregation`. Then publishes the report of the round.
 
     Args:
-        aggregator: FedML's ServerAggregator; holds the global model, and the new one afterward.
-        uploads: pairs of a sample count and a state dict; both may be anything.
-        number: the round, from 1.
-        client_ids: who uploaded, in the order of the uploads.
-        clients: everybody who may take part.
+        aggregator: FedML's ServerAggregator. It holds the old global model before the call and the new one after it.
+        uploads: pairs (sample count, state dict) in the order of the clients. Both may be arbitrary objects.
+        number: the round, counted from 1.
+        client_ids: the clients that uploaded, in the order of `uploads`.
+        clients: all clients that may take part.
         network: a private copy of the architecture, in eval mode.
-        test_data: the server's.
+        test_data: the server's batches (images, labels).
         local_data: training data by client id, for attacks.
-        rejected: clients whose upload is unusable and goes no further, with the reason.
-        from_strangers: whether the uploads come from other processes, so that they pass the gate before an attack
-            that is staged on them; else they pass it behind the attack alone.
+        rejected: reasons by client id, for clients whose upload is known to be unusable. These uploads are left out.
+        from_strangers: whether the uploads come from other processes. If so, they pass the gate before a simulated
+            attack as well; if not, only after it.
     """
     attacker = FedMLAttacker.get_instance()
     truth_is_known = not attacker.is_enabled or isinstance(attacker.attacker, PluginAttack)
@@ -137,19 +150,30 @@ def aggregate(
 
 
 def start_for(client: Any, global_model: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-    """What a client starts its training from: the global model, unless the defense that is on keeps several."""
+    """Return the state dict from which a client starts its training.
+
+    This is the global model, unless the defense that is on keeps several models.
+
+    Args:
+        client: the client's id.
+        global_model: the state dict of the global model.
+    """
     own = defense()
     return global_model if own is None else own.start_for(identity(client), global_model)
 
 
 def predictor(network: nn.Module) -> nn.Module:
-    """What answers for the federation in a test: the network, unless the defense that is on has several vote."""
+    """Return the module to test: the network, or the vote of several models if the defense that is on keeps them.
+
+    Args:
+        network: the architecture with the weights of the global model.
+    """
     own = defense()
     return network if own is None else own.predictor(network)
 
 
 def defense() -> Defense | None:
-    """The plug-in's defense that is on, if one is."""
+    """Return the plug-in's defense that is on; None without a defense and with one of FedML's own."""
     defender = FedMLDefender.get_instance()
     own = defender.defender if defender.is_enabled else None
     return own.defense if isinstance(own, PluginDefense) else None

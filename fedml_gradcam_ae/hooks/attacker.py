@@ -1,4 +1,4 @@
-"""FedMLAttacker: the plug-in's attacks, and an answer to types that do not exist."""
+"""Patches of FedMLAttacker: run the plug-in's attacks and reject unknown types."""
 
 from __future__ import annotations
 
@@ -22,13 +22,26 @@ from fedml_gradcam_ae.hooks.surroundings import Uploads, current, identity
 
 
 class PluginAttack(BaseAttackMethod):  # type: ignore[misc]  # fedml has no types
-    """One of our attacks behind FedML's interface."""
+    """Adapter that gives one of the plug-in's attacks the interface of FedML's attacks.
+
+    Args:
+        attack: the attack.
+        settings: its checked settings.
+    """
 
     def __init__(self, attack: Attack, settings: AttackSettings) -> None:
         self.attack, self.settings = attack, settings
 
     def attack_model(self, raw_client_grad_list: Uploads, extra_auxiliary_info: Any = None) -> Uploads:
-        """The uploads of this round with the attackers' replaced."""
+        """Return the uploads of this round with those of the attackers replaced by poisoned uploads.
+
+        Args:
+            raw_client_grad_list: pairs (sample count, state dict), in the order of the clients.
+            extra_auxiliary_info: the state dict of the global model.
+
+        Raises:
+            RuntimeError: if no round is being aggregated.
+        """
         federation = current()
         if federation is None:
             raise RuntimeError("A plug-in attack runs inside FedML's simulator only: no round is being aggregated.")
@@ -50,7 +63,7 @@ class PluginAttack(BaseAttackMethod):  # type: ignore[misc]  # fedml has no type
 
 
 def _as_fedml_has_it(upload: Any) -> Any:
-    """A state dict in an OrderedDict; anything else as it is, for the gate to refuse."""
+    """Return a state dict as an OrderedDict, and anything else unchanged; the gate refuses the latter."""
     return OrderedDict(upload) if isinstance(upload, Mapping) else upload
 
 
@@ -63,15 +76,18 @@ def training_data(
     clients: Sequence[ClientId],
     present: Sequence[Any],
 ) -> Iterable[Any]:
-    """What a client trains on: poisoned where one of our attacks poisons data and this client attacks in this round.
+    """Return the batches that a client trains on in one round.
+
+    They are poisoned if one of the plug-in's attacks poisons data and the client is an attacker in this round. In all
+    other cases they are the client's own batches.
 
     Args:
-        data: its own batches.
-        network: the model that it trains.
-        client: its id.
-        number: the round, from 1.
-        clients: everybody who may take part.
-        present: who takes part in this round.
+        data: the client's own batches.
+        network: the model that the client trains.
+        client: the client's id.
+        number: the round, counted from 1.
+        clients: all clients that may take part.
+        present: the clients that take part in this round.
     """
     attacker = FedMLAttacker.get_instance()
     own = attacker.attacker if attacker.is_enabled else None
@@ -83,7 +99,7 @@ def training_data(
 
 
 def patch(patches: Patches) -> None:
-    """Teach FedMLAttacker our types."""
+    """Make FedMLAttacker accept the plug-in's attack types."""
     stock_init, stock_is_model_attack = FedMLAttacker.init, FedMLAttacker.is_model_attack
 
     def init(self: Any, args: Any) -> None:
@@ -117,7 +133,11 @@ def patch(patches: Patches) -> None:
 
 
 def with_type(args: Any, key: str, name: str) -> Any:
-    """FedML's args with a type in the spelling that FedML knows; the very same object where nothing differs."""
+    """Return FedML's args with `key` set to the spelling of a type that FedML knows.
+
+    Returns:
+        The same object if `key` has that value already, else a shallow copy.
+    """
     if getattr(args, key) == name:
         return args
     renamed = copy.copy(args)

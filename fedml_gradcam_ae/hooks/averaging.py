@@ -1,4 +1,4 @@
-"""FedML's weighted average, with whole numbers rounded instead of cut off."""
+"""FedML's weighted average, with means of integer tensors rounded instead of truncated."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from fedml_gradcam_ae.hooks.surroundings import Uploads
 
 
 def patch(patches: Patches) -> None:
-    """The average that FedML's ServerAggregator makes; the simulators have their own, see `rounded`."""
+    """Replace the average of FedML's ServerAggregator; the simulators have averages of their own, see `rounded`."""
     stock = FedMLAggOperator.agg
 
     def agg(args: Any, raw_grad_list: Any) -> Any:
@@ -31,11 +31,14 @@ def patch(patches: Patches) -> None:
 
 
 def rounded(average: Callable[[Uploads], Any], uploads: Uploads) -> Any:
-    """The average as FedML makes it, but for the tensors of whole numbers, which are the rounded means.
+    """Return FedML's weighted average with the means of integer tensors rounded.
 
     Args:
-        average: FedML's; it may write into the first upload.
-        uploads: pairs of a number of samples and a state dict.
+        average: FedML's average. It takes `uploads` and may write into the first of them.
+        uploads: pairs (sample count, state dict); at least one.
+
+    Returns:
+        What `average` returns. Only its integer tensors (BatchNorm's counts of batches, for instance) are replaced.
     """
     models = [model for _, model in uploads]
     total = math.fsum(samples for samples, _ in uploads)

@@ -1,7 +1,7 @@
-"""FedML 0.9.6's own defense and attack types: the keys that they read, and what is known to be wrong with them.
+"""FedML 0.9.6's own defense and attack types: the keys that they read, and their known defects.
 
-FedML reads these keys from one flat namespace and checks next to nothing; here they are declared, so that a
-mistake is answered at the start.
+FedML reads these keys from one flat namespace and hardly checks them. They are declared here, so that a mistake is
+reported at the start of a run.
 """
 
 from __future__ import annotations
@@ -12,11 +12,12 @@ from pydantic import ConfigDict, Field
 
 from fedml_gradcam_ae.contract.settings import Parameters
 
-PREFIX = "fedml:"  # `fedml:krum` is FedML's Krum where the plug-in has a rule of that name as well
+# Selects FedML's own type where the plug-in has one of the same name: `fedml:krum` is FedML's Krum.
+PREFIX = "fedml:"
 
 
 class Keys(Parameters):
-    """The keys of one FedML type; keys of other types may stand beside them, as FedML's examples have it."""
+    """Keys of one FedML type; keys of other types are ignored, since FedML's examples list them side by side."""
 
     model_config = ConfigDict(extra="ignore", strict=True, frozen=True, allow_inf_nan=False)
 

@@ -1,4 +1,4 @@
-"""What the user's FedML configuration asks for, checked before anything runs."""
+"""Checks of the user's FedML configuration before a run: types, settings, and whether FedML's path honors them."""
 
 from __future__ import annotations
 
@@ -31,21 +31,35 @@ from fedml_gradcam_ae.hooks.upload_settings import check_upload_section
 
 @dataclass(frozen=True)
 class Requested:
-    """A type that the user turned on: one of ours (`cls` is set) or FedML's own."""
+    """Defense or attack type that the user turned on.
+
+    Attributes:
+        name: the name of the type.
+        settings: its checked parameters.
+        cls: the plug-in's class; None for one of FedML's own types.
+    """
 
     name: str
     settings: Parameters
     cls: type[Any] | None = None
 
     def build(self) -> Any:
-        """A new instance of our class."""
+        """Return a new instance of the plug-in's class."""
         assert self.cls is not None
         return self.cls(self.settings)
 
 
 @dataclass(frozen=True)
 class Side:
-    """The words that FedML uses for one of the two sides, defense or attack."""
+    """Names that FedML uses for one of the two sides, defense or attack.
+
+    Attributes:
+        word: "defense" or "attack".
+        ours: function that returns the plug-in's classes by name.
+        base: base class of the settings of the plug-in's types.
+        fedml: the keys of FedML's own types, by name of the type.
+        more_keys: further keys that FedML reads in this section.
+    """
 
     word: str
     ours: Any
@@ -55,12 +69,12 @@ class Side:
 
     @property
     def section(self) -> str:
-        """The section of the YAML, `defense_args`."""
+        """Return the section's name in the YAML file, such as `defense_args`."""
         return f"{self.word}_args"
 
     @property
     def params(self) -> str:
-        """The key that holds a plug-in type's parameters, `defense_params`."""
+        """Return the key that holds the parameters of a plug-in type, such as `defense_params`."""
         return f"{self.word}_params"
 
 
@@ -69,7 +83,7 @@ ATTACK = Side("attack", registry.attacks, AttackSettings, builtin.ATTACKS, more_
 
 
 def patch(patches: Patches) -> None:
-    """Answer an unreadable configuration file."""
+    """Make FedML report a missing or unreadable configuration file."""
     patches.replace(
         fedml.arguments.Arguments,
         "load_yaml_config",
@@ -79,7 +93,14 @@ def patch(patches: Patches) -> None:
 
 
 def check(args: Any) -> None:
-    """Raise SettingsError for anything about defenses, attacks and uploads in FedML's args that cannot work."""
+    """Check all settings of defenses, attacks and uploads, and in a cross-silo run those of the transport.
+
+    Args:
+        args: FedML's args.
+
+    Raises:
+        SettingsError: if a setting is wrong, or if FedML's path would ignore the defense or the attack.
+    """
     if getattr(args, "training_type", None) == "cross_silo":
         check_sections(args)
     check_upload_section(args)
@@ -91,7 +112,14 @@ def check(args: Any) -> None:
 
 
 def requested(side: Side, args: Any) -> Requested | None:
-    """The type that is turned on for one side, with its checked parameters.
+    """Return the type that is turned on for one side, with its checked parameters.
+
+    Args:
+        side: `DEFENSE` or `ATTACK`.
+        args: FedML's args.
+
+    Returns:
+        The requested type; None if the side is off.
 
     Raises:
         SettingsError: for an unknown type, an unknown key, a wrong kind of value or a value out of range.
@@ -127,7 +155,7 @@ def requested(side: Side, args: Any) -> Requested | None:
 
 
 def _check_which(side: Side, name: str, args: Any) -> None:
-    """A name that is FedML's as well, with FedML's keys beside it, was meant as FedML's; do not guess."""
+    """Reject an ambiguous name: the plug-in and FedML both have it, and keys of FedML's type stand beside it."""
     if name not in side.fedml or getattr(args, side.params, None) is not None:
         return
     other = ATTACK if side is DEFENSE else DEFENSE
@@ -141,7 +169,7 @@ def _check_which(side: Side, name: str, args: Any) -> None:
 
 
 def _with_train_args(model: type[Parameters], params: Any, args: Any) -> Any:
-    """The parameters, those added that a rule takes from the clients' own training unless it is told otherwise."""
+    """Return a rule's parameters, with defaults taken from `train_args` for the keys that declare such a source."""
     inherited = {}
     for key, field in model.model_fields.items():
         source = field.json_schema_extra.get("train_args") if isinstance(field.json_schema_extra, dict) else None
@@ -153,7 +181,7 @@ def _with_train_args(model: type[Parameters], params: Any, args: Any) -> Any:
 
 
 def _read_flat(side: Side, name: str, args: Any) -> builtin.Keys:
-    """FedML's own keys stand flat among all of its args."""
+    """Read and check the keys of one of FedML's own types from FedML's flat args."""
     model = side.fedml[name]
     values = {key: getattr(args, key) for key in model.model_fields if hasattr(args, key)}
     try:
@@ -189,13 +217,16 @@ def _number(args: Any, key: str) -> int:
 
 
 def _client_ids(args: Any) -> range:
-    """FedML counts its clients from 0 in a simulation, and by their rank, from 1, in a deployment."""
+    """Return the ids of all clients: from 0 in a simulation; in a cross-silo run the ranks, from 1."""
     first = 1 if getattr(args, "training_type", None) == "cross_silo" else 0
     return range(first, first + _number(args, "client_num_in_total"))
 
 
 def _check_section(side: Side, args: Any, found: Requested) -> None:
-    """Unknown keys: FedML forgets which section a key stood in, so the file is read once more."""
+    """Reject unknown keys in a side's section.
+
+    FedML's args do not keep the section of a key, so the YAML file is read again.
+    """
     path = getattr(args, "yaml_config_file", "")
     section = read_sections(path).get(side.section, {}) if path else {}
     own = {f"enable_{side.word}", f"{side.word}_type", side.params, *side.more_keys}
@@ -210,7 +241,10 @@ def _check_section(side: Side, args: Any, found: Requested) -> None:
 
 
 def _check_path(side: Side, args: Any, found: Requested) -> None:
-    """FedML's paths differ in what they honor: say so at once instead of running undefended."""
+    """Reject a type that FedML's chosen path would ignore, so that no run is undefended by accident.
+
+    Warns if one of FedML's own defenses has a known defect.
+    """
     training_type, backend = getattr(args, "training_type", None), getattr(args, "backend", None)
     deployed = training_type == "cross_silo" and getattr(args, "scenario", "horizontal") == "horizontal"
     if not deployed and (training_type, backend) not in (("simulation", "sp"), ("simulation", "MPI")):
@@ -227,7 +261,7 @@ def _check_path(side: Side, args: Any, found: Requested) -> None:
 
 
 def _check_clients_training(side: Side, args: Any, found: Requested) -> None:
-    """Types that change what clients train on, or start from, need the clients in a simulation of ours."""
+    """Reject types that change the clients' training data or start where FedML's path does not allow it."""
     if overrides(found.cls, "start_for") and getattr(args, "backend", None) != "sp":
         raise SettingsError(
             f"defense_type {found.name} has clients start from different models, which FedML sends on no path but "

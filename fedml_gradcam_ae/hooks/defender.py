@@ -1,4 +1,4 @@
-"""FedMLDefender: the plug-in's defenses, and unusable uploads kept from every defense."""
+"""Patches of FedMLDefender: run the plug-in's defenses and keep unusable uploads from every defense."""
 
 from __future__ import annotations
 
@@ -24,14 +24,27 @@ log = logging.getLogger("fedml_gradcam_ae")
 
 
 class PluginDefense(BaseDefenseMethod):  # type: ignore[misc]  # fedml has no types
-    """One of our defenses behind FedML's interface; what it does is in `judge`, called by the patch below."""
+    """Adapter that gives one of the plug-in's defenses the interface of FedML's defenses.
+
+    The patch of `FedMLDefender.defend_before_aggregation` below calls `judge`.
+
+    Args:
+        defense: the defense.
+    """
 
     def __init__(self, defense: Defense) -> None:
         self.defense = defense
         self.excluded: list[int] = []
 
     def judge(self, round: Round) -> Verdict:
-        """The defense's verdict on usable uploads."""
+        """Return the defense's verdict on a round.
+
+        Args:
+            round: the round with the uploads that passed the gate; at least one.
+
+        Raises:
+            TooFewUploads: if the defense's guarantee needs more uploads.
+        """
         verdict = timed_judge(self.defense, round)
         if verdict.model is not None and round.tied:
             verdict = replace(verdict, model=with_one_value(verdict.model, round.tied))
@@ -39,12 +52,12 @@ class PluginDefense(BaseDefenseMethod):  # type: ignore[misc]  # fedml has no ty
         return verdict
 
     def get_malicious_client_idxs(self) -> list[int]:
-        """Positions, as FedML wants them, of the uploads left out in the last round."""
+        """Return the positions of the uploads that were excluded in the last round; FedML calls this method."""
         return self.excluded
 
 
 def patch(patches: Patches) -> None:
-    """Teach FedMLDefender our types, and put the gate in front of FedML's."""
+    """Make FedMLDefender accept the plug-in's defense types, and put the gate in front of all defenses."""
     stock_init = FedMLDefender.init
     stock_is_before = FedMLDefender.is_defense_before_aggregation
     stock_defend = FedMLDefender.defend_before_aggregation
@@ -99,7 +112,7 @@ def patch(patches: Patches) -> None:
 
 
 def _judge(defender: PluginDefense, round: Round, federation: Federation, name: str) -> Verdict:
-    """The defense's verdict, or what the settings say where it has too few uploads for its guarantee."""
+    """Return the defense's verdict, or that of `on_too_few` if its guarantee needs more uploads."""
     try:
         return defender.judge(round)
     except TooFewUploads as error:
@@ -109,7 +122,16 @@ def _judge(defender: PluginDefense, round: Round, federation: Federation, name: 
 
 
 def hand_back(verdict: Verdict, round: Round) -> Uploads:
-    """What FedML is to average: the kept uploads, bounded, with their weights, or one model that stands for them."""
+    """Return the list that FedML averages after a verdict.
+
+    Args:
+        verdict: the verdict on the round.
+        round: the judged round.
+
+    Returns:
+        Pairs (weight, state dict): the kept uploads, bounded as `Round.bounded` has them; or the verdict's own model
+        with weight 1; or the global model with weight 1 if no upload is kept.
+    """
     if verdict.model is not None:
         return [(1.0, OrderedDict(verdict.model))]
     assert verdict.weights is not None  # Verdict has weights or a model
@@ -119,7 +141,10 @@ def hand_back(verdict: Verdict, round: Round) -> Uploads:
 
 
 def _run_stock(defend: Any, round: Round, federation: Federation) -> Uploads:
-    """One of FedML's own defenses, on the usable uploads; a list is kept aside since some of them empty theirs."""
+    """Run one of FedML's own defenses on the usable uploads and return what FedML averages.
+
+    FedML's rules may consume the list they are given, so they get a copy.
+    """
     uploads = pairs(round)
     start = perf_counter()
     try:
@@ -127,7 +152,7 @@ def _run_stock(defend: Any, round: Round, federation: Federation) -> Uploads:
     except Exception as error:
         if not round.rejected:
             raise
-        # Without the broken uploads too few may be left for the rule; that must not stop the server.
+        # After unusable uploads were removed, too few may be left for the rule. That must not stop the server.
         log.warning("round %s: FedML's defense gave up on what was left: %s", round.number, error)
         kept = []
     seconds = perf_counter() - start
@@ -151,9 +176,18 @@ def _nobody_left(clients: int, seconds: float = 0.0) -> Verdict:
 
 
 def _describe(kept: Uploads, uploads: Uploads, seconds: float) -> Verdict | None:
-    """What a FedML defense left out: the uploads that are not among those it returned, or have no weight there.
+    """Return a verdict that describes the result of one of FedML's own defenses.
 
-    None for a rule that returns new models (clipping, say), since those cannot be told apart by client.
+    Uploads that the defense did not return, or returned with weight 0, count as excluded.
+
+    Args:
+        kept: what the defense returned, as pairs (weight, state dict).
+        uploads: what the defense was given.
+        seconds: the time that the defense took.
+
+    Returns:
+        The verdict; None for a rule that returns new models (clipping, for instance), since new models cannot be
+        matched to clients.
     """
     given = {id(upload) for _, upload in uploads}
     weights = {id(upload): float(weight) for weight, upload in kept}

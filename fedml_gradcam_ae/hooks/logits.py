@@ -1,4 +1,7 @@
-"""FedML's own trainers and tests on networks that return a tuple, a dict or one column instead of logits."""
+"""Support in FedML's own trainers and tests for networks that return a tuple, a dict or one column instead of logits.
+
+See `fedml_gradcam_ae.networks.outputs` for how the logits are found.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,10 @@ from fedml_gradcam_ae.networks.outputs import answer_with_logits
 
 
 def key() -> str | int | None:
-    """`logits` of the plug-in's defense or attack that is on, the defense's first; None where neither has any."""
+    """Return the setting `logits`: the defense's, else the attack's, else None.
+
+    Only the plug-in's own defense and attack have this setting.
+    """
     defender, attacker = FedMLDefender.get_instance(), FedMLAttacker.get_instance()
     defense = getattr(defender.defender, "defense", None) if defender.is_enabled else None
     attack = attacker.attacker if attacker.is_enabled else None
@@ -27,12 +33,15 @@ def key() -> str | int | None:
 
 
 def give_logits(owner: Any) -> Any:
-    """Have the model of FedML's own classification trainer or server aggregator answer with logits.
+    """Make the model of FedML's own classification trainer or server aggregator return logits.
 
-    A user's own trainer or aggregator knows what its network returns, so its model is left alone.
+    The model of a user's own trainer or aggregator is left unchanged, since that code knows what its network returns.
+
+    Args:
+        owner: a trainer or a server aggregator, with the attribute `model`.
 
     Returns:
-        A handle that undoes it, or None.
+        A handle whose `remove` undoes the change, or None if nothing was changed.
     """
     known = type(owner) in (ModelTrainerCLS, DefaultServerAggregator)
     return answer_with_logits(owner.model, key()) if known else None
@@ -40,7 +49,11 @@ def give_logits(owner: Any) -> Any:
 
 @contextmanager
 def giving_logits(owner: Any) -> Iterator[None]:
-    """`give_logits` while the block runs."""
+    """Return a context manager that applies `give_logits` and undoes it at the end.
+
+    Args:
+        owner: a trainer or a server aggregator, with the attribute `model`.
+    """
     handle = give_logits(owner)
     try:
         yield

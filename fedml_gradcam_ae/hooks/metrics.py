@@ -1,4 +1,4 @@
-"""Hearing the metrics that FedML measures: it hands them to its own platform and to nobody else."""
+"""Events with the metrics that FedML measures, which FedML sends to its own platform only."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from fedml_gradcam_ae.recording import events
 
 
 def patch(patches: Patches) -> None:
-    """Publish what FedML logs per round as a Measured event."""
+    """Publish a `Measured` event for the metrics that FedML logs after a round."""
     stock_log = fedml.mlops.log
 
     def log(metrics: dict[str, Any], *args: Any, **kwargs: Any) -> None:

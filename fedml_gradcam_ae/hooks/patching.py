@@ -1,4 +1,4 @@
-"""Replacing attributes in a way that can be undone exactly."""
+"""Replacement of attributes that can be undone exactly."""
 
 from __future__ import annotations
 
@@ -28,22 +28,36 @@ class Replacement(NamedTuple):
 
 
 class Patches:
-    """A list of replaced attributes; also a context manager that undoes them at the end."""
+    """List of replaced attributes; as a context manager it restores them at the end.
+
+    Example:
+        >>> class Greeter:
+        ...     word = "hello"
+        >>> with Patches() as patches:
+        ...     original = patches.replace(Greeter, "word", "hi", mends="the greeting is too long")
+        ...     Greeter.word
+        'hi'
+        >>> Greeter.word
+        'hello'
+    """
 
     def __init__(self) -> None:
         self.replaced: list[Replacement] = []
 
     def replace(self, owner: Any, name: str, value: Any, mends: str) -> Any:
-        """Put `value` in the place of an attribute that `owner` itself holds.
+        """Replace an attribute that `owner` itself holds.
 
         Args:
             owner: a module or a class.
-            name: the attribute.
-            value: what to put there.
-            mends: one line for the reader of the code: what is wrong without this patch.
+            name: the name of the attribute.
+            value: the new value.
+            mends: one line that names the defect in FedML; docs/fedml.md shows it.
 
         Returns:
-            The attribute as it is stored, so that a staticmethod is put back as one.
+            The original attribute as `owner.__dict__` stores it: a staticmethod stays a staticmethod object.
+
+        Raises:
+            KeyError: if `owner` itself does not hold the attribute.
         """
         original = vars(owner)[name]
         self.replaced.append(Replacement(owner, name, original, mends))
@@ -51,7 +65,7 @@ class Patches:
         return original
 
     def undo(self) -> None:
-        """Put everything back, the last replacement first."""
+        """Restore all attributes, the last replacement first."""
         while self.replaced:
             last = self.replaced.pop()
             setattr(last.owner, last.name, last.original)

@@ -1,4 +1,4 @@
-"""From what the hooks saw to the report of a round, and who listens to it."""
+"""The report of a round, and the listeners that receive it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,13 @@ from fedml_gradcam_ae.recording import events, recorder
 
 
 def report_round(federation: Federation) -> events.RoundReport:
-    """The report of the round that is being aggregated; the truth about the attackers enters only here."""
+    """Return the report of the round that is being aggregated.
+
+    The truth about the attackers, which a simulation knows, enters only here. Defenses never see it.
+
+    Args:
+        federation: the round with the results of the gate, the attack and the defense.
+    """
     verdict, judged, attackers = federation.verdict, federation.judged, federation.attackers
     admitted = federation.admitted
     rejected = federation.rejected if admitted is None else admitted.rejected
@@ -52,7 +58,10 @@ def report_round(federation: Federation) -> events.RoundReport:
 
 
 def _watched(verdict: Verdict, federation: Federation) -> events.Watched:
-    """A watcher's verdict over all clients of the round; an unusable upload is flagged, as a defense would have it."""
+    """Return a watching detector's verdict as lists over all clients of the round.
+
+    An unusable upload has an infinite score and is flagged and excluded, as with a defense that acts.
+    """
 
     judged = [] if federation.admitted is None else federation.admitted.client_ids
 
@@ -72,19 +81,19 @@ def _watched(verdict: Verdict, federation: Federation) -> events.Watched:
 
 
 def _unusable(reason: str, scored: bool) -> dict[str, Any]:
-    """A client whose upload no defense was shown."""
+    """Return the report fields of a client whose upload was unusable; no defense saw that upload."""
     score = math.inf if scored else None
     return {"score": score, "flagged": True, "excluded": True, "weight": 0.0, "reason": reason}
 
 
 def _undefended(samples: dict[ClientId, float]) -> dict[ClientId, dict[str, Any]]:
-    """Without a defense every client with a usable upload has the weight of its samples."""
+    """Return the report fields of a round without a defense: weights in proportion to the samples."""
     weights = sample_weights(list(samples.values()), [False] * len(samples))
     return {client: {"weight": weight} for client, weight in zip(samples, weights, strict=True)}
 
 
 def _defended(judged: Round, verdict: Verdict | None) -> dict[ClientId, dict[str, Any]]:
-    """What a defense found; without a verdict, a rule whose clients cannot be told apart."""
+    """Return the report fields that follow from a verdict; empty ones for a rule that returns new models."""
     if verdict is None:
         return {client: {} for client in judged.client_ids}
     lists = {
@@ -102,7 +111,14 @@ def _defended(judged: Round, verdict: Verdict | None) -> dict[ClientId, dict[str
 
 
 def listeners(args: Any, settings: Any) -> AbstractContextManager[None]:
-    """Listeners for one run: the log always, a folder where the settings name one, wandb where FedML has it on.
+    """Return a context manager that keeps the listeners of one run active.
+
+    The listeners are the log, a folder if the settings name one (`record_dir`), and wandb if FedML has it on
+    (`enable_wandb`).
+
+    Args:
+        args: FedML's args.
+        settings: the settings of the defense that is on, or None.
 
     Raises:
         SettingsError: if the folder cannot be written to.

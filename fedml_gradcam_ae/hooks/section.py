@@ -1,4 +1,4 @@
-"""A section of FedML's YAML whose keys are all ours; FedML flattens it among its args."""
+"""Reading of a YAML section whose keys all belong to the plug-in; FedML merges them into its flat args."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from fedml_gradcam_ae.contract.yaml_file import read_sections
 
 
 def read_section(model: type[Model], args: Any, section: str, owner: str) -> Model:
-    """The settings among FedML's flat args.
+    """Return the settings of a section, read from FedML's flat args.
 
     Args:
-        model: their declaration.
-        args: FedML's.
-        section: its name in the YAML, for messages.
-        owner: what they are for, likewise.
+        model: the pydantic model that declares the settings.
+        args: FedML's args.
+        section: the section's name in the YAML file, for messages.
+        owner: what the settings are for, for messages.
 
     Raises:
         SettingsError: for a wrong kind of value or a value out of range.
@@ -25,15 +25,33 @@ def read_section(model: type[Model], args: Any, section: str, owner: str) -> Mod
 
 
 def check_section(model: type[Model], args: Any, section: str, owner: str) -> None:
-    """Raise SettingsError for a mistake in the section, unknown keys included."""
+    """Check the values and the keys of a section.
+
+    Args:
+        model: the pydantic model that declares the settings.
+        args: FedML's args.
+        section: the section's name in the YAML file.
+        owner: what the settings are for, for messages.
+
+    Raises:
+        SettingsError: for an unknown key, a wrong kind of value or a value out of range.
+    """
     read_section(model, args, section, owner)
     check_keys(model, args, section)
 
 
 def check_keys(model: type[Parameters], args: Any, section: str) -> None:
-    """Raise SettingsError for an unknown key in the section.
+    """Check that a section has no unknown keys.
 
-    FedML forgets which section a key stood in, so the file is read once more.
+    FedML's args do not keep the section of a key, so the YAML file is read again.
+
+    Args:
+        model: the pydantic model that declares the settings.
+        args: FedML's args, with the file's path in `yaml_config_file`; no check without a file.
+        section: the section's name in the YAML file.
+
+    Raises:
+        SettingsError: for an unknown key.
     """
     path = getattr(args, "yaml_config_file", "")
     for key in read_sections(path).get(section, {}) if path else ():

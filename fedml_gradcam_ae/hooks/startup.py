@@ -1,4 +1,4 @@
-"""A quiet, offline start: FedML asks its vendor's server and rearranges the process only for those who track."""
+"""Quiet, offline start of FedML: no requests to the vendor's server unless the user asks for FedML's tracking."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def patch(patches: Patches) -> None:
         configuration.check(args)
         if tracks(args):
             return stock_init(args, check_env, should_init_logs)
-        # FedML's own lines, dozens per round, stay off with its set-up of logging; ours are two or three per round.
+        # Without FedML's set-up of logging its own lines, dozens per round, stay off. The plug-in logs two or three.
         show_log()
         with Patches() as quiet:
             quiet.replace(
@@ -64,5 +64,9 @@ def patch(patches: Patches) -> None:
 
 
 def tracks(args: Any) -> bool:
-    """Whether the user asks for FedML's own tracking platform."""
+    """Return whether the user asks for FedML's own tracking platform (`using_mlops` or `enable_tracking`).
+
+    Args:
+        args: FedML's args.
+    """
     return bool(getattr(args, "using_mlops", False)) or getattr(args, "enable_tracking", False) is True

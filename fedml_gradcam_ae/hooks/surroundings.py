@@ -1,6 +1,7 @@
-"""What FedML does not tell a defense or an attack: who uploaded, on what network, with which test data.
+"""Context of a round that FedML does not pass to defenses and attacks: client ids, network, test data.
 
-A path's hook publishes it around FedML's own calls; the hooks of FedML's defender and attacker read it.
+The hook of each FedML path publishes the context around FedML's own calls. The hooks of FedMLDefender and
+FedMLAttacker read it.
 """
 
 from __future__ import annotations
@@ -23,25 +24,25 @@ Uploads = list[tuple[float, Upload]]
 
 @dataclass
 class Federation:
-    """One round's surroundings, and what the attacker and the defender made of it.
+    """Context of one round, and the results of the attack and the defense.
 
     Attributes:
-        number: the round, from 1.
-        client_ids: real identities in the order of the uploads.
-        samples: what each of them sent as its number of samples, which may be anything.
-        clients: everybody who may take part.
+        number: the round, counted from 1.
+        client_ids: the clients that uploaded, in the order of the uploads: real ids, not positions.
+        samples: what each client sent as its number of samples, by client id; may be an arbitrary object.
+        clients: all clients that may take part.
         network: a private copy of the architecture, in eval mode, on the device to compute on.
-        test_data: the server's.
+        test_data: the server's batches (images, labels).
         local_data: training data by client id, for attacks.
-        attackers: who attacked in this round; None if that cannot be known (FedML's own attacks do not tell).
-        settings: of the gate.
-        attacked: whether an attack is on, so that uploads are no longer what passed the gate before it.
-        rejected: clients whose upload was found unusable before any attack or defense was asked, with the reason.
-        admitted: the round behind the gate, without unusable uploads.
+        attackers: the clients that attacked in this round; None if unknown (FedML's own attacks do not tell).
+        settings: the settings of the gate.
+        attacked: whether an attack is on. If so, uploads that passed the gate before the attack pass it again.
+        rejected: reasons by client id, for uploads that were found unusable before any attack or defense ran.
+        admitted: the round with the uploads that passed the gate.
         notes: lines for the report.
-        judged: the round that the defense saw: `admitted`, if a defense is on.
-        verdict: what it answered.
-        watched: what detectors that do not act said of the same round.
+        judged: the round that the defense saw, which is `admitted`; None without a defense.
+        verdict: the defense's verdict.
+        watched: verdicts of detectors that do not act, by name of the detector.
     """
 
     number: int
@@ -63,11 +64,19 @@ class Federation:
 
     @property
     def present(self) -> list[ClientId]:
-        """The clients whose uploads attacks and defenses work on."""
+        """Return the clients whose uploads were not rejected, in the order of the uploads."""
         return [client for client in self.client_ids if client not in self.rejected]
 
     def round(self, uploads: Uploads, global_model: Mapping[str, Tensor], with_local_data: bool = False) -> Round:
-        """The Round of these uploads; the global model is copied, since FedML's is the live one."""
+        """Return the `Round` of these uploads, without a check of them.
+
+        The global model is copied, since FedML passes the tensors that training changes.
+
+        Args:
+            uploads: pairs (sample count, state dict), one for each client of `present`.
+            global_model: the state dict that the clients started from.
+            with_local_data: whether the round holds `local_data`, for an attack.
+        """
         return Round(
             number=self.number,
             client_ids=self.present,
@@ -82,11 +91,14 @@ class Federation:
         )
 
     def gate(self, uploads: Uploads, global_model: Mapping[str, Tensor]) -> Round:
-        """The Round of these uploads behind the gate, through which each of them goes once, and again after an attack.
+        """Return the `Round` of the uploads that pass the gate.
+
+        Uploads that passed the gate before are not screened again, unless an attack is on.
 
         Args:
-            uploads: pairs of a number of samples and a state dict, or of whatever stands in their place.
-            global_model: what the clients started from.
+            uploads: pairs (sample count, state dict), one for each client of `present`. Both may be arbitrary
+                objects.
+            global_model: the state dict that the clients started from.
         """
         known = self.admitted
         given = [id(upload) for _, upload in uploads]
@@ -99,17 +111,23 @@ class Federation:
 
 
 def pairs(round: Round) -> Uploads:
-    """The uploads of a round as FedML wants them: each with its number of samples."""
+    """Return the uploads of a round in FedML's form: pairs (sample count, state dict)."""
     return list(zip(round.samples, round.uploads, strict=True))
 
 
 def own_dicts(uploads: Uploads) -> Uploads:
-    """The same uploads in other dicts, since FedML writes its average into the first of them."""
+    """Return the uploads in new dicts, since FedML writes its average into the first dict."""
     return [(samples, OrderedDict(upload)) for samples, upload in uploads]
 
 
 def identity(client: Any) -> ClientId:
-    """A client's id as plain Python: FedML's sampling gives numpy integers."""
+    """Return a client's id as a Python str or int; FedML's sampling gives numpy integers.
+
+    Example:
+        >>> import numpy
+        >>> identity(numpy.int64(3)), identity("silo-3")
+        (3, 'silo-3')
+    """
     return client if isinstance(client, str) else int(client)
 
 
@@ -117,13 +135,13 @@ _current: Federation | None = None
 
 
 def current() -> Federation | None:
-    """The round that is being aggregated, or None outside of one."""
+    """Return the context of the round that is being aggregated; None if there is none."""
     return _current
 
 
 @contextmanager
 def publish(federation: Federation) -> Iterator[Federation]:
-    """Make `current()` answer with this round while the block runs."""
+    """Return a context manager in which `current()` returns this context."""
     global _current
     before, _current = _current, federation
     try:

@@ -1,4 +1,4 @@
-"""What a round comes to that has fewer usable uploads than the defense's guarantee needs."""
+"""The outcome of a round with fewer usable uploads than the defense's guarantee needs."""
 
 from __future__ import annotations
 
@@ -11,13 +11,16 @@ _WORDS = {"keep_global": "the global model stays", "average": "all of them are a
 
 
 def answer_too_few(error: TooFewUploads, policy: Policy, round: Round, name: str) -> tuple[Verdict, str]:
-    """A verdict in the defense's place, and a line for the report.
+    """Return a verdict in place of the defense's, and a line for the report.
 
     Args:
-        error: what the defense raised.
-        policy: the setting `on_too_few`.
+        error: the error that the defense raised.
+        policy: the setting `on_too_few`: keep the global model, average all usable uploads, or stop the run.
         round: the round, with at least one upload.
-        name: of the defense.
+        name: the name of the defense.
+
+    Returns:
+        The verdict, and the line. No client is flagged.
 
     Raises:
         RuntimeError: if the setting is `stop`.

@@ -1,4 +1,4 @@
-"""The settings of the gate for uploads, which hold with every defense and without one."""
+"""Settings of the gate for uploads, which apply with every defense and without one."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SECTION, OWNER = "upload_args", "uploads"
 
 
 class UploadSettings(Parameters):
-    """Keys of the section `upload_args`."""
+    """Keys of the YAML section `upload_args`."""
 
     largest_weight: float | None = Field(
         default=LARGEST_WEIGHT,
@@ -38,7 +38,7 @@ class UploadSettings(Parameters):
 
 
 def read_upload_settings(args: Any) -> UploadSettings:
-    """The settings for uploads among FedML's flat args.
+    """Return the settings for uploads, read from FedML's flat args.
 
     Raises:
         SettingsError: for a wrong kind of value or a value out of range.
@@ -47,5 +47,9 @@ def read_upload_settings(args: Any) -> UploadSettings:
 
 
 def check_upload_section(args: Any) -> None:
-    """Raise SettingsError for a mistake in the section `upload_args`, unknown keys included."""
+    """Check the section `upload_args`.
+
+    Raises:
+        SettingsError: for an unknown key, a wrong kind of value or a value out of range.
+    """
     check_section(UploadSettings, args, SECTION, OWNER)
