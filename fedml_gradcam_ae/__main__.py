@@ -1,6 +1,7 @@
-"""python -m fedml_gradcam_ae SCRIPT.py --cf CONFIG ...: run an unmodified FedML script with the plug-in on.
+"""Command line of the plug-in.
 
-python -m fedml_gradcam_ae certificates ...: make certificates for a trial of mutual TLS.
+`python -m fedml_gradcam_ae SCRIPT.py --cf CONFIG ...` runs an unmodified FedML script with the plug-in on.
+`python -m fedml_gradcam_ae certificates ...` makes certificates for a trial of mutual TLS.
 """
 
 from __future__ import annotations
@@ -21,7 +22,17 @@ Makes an authority and certificates for a trial of mutual TLS in a cross-silo fe
 
 
 def main(argv: list[str]) -> int:
-    """Run the script; 2 for a mistake in the command line or the configuration, told in one message."""
+    """Run the command line.
+
+    Args:
+        argv: the arguments without the program's name: a script and its arguments, or `certificates` and its options.
+
+    Returns:
+        The exit status: 0, or 2 for a mistake in the command line or the configuration, reported in one message.
+
+    Raises:
+        SystemExit: if the script raises it.
+    """
     if not argv or argv[0] in ("-h", "--help"):
         print(USAGE, file=sys.stdout if argv else sys.stderr)
         return 0 if argv else 2
@@ -42,7 +53,7 @@ def main(argv: list[str]) -> int:
         from fedml_gradcam_ae import register
 
         register()
-        # What `python SCRIPT.py` would find: its own arguments, and its folder in front of the path.
+        # As with `python SCRIPT.py`: sys.argv holds the script's arguments, and sys.path begins with its folder.
         sys.argv = argv
         sys.path[0] = str(script.resolve().parent)
         runpy.run_path(str(script), run_name="__main__")
@@ -57,7 +68,7 @@ def main(argv: list[str]) -> int:
 
 
 def _check_config_file(arguments: list[str]) -> None:
-    """Answer a missing or broken configuration before the seconds that importing FedML takes."""
+    """Report a missing or broken configuration file before FedML is imported, which takes seconds."""
     from fedml_gradcam_ae.contract.yaml_file import read_sections
 
     for place, option in enumerate(arguments):

@@ -39,7 +39,7 @@ class Aggregated(NamedTuple):
 
 
 def anybody_acts() -> bool:
-    """Return whether an attack, a defense or a watching detector is on; if not, FedML's own average is used."""
+    """Return whether an attack, a defense or a watching detector is on; if not, simulators use FedML's own average."""
     acts = FedMLAttacker.get_instance().is_enabled or FedMLDefender.get_instance().is_enabled
     return bool(acts or anybody_watches())
 

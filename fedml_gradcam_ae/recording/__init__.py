@@ -1,1 +1,1 @@
-"""What happened in a round, for those who listen: logs, files, pictures."""
+"""Records of each round: events, log lines, files and pictures."""

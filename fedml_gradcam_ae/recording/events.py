@@ -1,4 +1,4 @@
-"""What happened in each round, for whoever wants to know: listeners get it as it happens."""
+"""Events of a run, published to listeners as they happen: reports of rounds, metrics, tests."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ClientReport:
-    """One client in one round.
+    """Report of one client in one round.
 
     Attributes:
-        client: its id.
-        samples: the number of samples that it claims; NaN where it sent no number of samples.
-        score: suspicion, higher is worse; None without a scoring defense, infinite for an unusable upload.
-        flagged: this round's flag; None without a defense that tells clients apart.
-        excluded: whether the aggregation leaves it out.
-        weight: in the aggregate; None where the rule makes a model of its own.
-        malicious: the truth in a simulation; None where it is not known. No defense ever sees it.
-        reason: why it was left out other than by its score.
-        counted: the number of samples that its claim counts as, where the claim is too large.
-        shortened: how many tensors of its upload were kept, but pulled toward the global model (`Round.bounded`).
+        client: the client's id.
+        samples: the number of samples that the client claims; NaN if its claim cannot be used as a number.
+        score: the suspicion score, higher is worse; None without a scoring defense, infinite for an unusable upload.
+        flagged: the defense's flag of this round; None without a defense that judges clients one by one.
+        excluded: whether the upload is left out of the aggregate; None where `flagged` is None.
+        weight: the upload's weight in the aggregate; None if the rule makes a model of its own.
+        malicious: whether the client is an attacker, known in a simulation only; else None. Defenses never see it.
+        reason: why the upload was left out, if not for its score.
+        counted: the number of samples that the claim counts as, if the claim is too large; else None.
+        shortened: number of tensors of the kept upload that were pulled toward the global model (`Round.bounded`).
     """
 
     client: ClientId
@@ -44,9 +44,16 @@ class ClientReport:
 
 @dataclass(frozen=True)
 class Watched:
-    """What a detector that does not act said of a round; lists run over `RoundReport.clients`.
+    """Verdict of a detector that does not act, with lists over `RoundReport.clients`.
 
-    Attributes: as of `federation.Verdict`; an unusable upload has an infinite score and is flagged and excluded.
+    An unusable upload has an infinite score and is flagged and excluded.
+
+    Attributes:
+        scores: see `contract.round.Verdict`, as for the attributes below.
+        flagged: see there.
+        excluded: see there.
+        threshold: see there.
+        seconds: see there.
     """
 
     scores: Sequence[float] | None
@@ -58,18 +65,18 @@ class Watched:
 
 @dataclass(frozen=True)
 class RoundReport:
-    """A round that was just aggregated.
+    """Report of a round that was just aggregated.
 
     Attributes:
-        number: the round, from 1.
-        clients: one report per upload, in their order.
-        threshold: of the scores, if the defense has one.
-        seconds: time that the defense took, by stage; empty without one.
-        global_model_stays: whether nobody was left to aggregate.
-        evidence: tensors for pictures, their first dimension running over `judged`.
-        judged: the clients that the defense judged: those with a usable upload.
-        watched: what detectors that do not act said, by their name.
-        notes: what else there is to say, in a line each: claims that count for less, for instance.
+        number: the round, counted from 1.
+        clients: one report per upload, in the order of the uploads.
+        threshold: the threshold of the scores, if the defense has one.
+        seconds: the time that the defense took, in seconds by stage; empty without a defense.
+        global_model_stays: whether no upload was left to aggregate, so that the global model is unchanged.
+        evidence: tensors for pictures, of shape (judged clients, ...).
+        judged: the clients that the defense judged, which are those with a usable upload; empty without a defense.
+        watched: verdicts of detectors that do not act, by name of the detector.
+        notes: further remarks, one line each: claims that were cut, for instance.
     """
 
     number: int
@@ -85,7 +92,12 @@ class RoundReport:
 
 @dataclass(frozen=True)
 class Measured:
-    """Metrics that FedML measured after a round, under FedML's names ("Test/Acc", "Train/Loss", ...)."""
+    """Metrics that FedML measured after a round.
+
+    Attributes:
+        number: the round, counted from 1.
+        values: the metrics under FedML's names ("Test/Acc", "Train/Loss", ...).
+    """
 
     number: int
     values: Mapping[str, float]
@@ -93,12 +105,12 @@ class Measured:
 
 @dataclass(frozen=True)
 class Tested:
-    """FedML has just tested the new global model, in the single-process simulator.
+    """Event that FedML has tested the new global model; published by the single-process simulator only.
 
     Attributes:
-        number: the round, from 1.
-        network: what was tested, with the new weights in it: the network, or several of them that vote. It is FedML's
-            own, on its device: look, but leave it as it is.
+        number: the round, counted from 1.
+        network: the tested module with the new weights: the network, or several networks that vote. The module is
+            FedML's own and on its device; listeners must not change it.
     """
 
     number: int
@@ -113,7 +125,11 @@ _listeners: list[Listener] = []
 
 @contextmanager
 def listening(*listeners: Listener) -> Iterator[None]:
-    """Call these with every event while the block runs."""
+    """Return a context manager that registers listeners and removes them at the end.
+
+    Args:
+        listeners: functions that are called with every published event.
+    """
     _listeners.extend(listeners)
     try:
         yield
@@ -123,6 +139,6 @@ def listening(*listeners: Listener) -> Iterator[None]:
 
 
 def publish(event: Event) -> None:
-    """Tell every listener."""
+    """Call every registered listener with an event."""
     for listener in list(_listeners):
         listener(event)

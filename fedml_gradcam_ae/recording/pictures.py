@@ -21,15 +21,25 @@ COLUMNS = 10
 
 
 def save(figure: Figure, path: Path) -> None:
-    """Write a figure as PNG, without pyplot and its process-wide state."""
+    """Write a figure as a PNG file, without pyplot, which keeps process-wide state.
+
+    Args:
+        figure: the figure.
+        path: the file; its folder is made if needed.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     FigureCanvasAgg(figure).print_png(path)  # type: ignore[no-untyped-call]
 
 
 def heat_maps(report: RoundReport) -> Figure:
-    """Each judged client's first heat map above its reconstruction; attackers framed, left out named.
+    """Draw each judged client's first heat map above its reconstruction by the autoencoder.
 
-    Colors run from the smallest to the largest value of the round, the same for all maps.
+    Attackers have a red frame. The titles of excluded clients say "left out". All maps share one color scale, from the
+    smallest to the largest finite heat of the round.
+
+    Args:
+        report: a report whose `evidence` holds `heat_maps` and `reconstructions`, both of shape
+            (judged clients, images, height, width).
     """
     maps = report.evidence["heat_maps"][:, 0].numpy()
     reconstructions = report.evidence["reconstructions"][:, 0].numpy()
@@ -77,7 +87,13 @@ def _title(client: ClientReport) -> str:
 
 
 def errors(report: RoundReport) -> Figure:
-    """The score of each client beside the threshold: attackers in red, those left out hatched."""
+    """Draw the score of each client as a bar, with the threshold as a line.
+
+    Attackers are red, excluded clients hatched. Clients without a finite score are left out.
+
+    Args:
+        report: the report of a round.
+    """
     clients = [client for client in report.clients if client.score is not None and math.isfinite(client.score)]
     figure = Figure(figsize=(max(6.0, 0.36 * len(clients) + 1.5), 3.4), dpi=110, layout="constrained")
     axes = figure.subplots()
@@ -108,7 +124,13 @@ def errors(report: RoundReport) -> Figure:
 
 @dataclass(frozen=True)
 class Curve:
-    """One run's test accuracy (a fraction) over rounds."""
+    """Test accuracy of one run over its rounds.
+
+    Attributes:
+        defense: the name of the defense.
+        attack: the name of the attack.
+        values: the accuracy after each round, from round 1, as a fraction.
+    """
 
     defense: str
     attack: str
@@ -116,7 +138,12 @@ class Curve:
 
 
 def accuracy(curves: Sequence[Curve], title: str) -> Figure:
-    """Accuracy over rounds: one panel per attack, one color per defense."""
+    """Draw test accuracy over rounds: one panel per attack, one color per defense.
+
+    Args:
+        curves: the runs; at least one.
+        title: the title of the figure.
+    """
     attacks = list(dict.fromkeys(curve.attack for curve in curves))
     defenses = list(dict.fromkeys(curve.defense for curve in curves))
     columns = min(len(attacks), 4)
@@ -134,7 +161,7 @@ def accuracy(curves: Sequence[Curve], title: str) -> Figure:
                 curve.values,
                 label=curve.defense,
                 color=f"C{index}",
-                # Where curves coincide, the widest lies below: all of them can be seen.
+                # Earlier curves are wider, so that curves that coincide can all be seen.
                 linewidth=5 - 3.5 * index / max(1, len(defenses) - 1),
             )
         panel.set_title(attack, fontsize=10)

@@ -1,4 +1,4 @@
-"""The record of a run: JSON lines and pictures in a folder, log lines, and wandb where FedML has it on."""
+"""Listeners that record a run: JSON lines and pictures in a folder, log lines, and wandb if FedML has it on."""
 
 from __future__ import annotations
 
@@ -17,15 +17,20 @@ from fedml_gradcam_ae.contract.upload import ClientId
 from fedml_gradcam_ae.recording.events import ClientReport, Event, Measured, RoundReport, Tested
 
 log = logging.getLogger("fedml_gradcam_ae")
-_NAMED = 10  # clients in one line of the log
+_NAMED = 10  # Maximum number of clients listed in the log line about shortened uploads.
 
 ROUNDS, METRICS = FILES = ("rounds.jsonl", "metrics.jsonl")
 
 
 class FolderRecorder:
-    """Appends to `rounds.jsonl` and `metrics.jsonl` in a folder, and draws two pictures of every judged round.
+    """Listener that appends to `rounds.jsonl` and `metrics.jsonl` in a folder and draws pictures.
 
-    Every line carries the time at which its run started, so that several runs may share a folder.
+    It draws two pictures of every round with heat maps. Every line carries the time at which its run started, so that
+    several runs may share a folder.
+
+    Args:
+        folder: the folder to write to; made when needed.
+        pictures: whether to draw pictures.
     """
 
     def __init__(self, folder: str | Path, pictures: bool = True) -> None:
@@ -34,10 +39,10 @@ class FolderRecorder:
         self.run = datetime.now().astimezone().isoformat(timespec="seconds")
 
     def try_out(self) -> None:
-        """Make the folder and write to it, so that what cannot work shows before the first round.
+        """Make the folder and write to it, so that a problem is found before the first round.
 
         Raises:
-            OSError: if it cannot be written to.
+            OSError: if the folder or a file in it cannot be written to.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         trial = self.folder / f".trial-{os.getpid()}"
@@ -49,18 +54,18 @@ class FolderRecorder:
                     pass
 
     def __call__(self, event: Event) -> None:
-        """Record one event; a listener for `events.listening`."""
+        """Record one event."""
         if isinstance(event, Tested):
             return
         self.folder.mkdir(parents=True, exist_ok=True)
         if isinstance(event, Measured):
-            # A model that an attack has ruined has a loss of NaN or infinity, which becomes null.
+            # The loss of a model that an attack has ruined may be NaN or infinite; it is written as null.
             values = {name: _finite(value) for name, value in event.values.items()}
             self._append(METRICS, {"round": event.number, **values})
             return
         self._append(ROUNDS, as_json(event))
         if self.pictures and "heat_maps" in event.evidence:
-            from fedml_gradcam_ae.recording import pictures  # matplotlib takes its time: only where a picture is drawn
+            from fedml_gradcam_ae.recording import pictures  # matplotlib is slow to import, so only if it is needed
 
             pictures.save(pictures.heat_maps(event), self.folder / f"round-{event.number:03d}-heat-maps.png")
             pictures.save(pictures.errors(event), self.folder / f"round-{event.number:03d}-errors.png")
@@ -71,7 +76,10 @@ class FolderRecorder:
 
 
 def as_json(report: RoundReport) -> dict[str, Any]:
-    """A round as plain JSON: an infinite score, which JSON does not have, becomes null beside its reason."""
+    """Return the report of a round as plain JSON values.
+
+    JSON has no NaN and no infinity: an infinite score, for instance, becomes null.
+    """
     return {
         "round": report.number,
         "threshold": _finite(report.threshold),
@@ -94,7 +102,7 @@ def as_json(report: RoundReport) -> dict[str, Any]:
 
 def _client_as_json(client: ClientReport) -> dict[str, Any]:
     line = {**asdict(client), "score": _finite(client.score), "samples": _finite(client.samples)}
-    if client.counted is None:  # as nearly always
+    if client.counted is None:  # the usual case, which is left out to keep the lines short
         del line["counted"]
     return line
 
@@ -110,18 +118,18 @@ def _finite(value: Any) -> Any:
 
 
 def show_log() -> None:
-    """Print the log lines to stderr, unless the program has set up logging of its own."""
+    """Print the plug-in's log lines to stderr, unless the program has set up logging itself."""
     if log.handlers or log.isEnabledFor(logging.INFO):
         return
     handler = logging.StreamHandler()
     handler.setFormatter(logging.Formatter("%(message)s"))
     log.addHandler(handler)
     log.setLevel(logging.INFO)
-    log.propagate = False  # FedML's first line gives the root logger a handler as well
+    log.propagate = False  # FedML's first log line gives the root logger a handler too, which would print lines twice
 
 
 def log_event(event: Event) -> None:
-    """A line or two per round on the logger `fedml_gradcam_ae`."""
+    """Log an event in a few lines on the logger `fedml_gradcam_ae`."""
     if isinstance(event, Tested):
         return
     if isinstance(event, Measured):
@@ -155,7 +163,7 @@ def _describe(client: ClientReport, threshold: float | None) -> str:
 
 
 def log_to_wandb(event: Event) -> None:
-    """Counts and times of the defense on FedML's own wandb run; FedML logs the metrics there itself."""
+    """Log the defense's counts, scores and times to FedML's own wandb run; FedML logs the metrics there itself."""
     if not isinstance(event, RoundReport):
         return
     import wandb

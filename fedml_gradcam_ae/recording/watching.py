@@ -1,4 +1,4 @@
-"""Detectors that judge a round beside the defense that acts: detection compared on the very same uploads."""
+"""Detectors that judge each round without acting, so that several are compared on the same uploads."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ _watchers: dict[str, Judge] = {}
 
 @contextmanager
 def watching(detectors: Mapping[str, Judge]) -> Iterator[None]:
-    """Let these defenses judge every round while the block runs, without acting.
+    """Return a context manager in which these defenses judge every round without acting.
 
     Args:
-        detectors: instances by the name under which the report of a round shows their verdicts. Each remembers its
-            own votes and histories, as if it had been on its own.
+        detectors: instances by the name under which the report of a round shows their verdicts. Each instance keeps
+            its own state over rounds (votes, histories), as if it ran alone.
     """
     before = dict(_watchers)
     _watchers.update(detectors)
@@ -29,17 +29,21 @@ def watching(detectors: Mapping[str, Judge]) -> Iterator[None]:
 
 
 def anybody_watches() -> bool:
-    """Whether a round is to be judged even if no defense is on."""
+    """Return whether any detector watches, so that rounds are judged even if no defense is on."""
     return bool(_watchers)
 
 
 def watch(round: Round) -> dict[str, Verdict]:
-    """What each of them says of a round of usable uploads; nothing where no upload is usable."""
+    """Return the verdict of each watching detector on a round, by name of the detector.
+
+    Args:
+        round: the round with the uploads that passed the gate; without any upload the result is empty.
+    """
     return {name: _judge(detector, round) for name, detector in _watchers.items()} if round.uploads else {}
 
 
 def _judge(detector: Judge, round: Round) -> Verdict:
-    """Its verdict; with too few uploads for its guarantee it would keep the global model."""
+    """Return a detector's verdict; with too few uploads for its guarantee, one that keeps the global model."""
     try:
         return timed_judge(detector, round)
     except TooFewUploads:

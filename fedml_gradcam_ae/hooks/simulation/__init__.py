@@ -1,1 +1,1 @@
-"""FedML's simulators: single process and MPI."""
+"""Patches of FedML's simulators: single process and MPI."""

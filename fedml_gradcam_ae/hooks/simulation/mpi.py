@@ -1,4 +1,4 @@
-"""`backend: MPI` with FedAvg: a server on rank 0, a client on every other rank."""
+"""Patches of the MPI simulator (`backend: MPI`) with FedAvg: a server on rank 0, a client on every other rank."""
 
 from __future__ import annotations
 
@@ -26,7 +26,10 @@ from fedml_gradcam_ae.hooks.simulation.plain import plain_average
 
 
 def patch(patches: Patches) -> None:
-    """The MPI simulator looks all of these up in FedAvgAPI when a runner is made; mpi4py is not needed before."""
+    """Replace the parts of the MPI simulator; mpi4py is not needed until a runner is made.
+
+    FedML looks the parts up in the module FedAvgAPI when it makes a runner, so they are replaced there.
+    """
     stock_start, stock_run = fedml._init_simulation_mpi, FedAvgAPI.FedML_FedAvg_distributed
     stock_server, stock_receive = FedAvgAPI.init_server, MPIReceiveThread.run
 
@@ -91,7 +94,7 @@ def patch(patches: Patches) -> None:
 
 
 class HookedFedAVGAggregator(FedAVGAggregator):  # type: ignore[misc]  # fedml has no types
-    """FedAVGAggregator that aggregates through FedML's own ServerAggregator, where attacks and defenses act."""
+    """FedAVGAggregator that aggregates through FedML's ServerAggregator, in which attacks and defenses act."""
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
@@ -101,13 +104,16 @@ class HookedFedAVGAggregator(FedAVGAggregator):  # type: ignore[misc]  # fedml h
         aggregation.prepare(self.network, self.test_global)
 
     def client_sampling(self, *args: Any) -> Any:
-        """FedML's choice; the n-th of them trains on rank n + 1, so its upload is the n-th."""
+        """Return FedML's choice of clients and keep it: client n of the choice, from 0, trains on rank n + 1."""
         self.sampled = super().client_sampling(*args)
         return self.sampled
 
     def aggregate(self) -> Any:
-        """The new global model; FedML's own average of the usable uploads with neither attack nor defense."""
-        # Uploads arrive on the CPU; testing moved the global model to the device.
+        """Return the new global model.
+
+        Without attack, defense and watching detector this is FedML's own average of the usable uploads.
+        """
+        # The uploads are on the CPU, while testing has moved the global model to the device.
         self.aggregator.model.cpu()
         uploads = [(self.sample_num_dict[index], self.model_dict[index]) for index in range(self.worker_num)]
         number, client_ids = int(self.args.round_idx) + 1, self.sampled[: self.worker_num]
@@ -135,7 +141,7 @@ class HookedFedAVGAggregator(FedAVGAggregator):  # type: ignore[misc]  # fedml h
 
 
 class HookedFedAVGTrainer(FedAVGTrainer):  # type: ignore[misc]  # fedml has no types
-    """FedAVGTrainer with the data poisoned first where FedML's label_flipping says so."""
+    """FedAVGTrainer that poisons the training data if FedML's `label_flipping` or one of the plug-in's attacks asks."""
 
     train_local: Any
 
@@ -144,10 +150,15 @@ class HookedFedAVGTrainer(FedAVGTrainer):  # type: ignore[misc]  # fedml has no 
         give_logits(self.trainer)
 
     def train(self, round_idx: Any = None) -> Any:
-        """One round on this rank."""
+        """Train one round on this rank.
+
+        Args:
+            round_idx: the round, counted from 0.
+        """
         attacker = FedMLAttacker.get_instance()
         if attacker.is_data_poisoning_attack():
-            # The attack counts its calls to know the round and to draw, for which it must have seen every client.
+            # The attack derives the round and its random draws from its count of calls, one for each client. Each
+            # rank sees its own calls only, so the count is set to what one process would have counted.
             attacker.attacker.counter = round_idx * self.args.client_num_per_round + self.args.rank - 1
             if attacker.is_to_poison_data():
                 self.train_local = attacker.poison_data(self.train_local)
@@ -158,7 +169,7 @@ class HookedFedAVGTrainer(FedAVGTrainer):  # type: ignore[misc]  # fedml has no 
             client=self.client_index,
             number=int(round_idx) + 1,
             clients=range(everybody),
-            # The server's draw, which this rank does not see: FedML seeds numpy with the round.
+            # The clients that the server drew, repeated here: FedML seeds numpy with the round's number.
             present=range(everybody)
             if everybody == sampled
             else np.random.RandomState(round_idx).choice(everybody, sampled, replace=False).tolist(),
@@ -167,31 +178,34 @@ class HookedFedAVGTrainer(FedAVGTrainer):  # type: ignore[misc]  # fedml has no 
 
 
 class HookedFedAVGClientManager(FedAVGClientManager):  # type: ignore[misc]  # fedml has no types
-    """FedAVGClientManager that also ends after the first round, if that is the last."""
+    """FedAVGClientManager that ends after the first round if the run has only one round."""
 
     def register_message_receive_handlers(self) -> None:
-        """FedML's handlers, and one for the message of which it warns."""
+        """Register FedML's handlers, and one for the message for which FedML logs a warning."""
         super().register_message_receive_handlers()
         _expect_the_first_message(self)
 
     def handle_message_init(self, msg_params: Any) -> None:
-        """The first round."""
+        """Train the first round, and finish if it is the only one."""
         super().handle_message_init(msg_params)
         if self.num_rounds == 1:
             self.finish()
 
 
 class HookedFedAVGServerManager(FedAVGServerManager):  # type: ignore[misc]  # fedml has no types
-    """FedAVGServerManager that starts quietly."""
+    """FedAVGServerManager that starts without FedML's needless warning."""
 
     def register_message_receive_handlers(self) -> None:
-        """FedML's handlers, and one for the message of which it warns."""
+        """Register FedML's handlers, and one for the message for which FedML logs a warning."""
         super().register_message_receive_handlers()
         _expect_the_first_message(self)
 
 
 def _expect_the_first_message(manager: Any) -> None:
-    """FedML sends itself "connection is ready", for which FedAvg has no handler, and logs a warning about that."""
+    """Register a handler for "connection is ready".
+
+    FedML sends this message to itself. FedAvg has no handler for it, so FedML logs a warning.
+    """
     manager.register_message_receive_handler(CommunicationConstants.MSG_TYPE_CONNECTION_IS_READY, lambda _: None)
 
 
@@ -206,7 +220,7 @@ def _check_mpi() -> None:
 
 
 def _check_world(args: Any) -> None:
-    """Every client of a round needs a rank; FedML would go on without those that have none."""
+    """Check that each client of a round has a rank; FedML would leave out clients without one."""
     needed = int(args.client_num_per_round) + 1
     acts = getattr(args, "enable_defense", False) or getattr(args, "enable_attack", False)
     if acts and args.worker_num != needed:

@@ -1,4 +1,4 @@
-"""FedML's own average in a simulation in which nothing acts: as it is, but without unusable uploads."""
+"""FedML's own average without unusable uploads, for simulations without attack and defense."""
 
 from __future__ import annotations
 
@@ -23,17 +23,21 @@ def plain_average(
     network: nn.Module,
     global_model: Mapping[str, Tensor],
 ) -> Any:
-    """FedML's average of the usable uploads; the round is reported only if there is something to say.
+    """Return FedML's average of the usable uploads.
 
-    Claims count in full: without attack and defense a simulation is FedML's own.
+    The round is reported only if an upload was rejected or the gate left a note. Claimed sample counts have no limit
+    here, since a simulation without attack and defense gives FedML's own results.
 
     Args:
-        average: FedML's, from pairs of a number of samples and a state dict.
-        uploads: such pairs.
-        number: the round, from 1.
-        client_ids: who uploaded, in the order of the uploads.
+        average: FedML's average of pairs (sample count, state dict).
+        uploads: pairs (sample count, state dict), in the order of the clients.
+        number: the round, counted from 1.
+        client_ids: the clients that uploaded, in the order of `uploads`.
         network: a private copy of the architecture.
-        global_model: what the clients started from; it stays where no upload is usable.
+        global_model: the state dict that the clients started from.
+
+    Returns:
+        A state dict. It is `global_model` if no upload is usable.
     """
     ids = [identity(client) for client in client_ids]
     federation = Federation(

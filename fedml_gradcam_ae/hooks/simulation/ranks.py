@@ -1,4 +1,4 @@
-"""The processes of an MPI run end together: one that stops alone would leave the others waiting for ever."""
+"""Joint end of all processes of an MPI run: if one stopped alone, the others would wait for ever."""
 
 from __future__ import annotations
 
@@ -11,22 +11,34 @@ from typing import Any
 
 from fedml_gradcam_ae.hooks.patching import Patches
 
-# mpirun drops what it has not yet read from a rank when it ends it.
+# Seconds to wait before a rank is ended, since mpirun drops output that it has not read by then.
 SECONDS_FOR_LAST_WORDS = 0.5
 
 
 def stop_all(error: BaseException) -> None:
-    """Print what went wrong on this rank and end every rank; returns where MPI does not run (any more)."""
+    """Print an error of this rank with its traceback and end all ranks.
+
+    Has no effect if this process has not started MPI or has ended it already.
+
+    Args:
+        error: the error to print.
+    """
     mpi = _running_mpi()
     if mpi is not None:
         world = mpi.COMM_WORLD
         lines = [f"rank {world.Get_rank()} of {world.Get_size()} stops the run:\n", *traceback.format_exception(error)]
-        sys.stderr.write("".join(lines))  # at once, so that the lines of several ranks do not mix
+        sys.stderr.write("".join(lines))  # in one call, so that the lines of several ranks do not mix
         abort(1)
 
 
 def abort(code: int | str | None) -> None:
-    """End every rank with this exit status (or, as in `sys.exit`, this message); not for 0 and None."""
+    """End all ranks.
+
+    Has no effect for 0 and None, and in a process without MPI.
+
+    Args:
+        code: the exit status; or, as in `sys.exit`, a message to print, with exit status 1.
+    """
     mpi = _running_mpi()
     if mpi is None or code is None or code == 0:
         return
@@ -37,11 +49,15 @@ def abort(code: int | str | None) -> None:
     sleep(SECONDS_FOR_LAST_WORDS)
     status = code if isinstance(code, int) else 1
     mpi.COMM_WORLD.Abort(status)
-    os._exit(status)  # MPICH's Abort may return for a moment, in which a script would go on
+    os._exit(status)  # MPICH's Abort may return before the process ends, and the script would go on
 
 
 def stop_all_on_uncaught_errors(patches: Patches) -> None:
-    """From now on an exception that nobody catches ends every rank, wherever in the user's script it comes from."""
+    """Make every uncaught exception in the user's script end all ranks.
+
+    Args:
+        patches: the list that restores `sys.excepthook` later.
+    """
     previous = sys.excepthook
     if getattr(previous, "ends_every_rank", False):
         return
@@ -55,6 +71,6 @@ def stop_all_on_uncaught_errors(patches: Patches) -> None:
 
 
 def _running_mpi() -> Any:
-    """mpi4py.MPI if this process has started MPI and not yet ended it."""
+    """Return the module mpi4py.MPI while MPI is running in this process, else None."""
     mpi = sys.modules.get("mpi4py.MPI")
     return mpi if mpi is not None and mpi.Is_initialized() and not mpi.Is_finalized() else None

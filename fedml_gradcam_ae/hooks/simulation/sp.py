@@ -1,4 +1,4 @@
-"""`backend: sp`, the single-process simulator: FedAvgAPI calls neither attacker nor defender."""
+"""Patches of the single-process simulator (`backend: sp`), which calls neither attacker nor defender itself."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from fedml_gradcam_ae.recording import events
 
 
 def patch(patches: Patches) -> None:
-    """The simulator looks FedAvgAPI up in its package when a runner is made, so replacing it there is enough."""
+    """Replace FedAvgAPI in the simulator's package, where FedML looks it up when it makes a runner."""
     patches.replace(
         fedml.simulation.sp.fedavg,
         "FedAvgAPI",
@@ -34,18 +34,22 @@ def patch(patches: Patches) -> None:
 
 
 class HookedFedAvgAPI(FedAvgAPI):  # type: ignore[misc]  # fedml has no types
-    """FedAvgAPI that aggregates through FedML's own ServerAggregator, where attacks and defenses act."""
+    """FedAvgAPI that aggregates through FedML's ServerAggregator, in which attacks and defenses act."""
 
     def __init__(self, args: Any, device: Any, dataset: Any, model: Any) -> None:
         super().__init__(args, device, dataset, model)
-        # A copy, because the trainer's model holds the last client's weights when the server aggregates.
+        # The aggregator gets a copy, since the trainer's model holds the last client's weights during aggregation.
         self.aggregator = create_server_aggregator(copy.deepcopy(model).cpu(), args)
         self.network = copy.deepcopy(model).to(device).eval()
         self.round_number = 0
         self.sampled: Sequence[Any] = []
 
     def train(self) -> None:
-        """All rounds."""
+        """Run all rounds.
+
+        Raises:
+            ValueError: if the defense cannot work with the network or the data.
+        """
         self.aggregator.set_model_params(self.model_trainer.get_model_params())
         self._give_round_zero_a_fixed_start()
         self.round_number = 0
@@ -54,7 +58,11 @@ class HookedFedAvgAPI(FedAvgAPI):  # type: ignore[misc]  # fedml has no types
             super().train()
 
     def _give_round_zero_a_fixed_start(self) -> None:
-        """FedAvgAPI takes the live state dict as round 0's global model, and training the first client changes it."""
+        """Make all clients start round 0 from the same weights.
+
+        FedAvgAPI takes the trainer's own state dict as the global model of round 0, and training of the first client
+        changes that state dict. So the first call returns a copy.
+        """
         trainer, live = self.model_trainer, self.model_trainer.get_model_params
 
         def first_call() -> Any:
@@ -73,9 +81,9 @@ class HookedFedAvgAPI(FedAvgAPI):  # type: ignore[misc]  # fedml has no types
         return self.sampled
 
     def _train_client(self, client: Any, w_global: Any) -> Any:
-        """Client.train, with the data poisoned first where an attack says so, from the start that a defense chooses.
+        """Train a client: poison its data if an attack asks for it, and use the start that a defense chooses.
 
-        FedML's label_flipping poisons data in ClientTrainer.update_dataset, which its simulator never calls.
+        FedML's label_flipping poisons data in ClientTrainer.update_dataset, which this simulator never calls.
         """
         attacker = FedMLAttacker.get_instance()
         if attacker.is_data_poisoning_attack() and attacker.is_to_poison_data():
