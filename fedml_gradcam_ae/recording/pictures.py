@@ -16,8 +16,8 @@ from matplotlib.patches import Patch, Rectangle
 
 from fedml_gradcam_ae.recording.events import ClientReport, RoundReport
 
-ATTACKER, LEFT_OUT, BENIGN = "#d62728", "#444444", "#7f9fbf"
-COLUMNS = 10
+ATTACKER, LEFT_OUT, BENIGN = "#d62728", "#444444", "#7f9fbf"  # Colors of the bars, frames and hatches.
+COLUMNS = 10  # Maximum number of clients in one row of the heat maps.
 
 
 def save(figure: Figure, path: Path) -> None:

@@ -1,1 +1,1 @@
-"""Cross-silo deployments: a server that its clients can neither stop nor take over."""
+"""Patches of cross-silo deployments: a server that clients can neither stop nor take over."""

@@ -1,4 +1,4 @@
-"""`training_type: cross_silo`: the server's aggregator, with real identities and without unusable uploads."""
+"""The aggregator of the cross-silo server, which knows the clients' real ids and leaves out unusable uploads."""
 
 from __future__ import annotations
 
@@ -17,7 +17,10 @@ from fedml_gradcam_ae.hooks.surroundings import pairs
 
 
 class HookedAggregator(FedMLAggregator):  # type: ignore[misc]  # fedml has no types
-    """FedMLAggregator that averages who is there, without unusable uploads, and tells a defense who they are from."""
+    """FedMLAggregator that aggregates the uploads that are there and tells the defense which clients they are from.
+
+    Unusable uploads are left out.
+    """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -31,16 +34,17 @@ class HookedAggregator(FedMLAggregator):  # type: ignore[misc]  # fedml has no t
         clients: Sequence[ClientId],
         local_data: Mapping[ClientId, Any],
     ) -> list[ClientId]:
-        """Make the new global model.
+        """Aggregate the uploads of one round into the new global model.
 
         Args:
-            number: the round, from 1.
-            uploads: (samples, model) by client, in the order of the clients; a model may be anything.
-            clients: everybody who may take part.
-            local_data: the clients' training data where the server has them, for attacks staged on it.
+            number: the round, counted from 1.
+            uploads: pairs (sample count, model) by client id; both may be arbitrary objects. A `Refused` in place of
+                the model marks an upload that was not read.
+            clients: all clients that may take part.
+            local_data: training data by client id, where the server has them, for simulated attacks.
 
         Returns:
-            The clients that were not left out.
+            The ids of the clients whose uploads were not left out.
         """
         refused = {client: model.reason for client, (_, model) in uploads.items() if isinstance(model, Refused)}
         done = aggregation.aggregate(

@@ -1,6 +1,7 @@
-"""python -m fedml_gradcam_ae certificates: an authority and a certificate for each rank, for a trial of mutual TLS.
+"""Certificates for a trial of mutual TLS: an authority, and a certificate for each rank.
 
-The certificate of rank r is for the DNS name `rank-r.fedml`; what a process may say in whose name follows from it.
+Command line: `python -m fedml_gradcam_ae certificates`. The certificate of rank r is for the DNS name `rank-r.fedml`.
+The name decides which rank a process may speak for.
 """
 
 from __future__ import annotations
@@ -18,12 +19,12 @@ from fedml_gradcam_ae.contract.shown import shown
 if TYPE_CHECKING:
     from cryptography import x509
 
-AUTHORITY = "authority"
-MOST_CLIENTS = 10_000
+AUTHORITY = "authority"  # Name of the authority's files, without suffix.
+MOST_CLIENTS = 10_000  # Largest value of --clients.
 
 
 def dns_name(rank: int) -> str:
-    """The name that the certificate of a rank is for.
+    """Return the DNS name that the certificate of a rank is for.
 
     Example:
         >>> dns_name(3)
@@ -33,7 +34,17 @@ def dns_name(rank: int) -> str:
 
 
 def main(argv: Sequence[str]) -> int:
-    """Make the files and say what to write into the YAML; 2 for a mistake."""
+    """Make the files and print what to write into the YAML file.
+
+    Args:
+        argv: the command-line options.
+
+    Returns:
+        The exit status: 0, or 2 if the files could not be made.
+
+    Raises:
+        SystemExit: with status 2 if an option is wrong.
+    """
     parser = argparse.ArgumentParser(
         prog="python -m fedml_gradcam_ae certificates",
         description="Makes an authority, and a certificate and a key for the server (rank 0) and each client.",
@@ -71,12 +82,13 @@ def make(folder: Path, clients: int, days: int) -> None:
     """Write `authority.pem`, `authority.key`, and `rank-R.pem` and `rank-R.key` for R from 0 to `clients`.
 
     Args:
-        folder: made if it does not exist.
-        clients: how many.
-        days: how long the certificates are valid.
+        folder: the folder for the files; made if it does not exist.
+        clients: the number of clients; rank 0 is the server.
+        days: the number of days for which the certificates are valid.
 
     Raises:
-        FileExistsError: if any of the files exists; then none is written.
+        FileExistsError: if any of the files exists; then no file is written.
+        ImportError: if the package cryptography is missing.
         OSError: if the folder cannot be written to.
     """
     from cryptography import x509
@@ -87,7 +99,7 @@ def make(folder: Path, clients: int, days: int) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     names = [AUTHORITY, *(f"rank-{rank}" for rank in range(clients + 1))]
     for path in (folder / f"{name}{suffix}" for name in names for suffix in (".pem", ".key")):
-        if os.path.lexists(path):  # a symbolic link to nothing as well
+        if os.path.lexists(path):  # true for a dangling symbolic link as well
             raise FileExistsError(17, "File exists", str(path))
     now = datetime.now(UTC)
 
@@ -102,7 +114,7 @@ def make(folder: Path, clients: int, days: int) -> None:
             .issuer_name(issuer or subject)
             .public_key(public)
             .serial_number(x509.random_serial_number())
-            # Clocks differ: a certificate made a moment ago must be valid everywhere.
+            # Clocks differ between machines, and a new certificate must be valid on all of them.
             .not_valid_before(now - timedelta(hours=1))
             .not_valid_after(now + timedelta(days=days))
             .add_extension(x509.BasicConstraints(ca=authority, path_length=0 if authority else None), critical=True)
@@ -144,7 +156,7 @@ def _usage(authority: bool) -> x509.KeyUsage:
 
 
 def _write_new(path: Path, content: bytes, mode: int) -> None:
-    """Write a file that does not exist yet, readable from its first moment by those alone that may read it."""
+    """Write a file that does not exist yet; it has its final permissions from the moment it is created."""
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
     with os.fdopen(descriptor, "wb") as file:
         file.write(content)

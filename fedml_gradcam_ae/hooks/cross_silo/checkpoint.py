@@ -1,7 +1,8 @@
-"""A server's state on disk: always whole, however the process ends, and unable to run code.
+"""Checkpoint of a server: a file that is always complete, however the process ends, and that cannot run code.
 
-One file in the safetensors format: the global model and the tensors of the defense's state; everything else is JSON
-in its metadata, with a SHA-256 of the whole file (taken while 64 zeros stand in the digest's place).
+The file is in the safetensors format. It holds the tensors of the global model and of the defense's state. All other
+state is JSON in the file's metadata, beside a SHA-256 digest of the whole file. The digest is computed with 64 zeros
+in its own place.
 """
 
 from __future__ import annotations
@@ -24,20 +25,20 @@ from fedml_gradcam_ae.contract.settings import SettingsError
 from fedml_gradcam_ae.contract.shown import printable, shown
 from fedml_gradcam_ae.hooks.cross_silo.structure import put_together, take_apart
 
-FORMAT = "fedml_gradcam_ae server"
-VERSION = 1
-NO_DIGEST = "0" * 64
-DIGEST_KEY = b'"sha256":"'
-LARGEST_HEADER = 100_000_000  # safetensors' own bound
+FORMAT = "fedml_gradcam_ae server"  # Marks a file as a checkpoint of this server.
+VERSION = 1  # Version of the file format; files of other versions are rejected.
+NO_DIGEST = "0" * 64  # Stands in the digest's place while the digest is computed.
+DIGEST_KEY = b'"sha256":"'  # The digest follows these bytes of the header.
+LARGEST_HEADER = 100_000_000  # Maximum size of the header in bytes, which is safetensors' own limit.
 
 
 @dataclass(frozen=True)
 class Owner:
-    """What a state belongs to; it fits no other.
+    """Description of the run that a checkpoint belongs to; a checkpoint of another run is rejected.
 
     Attributes:
-        rounds: of the whole run.
-        defense: the type of the defense and those of its settings that its state depends on; empty without one.
+        rounds: the number of rounds of the whole run.
+        defense: the type of the defense and the settings that its state depends on; empty without a defense.
     """
 
     rounds: int
@@ -46,7 +47,13 @@ class Owner:
 
 @dataclass(frozen=True)
 class Saved:
-    """What a checkpoint holds: how many rounds are done, the global model, and the defense's state."""
+    """Content of a checkpoint.
+
+    Attributes:
+        rounds_done: the number of finished rounds.
+        model: the state dict of the global model.
+        defense: the defense's state, as `Defense.state` returned it.
+    """
 
     rounds_done: int
     model: dict[str, Tensor]
@@ -54,11 +61,11 @@ class Saved:
 
 
 class Checkpoint:
-    """One file in a folder, replaced in one step.
+    """Checkpoint file in a folder, replaced in one step.
 
     Args:
-        folder: made if it does not exist.
-        owner: the run that it belongs to.
+        folder: the folder; made if it does not exist.
+        owner: the run that the checkpoint belongs to.
     """
 
     def __init__(self, folder: str | Path, owner: Owner) -> None:
@@ -67,10 +74,14 @@ class Checkpoint:
         self.owner = owner
 
     def try_out(self, model: Mapping[str, Tensor], defense: Mapping[str, Any]) -> None:
-        """Write a state and remove it, so that what cannot work shows before the first round.
+        """Write a state and remove it again, so that a problem is found before the first round.
+
+        Args:
+            model: the state dict of the global model.
+            defense: the defense's state.
 
         Raises:
-            SettingsError: if it cannot be written, or holds what a checkpoint cannot.
+            SettingsError: if the file cannot be written, or if the state holds values that a checkpoint cannot hold.
         """
         try:
             self._write(0, model, defense)
@@ -84,7 +95,16 @@ class Checkpoint:
             ) from None
 
     def save(self, rounds_done: int, model: Mapping[str, Tensor], defense: Mapping[str, Any]) -> None:
-        """Write the state; until it is all on disk the previous one stays."""
+        """Write the state; the previous checkpoint stays until the new one is completely on disk.
+
+        Args:
+            rounds_done: the number of finished rounds.
+            model: the state dict of the global model.
+            defense: the defense's state.
+
+        Raises:
+            OSError: if the file cannot be written.
+        """
         self._write(rounds_done, model, defense)
         os.replace(self.partial, self.path)
         _sync(self.path.parent)
@@ -117,13 +137,13 @@ class Checkpoint:
             os.fsync(file.fileno())
 
     def load(self, model: Mapping[str, Tensor]) -> Saved | None:
-        """The last state that was saved, or None.
+        """Return the state that was saved last, or None if there is no checkpoint.
 
         Args:
-            model: the network's own weights: the names, shapes and types that the saved ones must have.
+            model: the network's own state dict, whose names, shapes and dtypes the saved model must have.
 
         Raises:
-            SettingsError: if the file is torn, foreign, changed, of another version or of another run.
+            SettingsError: if the file is incomplete, changed, not a checkpoint, of another version or of another run.
         """
         older = self.path.with_name("server.pt")
         if not os.path.lexists(self.path):
@@ -165,11 +185,16 @@ class Checkpoint:
             return self._take(json.loads(header["content"]), safetensors.torch.load(found))
         except SettingsError:
             raise
-        except Exception as error:  # the digest fits whatever its writer wrote
+        except Exception as error:  # a valid digest does not prove valid content: anybody can compute one
             raise self.unusable(error) from None
 
     def _take(self, content: Any, tensors: Mapping[str, Tensor]) -> Saved:
-        """The state in a file's content, if it is of this run; any exception if it is none."""
+        """Return the state in a file's content.
+
+        Raises:
+            SettingsError: if the state is of another run.
+            Exception: of any type, if the content is not that of a checkpoint.
+        """
         done, defense = content["rounds_done"], content["defense"]
         if type(done) is not int:
             raise _wrong(self.path, f"its number of rounds done is {shown(done)}, and should be a whole number")
@@ -187,7 +212,11 @@ class Checkpoint:
         return Saved(done, model, state)
 
     def unusable(self, error: Exception) -> SettingsError:
-        """What to raise where the file is whole and what it holds is wrong."""
+        """Return the error to raise for a file that is complete and has wrong content.
+
+        Args:
+            error: the problem that was found.
+        """
         what = f"it does not hold a server's state: {type(error).__name__}: {printable(str(error))}"
         return _wrong(self.path, what)
 
@@ -199,7 +228,11 @@ def _wrong(path: Path, what: str, instead: str | None = None) -> SettingsError:
 
 
 def _read_regular(path: Path) -> bytes:
-    """The bytes of a file; OSError for anything but a regular file, since a pipe would keep the server waiting."""
+    """Return the bytes of a file.
+
+    Raises:
+        OSError: if it cannot be read or is not a regular file. Reading a pipe would make the server wait for ever.
+    """
     handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
     with os.fdopen(_regular(handle), "rb") as file:
         return file.read()
@@ -213,7 +246,7 @@ def _regular(handle: int) -> int:
 
 
 def _header(found: bytes) -> dict[str, str]:
-    """The metadata of a safetensors file."""
+    """Return the metadata of a safetensors file."""
     size = int.from_bytes(found[:8], "little")
     if len(found) < 8 or size > min(len(found) - 8, LARGEST_HEADER):
         raise ValueError("no header")
@@ -224,7 +257,7 @@ def _header(found: bytes) -> dict[str, str]:
 
 
 def _digest_place(found: bytes) -> int:
-    """Where the 64 digits of the digest begin."""
+    """Return the position of the first of the digest's 64 digits."""
     size = int.from_bytes(found[:8], "little")
     return found.index(DIGEST_KEY, 8, 8 + size) + len(DIGEST_KEY)
 
@@ -243,7 +276,7 @@ def _model_problem(found: object, expected: Mapping[str, Tensor]) -> str | None:
 
 
 def finite(model: Mapping[str, Tensor]) -> bool:
-    """Whether a model holds neither NaN nor infinity."""
+    """Return whether a state dict holds neither NaN nor infinity."""
     return all(bool(torch.isfinite(t).all()) for t in model.values() if t.is_floating_point() or t.is_complex())
 
 
@@ -267,12 +300,12 @@ def _defense_problem(found: object, expected: Mapping[str, Any]) -> str | None:
 
 
 def _same(a: object, b: object) -> bool:
-    """Equality as in JSON, where true is not 1."""
+    """Return whether two values are equal in JSON, where true is not 1."""
     return a == b and json.dumps(_booleans(a), sort_keys=True) == json.dumps(_booleans(b), sort_keys=True)
 
 
 def _booleans(value: object) -> object:
-    """A value with everything but its booleans left out."""
+    """Return a value with all leaves except booleans replaced by None."""
     if isinstance(value, Mapping):
         return {str(key): _booleans(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
@@ -290,7 +323,7 @@ def _setting(value: object) -> str:
 
 
 def _sync(folder: Path) -> None:
-    """Have the folder's own entry on disk, where the system can."""
+    """Flush a folder's entries to disk, on POSIX systems."""
     if os.name == "posix":
         handle = os.open(folder, os.O_RDONLY)
         try:

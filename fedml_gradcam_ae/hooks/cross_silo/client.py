@@ -1,4 +1,4 @@
-"""A cross-silo client that says which round its uploads are for, and ends when the server says so."""
+"""Cross-silo client that names the round of each upload and ends when the server tells it to."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from fedml_gradcam_ae.hooks.patching import Patches
 
 
 def patch(patches: Patches) -> None:
-    """Put our client where FedML's initializer looks it up."""
+    """Replace ClientMasterManager in the module where FedML's initializer looks it up."""
     patches.replace(
         client_initializer,
         "ClientMasterManager",
@@ -24,7 +24,7 @@ def patch(patches: Patches) -> None:
 
 
 class NumberedClient(ClientMasterManager):  # type: ignore[misc]  # fedml has no types
-    """ClientMasterManager that follows the server's round numbers, if the server sends any."""
+    """ClientMasterManager that uses the server's round numbers, if the server sends them."""
 
     def __init__(self, *args: Any, **keywords: Any) -> None:
         self._process = secrets.token_hex(8)
@@ -32,7 +32,10 @@ class NumberedClient(ClientMasterManager):  # type: ignore[misc]  # fedml has no
         super().__init__(*args, **keywords)
 
     def handle_message_init(self, msg_params: Any) -> None:
-        """Train on the first model; FedML's would ignore that of a server that was started again."""
+        """Train on the first model.
+
+        A restarted server sends a first model again. FedML's own client would ignore it; this one trains on it.
+        """
         if self.is_inited:
             self.handle_message_receive_model_from_server(msg_params)
         else:
@@ -45,7 +48,7 @@ class NumberedClient(ClientMasterManager):  # type: ignore[misc]  # fedml has no
         super().handle_message_receive_model_from_server(msg_params)
 
     def send_message(self, message: Any) -> None:
-        """Add what the server is to know."""
+        """Send a message: an upload with its round number, a status with the name of this process."""
         if message.get_type() == MyMessage.MSG_TYPE_C2S_SEND_MODEL_TO_SERVER and self._number is not None:
             message.add_params(ROUND, self._number)
         elif message.get_type() == MyMessage.MSG_TYPE_C2S_CLIENT_STATUS:
@@ -53,7 +56,7 @@ class NumberedClient(ClientMasterManager):  # type: ignore[misc]  # fedml has no
         super().send_message(message)
 
     def _follow(self, message: Any) -> None:
-        """FedML's own counter and number of rounds become the server's."""
+        """Set FedML's own round counter and number of rounds to the server's."""
         number, rounds = whole_number(message.get(ROUND)), whole_number(message.get(ROUNDS))
         self._number = number
         if number is not None and rounds is not None:

@@ -1,4 +1,4 @@
-"""Reporting what was dropped: by kind, at most so many lines a minute, and without what a terminal would obey."""
+"""Rate-limited reports of dropped messages, by kind and without control characters that a terminal would obey."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from fedml_gradcam_ae.contract.shown import printable
 
 log = logging.getLogger("fedml_gradcam_ae")
 
-PERIOD = 60.0  # seconds
+PERIOD = 60.0  # Length in seconds of the window in which the lines of a kind are limited.
 
 
 @dataclass
@@ -24,11 +24,14 @@ class _Window:
 
 
 class Complaints:
-    """Counts what was dropped, by kind, and writes at most a few lines a minute about each kind.
+    """Counter of dropped messages by kind, which logs at most a few lines a minute about each kind.
 
     Args:
-        lines: how many lines a minute a kind may have.
-        clock: seconds, from any start.
+        lines: the maximum number of log lines a minute for one kind.
+        clock: function that returns seconds, from any start.
+
+    Attributes:
+        counts: the number of reports by kind.
     """
 
     def __init__(self, lines: int = 10, clock: Callable[[], float] = time.monotonic) -> None:
@@ -38,7 +41,12 @@ class Complaints:
         self._lock = threading.Lock()
 
     def report(self, kind: str, text: str) -> None:
-        """Count one, and write its line unless its kind has had enough of them in this minute."""
+        """Count one report, and log it unless its kind has reached its limit for this minute.
+
+        Args:
+            kind: the kind of problem.
+            text: the line to log; control characters are made harmless.
+        """
         with self._lock:
             self.counts[kind] += 1
             now = self._clock()
@@ -51,7 +59,11 @@ class Complaints:
                 window.silent += 1
 
     def flush(self, everything: bool = False) -> None:
-        """Say how many lines were held back in the minutes that are over, or in this one as well."""
+        """Log how many lines of each kind were held back in minutes that are over.
+
+        Args:
+            everything: whether to include the current minute.
+        """
         with self._lock:
             self._close_windows(float("inf") if everything else self._clock())
 

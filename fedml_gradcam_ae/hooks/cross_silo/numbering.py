@@ -1,24 +1,24 @@
-"""What messages between a server and clients of the plug-in say beside FedML's own parameters.
+"""Message parameters that the plug-in adds to FedML's own, between its server and its clients.
 
-FedML's plain clients neither send nor read any of it.
+FedML's plain clients neither send nor read these parameters.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
-ROUND = "round_number"  # of a model: the round that it starts; of an upload: the round that it answers
-ROUNDS = "rounds"  # of a model: how many the run has; a model of a later round is the final one
-PROCESS = "client_process"  # of a status: names the process that sends it, as long as it lives
+ROUND = "round_number"  # With a model: the round that it starts. With an upload: the round that it answers.
+ROUNDS = "rounds"  # With a model: the run's number of rounds. A model of a later round is the final one.
+PROCESS = "client_process"  # With a status: a name of the client's process, which changes when it is restarted.
 
-LONGEST_NAME = 64
+LONGEST_NAME = 64  # Maximum length of a process name in characters.
 
 
 def whole_number(value: Any) -> int | None:
-    """A number from 1 on, or None for anything else."""
+    """Return an int from 1 to 2**31 - 1 unchanged, and None for anything else."""
     return value if type(value) is int and 1 <= value < 2**31 else None
 
 
 def process_name(value: Any) -> str | None:
-    """A client's name for its process, or None for anything else."""
+    """Return a process name of 1 to `LONGEST_NAME` characters unchanged, and None for anything else."""
     return value if type(value) is str and 0 < len(value) <= LONGEST_NAME else None

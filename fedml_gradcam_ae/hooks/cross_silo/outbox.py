@@ -1,4 +1,4 @@
-"""Messages on their way to a transport that may block: a receiver that takes none holds up one thread, and no other."""
+"""Sending in the background over a transport that may block: a stuck receiver blocks its own thread only."""
 
 from __future__ import annotations
 
@@ -8,32 +8,32 @@ from typing import Any
 
 
 class Outbox:
-    """Sends in the background, in order for each receiver.
+    """Background sender that keeps the order of messages for each receiver.
 
-    A message takes the place of one of the same kind that still waits, so that little waits for a stuck receiver.
+    A new message replaces a waiting message of the same kind, so that few messages wait for a stuck receiver.
 
     Args:
-        send: hands a message to the transport; may block and may raise.
-        failed: told the receiver, the message and the reason, from another thread, when `send` has raised.
+        send: function that hands a message to the transport; it may block and may raise.
+        failed: function of (receiver, message, reason), called from another thread after `send` has raised.
     """
 
     def __init__(self, send: Callable[[Any], None], failed: Callable[[int, Any, str], None]) -> None:
         self._send, self._failed = send, failed
         self._lock = threading.Lock()
         self._idle = threading.Condition(self._lock)
-        # The receivers that a thread is at work for, with what waits for them.
+        # Waiting messages by kind, for each receiver that has a sending thread.
         self._waiting: dict[int, dict[str, Any]] = {}
 
     def put(self, receiver: int, message: Any, kind: str) -> Any | None:
-        """Have a message sent.
+        """Queue a message for sending.
 
         Args:
-            receiver: the client.
-            message: for it.
-            kind: what it takes the place of.
+            receiver: the client's id.
+            message: the message.
+            kind: the kind of the message; a waiting message of this kind is replaced.
 
         Returns:
-            The message whose place it took, if one was waiting.
+            The replaced message, or None.
         """
         with self._lock:
             if receiver in self._waiting:
@@ -45,7 +45,7 @@ class Outbox:
         return None
 
     def drain(self, seconds: float) -> None:
-        """Wait until all is sent, for at most so long."""
+        """Wait until all messages are sent, for at most `seconds`."""
         with self._idle:
             self._idle.wait_for(lambda: not self._waiting, timeout=seconds)
 
@@ -61,5 +61,5 @@ class Outbox:
             try:
                 self._send(message)
             except Exception as error:  # each transport has its own
-                reason = error.details() if hasattr(error, "details") else error  # what gRPC has to say, in one line
+                reason = error.details() if hasattr(error, "details") else error  # gRPC's reason in one line
                 self._failed(receiver, message, str(reason))

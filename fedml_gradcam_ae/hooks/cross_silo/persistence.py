@@ -1,4 +1,4 @@
-"""What a server saves after every round, and takes up again when it resumes."""
+"""Saving of a server's state after every round, and its restoration when the server resumes."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from fedml_gradcam_ae.hooks.cross_silo.structure import take_apart
 
 log = logging.getLogger("fedml_gradcam_ae")
 
-OF_NO_CONSEQUENCE = {"record_dir"}  # settings of defenses that change nothing in their state
+OF_NO_CONSEQUENCE = {"record_dir"}  # Settings that do not change a defense's state and may differ on resuming.
 
 
 class Persistence:
-    """The checkpoint of a server, if its settings name a folder for one.
+    """Saver and loader of a server's state; it does nothing unless the settings name a folder.
 
     Args:
-        args: FedML's.
-        settings: the server's.
+        args: FedML's args.
+        settings: the server's settings.
     """
 
     def __init__(self, args: Any, settings: ServerSettings) -> None:
@@ -33,10 +33,15 @@ class Persistence:
             self._checkpoint = Checkpoint(settings.checkpoint_dir, Owner(int(args.comm_round), _defense(args)))
 
     def restore(self, aggregator: Any) -> int:
-        """Give the aggregator and the defense what was saved, if the server is to resume.
+        """Restore the aggregator and the defense from the checkpoint, if the server is to resume.
+
+        Clients that the setting `release` names are then released by the defense.
+
+        Args:
+            aggregator: the server's aggregator.
 
         Returns:
-            How many rounds are done.
+            The number of finished rounds; 0 if there is nothing to resume from.
 
         Raises:
             SettingsError: if the checkpoint cannot be used.
@@ -51,7 +56,7 @@ class Persistence:
         if defense is not None:
             try:
                 defense.restore(saved.defense)
-            except Exception as error:  # each defense looks at its state in its own way
+            except Exception as error:  # each defense checks its state itself, and may raise any error
                 raise self._checkpoint.unusable(error) from error
         aggregator.set_global_model_params(saved.model)
         for client in self.settings.release:
@@ -60,12 +65,23 @@ class Persistence:
         return saved.rounds_done
 
     def try_out(self, aggregator: Any) -> None:
-        """Raise SettingsError if the state of a round could not be saved."""
+        """Check that the state can be saved.
+
+        Raises:
+            SettingsError: if it cannot.
+        """
         if self._checkpoint is not None:
             self._checkpoint.try_out(aggregator.get_global_model_params(), _state())
 
     def save(self, rounds_done: int, aggregator: Any) -> None:
-        """Save the state; what goes wrong is reported, and the round counts all the same."""
+        """Save the state after a round.
+
+        A problem is logged and not raised, and the round counts. A global model with NaN or infinity is not saved.
+
+        Args:
+            rounds_done: the number of finished rounds.
+            aggregator: the server's aggregator.
+        """
         if self._checkpoint is None:
             return
         model = aggregator.get_global_model_params()
@@ -84,7 +100,7 @@ def _state() -> dict[str, Any]:
 
 
 def _defense(args: Any) -> dict[str, Any]:
-    """The type and the settings of the defense that is on."""
+    """Return the type and the settings of the defense that is on; empty without a defense."""
     requested = configuration.requested(configuration.DEFENSE, args)
     if requested is None:
         return {}

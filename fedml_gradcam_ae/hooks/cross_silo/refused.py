@@ -1,8 +1,12 @@
-"""What stands for an upload that a transport would not even read."""
+"""Marker for an upload that the transport did not read."""
 
 
 class Refused:
-    """Stands where a model would be: the upload was not even read. The round need not wait for it."""
+    """Marker in place of a model: the upload was not read, and the round need not wait for another one.
+
+    Args:
+        reason: why the upload was not read.
+    """
 
     def __init__(self, reason: str) -> None:
         self.reason = reason
