@@ -104,6 +104,7 @@ class Checkpoint:
 
         Raises:
             OSError: if the file cannot be written.
+            TypeError: if the state holds values that a checkpoint cannot hold.
         """
         self._write(rounds_done, model, defense)
         os.replace(self.partial, self.path)
@@ -185,7 +186,7 @@ class Checkpoint:
             return self._take(json.loads(header["content"]), safetensors.torch.load(found))
         except SettingsError:
             raise
-        except Exception as error:  # a valid digest does not prove valid content: anybody can compute one
+        except Exception as error:  # a valid digest does not prove valid content
             raise self.unusable(error) from None
 
     def _take(self, content: Any, tensors: Mapping[str, Tensor]) -> Saved:

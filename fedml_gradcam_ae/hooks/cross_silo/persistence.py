@@ -76,7 +76,8 @@ class Persistence:
     def save(self, rounds_done: int, aggregator: Any) -> None:
         """Save the state after a round.
 
-        A problem is logged and not raised, and the round counts. A global model with NaN or infinity is not saved.
+        If the file cannot be written, a warning is logged and the round counts all the same. A global model with NaN
+        or infinity is not saved.
 
         Args:
             rounds_done: the number of finished rounds.

@@ -1,6 +1,6 @@
-"""Which clients a server has asked, which have answered, and what of all that they say counts.
+"""State machine of a cross-silo run: which clients were asked, which have answered, and which messages count.
 
-No network, no thread and no clock: the server tells what happened, and is told what to do.
+It uses no network, no thread and no clock. The server reports what happened, and the methods return what to do.
 """
 
 from __future__ import annotations
@@ -10,12 +10,12 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
 
-FREE_REPEATS = 3
-PAUSE_SECONDS = 2.0
+FREE_REPEATS = 3  # Number of times that a client gets the model of one round without a pause.
+PAUSE_SECONDS = 2.0  # After that, the shortest time between two requests of a client for the model.
 
 
 class Phase(Enum):
-    """Where a run is: before its first round, in a round, or after the last one."""
+    """Phase of a run: before its first round, in a round, or after the last round."""
 
     WAITING = "waiting"
     RUNNING = "running"
@@ -23,7 +23,7 @@ class Phase(Enum):
 
 
 class Do(Enum):
-    """What the server is to do after it was told something."""
+    """Instruction to the server."""
 
     NOTHING = "nothing"
     START = "start the first round"
@@ -35,19 +35,19 @@ class Do(Enum):
 
 @dataclass
 class Client:
-    """What the server knows of one client.
+    """The server's knowledge of one client.
 
     Attributes:
-        seen: it has ever said that it is there.
-        online: it has, and neither ended nor proved unreachable since.
-        ended: it has said that it ended.
-        called: the server has asked whether it is there, and it has not answered.
-        ever_called: the same, answered or not.
-        process: names its process, where the client runs under the plug-in.
+        seen: whether the client has ever reported as online.
+        online: whether it has reported as online, and neither ended nor been unreachable since.
+        ended: whether it has reported that it ended, or is taken for ended after the last round.
+        called: whether the server has asked for its status and has no answer yet.
+        ever_called: whether the server has ever asked for its status.
+        process: the name of its process, if the client runs under the plug-in; else None.
         owed: the rounds whose model its process was sent and has not answered, in order.
-        received: how many models its process was sent; FedML's own client ends after so many.
-        repeats: how often it was sent the model of this round.
-        asked_at: when, the last time, in seconds.
+        received: the number of models that its process was sent; FedML's own client ends after `comm_round` models.
+        repeats: the number of times that it was sent the model of this round.
+        asked_at: the time at which it was last sent a model, in seconds.
     """
 
     seen: bool = False
@@ -63,11 +63,24 @@ class Client:
 
 
 class Roll:
-    """The clients of a run over its rounds.
+    """Clients of a run over its rounds.
 
     Args:
-        members: every client that may take part.
-        minimum: how many uploads a round needs.
+        members: the ids of all clients that may take part.
+        minimum: the number of uploads that a round needs.
+
+    Attributes:
+        clients: the knowledge of each client, by id.
+        phase: the phase of the run.
+        number: the round, counted from 1.
+        chosen: the clients of the round.
+        uploads: the uploads of the round that count, by client id.
+
+    Example:
+        >>> roll = Roll(members=[1, 2], minimum=1)
+        >>> roll.choose(number=1, chosen=[1, 2])
+        >>> roll.online(1, process=None, now=0.0), roll.online(2, process=None, now=0.0)
+        (<Do.NOTHING: 'nothing'>, <Do.START: 'start the first round'>)
     """
 
     def __init__(self, members: Sequence[int], minimum: int) -> None:
@@ -79,29 +92,41 @@ class Roll:
         self.uploads: dict[int, Any] = {}
 
     def member(self, sender: object) -> int | None:
-        """The client that a message says it is from, or None if there is none; `sender` may be anything."""
+        """Return the client with the id `sender`, or None if there is none.
+
+        Args:
+            sender: the id that a message claims; may be an arbitrary object.
+        """
         return sender if type(sender) is int and sender in self.clients else None
 
     def choose(self, number: int, chosen: Sequence[int]) -> None:
-        """Name the clients of a round, from 1 on, whose uploads are all still to come."""
+        """Set the clients of a new round and discard the uploads of the round before.
+
+        Args:
+            number: the round, counted from 1.
+            chosen: the ids of its clients.
+        """
         self.number, self.chosen, self.uploads = number, list(chosen), {}
         for client in self.clients.values():
             client.repeats = 0
 
     def start(self) -> None:
-        """The first round begins."""
+        """Enter the phase `RUNNING`, at the begin of the first round."""
         self.phase = Phase.RUNNING
 
     def end(self) -> None:
-        """The last round is over; a client that has gone without a word has ended."""
+        """Enter the phase `OVER`, after the last round; from now on an unreachable client counts as ended."""
         self.phase = Phase.OVER
 
     def to_ask(self) -> list[int]:
-        """The clients of the round that can take a model now: one that was called answers the call first."""
+        """Return the clients of the round to send the model to.
+
+        A client that was asked for its status gets the model when it has answered.
+        """
         return [client for client in self.chosen if not self.clients[client].called and not self.clients[client].ended]
 
     def to_dismiss(self) -> list[int]:
-        """The clients that have to hear of the end of the run."""
+        """Return the clients to tell that the run is over."""
         return [
             name
             for name, client in self.clients.items()
@@ -109,15 +134,15 @@ class Roll:
         ]
 
     def called(self, client: int) -> None:
-        """The server asks a client whether it is there."""
+        """Record that the server asked a client for its status."""
         self.clients[client].called = self.clients[client].ever_called = True
 
     def asked(self, client: int, now: float) -> None:
-        """The model of the round is on its way to a client.
+        """Record that the model of the round was sent to a client.
 
         Args:
-            client: which.
-            now: seconds, from any beginning.
+            client: the client's id.
+            now: the time in seconds, from any start.
         """
         known = self.clients[client]
         known.owed.append(self.number)
@@ -126,16 +151,26 @@ class Roll:
         known.asked_at = now
 
     def withdrawn(self, client: int, number: int | None) -> None:
-        """The model of a round, asked for before, did not get to the client."""
+        """Record that the model of a round, which `asked` recorded, did not reach the client.
+
+        Args:
+            client: the client's id.
+            number: the round of the model; None has no effect.
+        """
         known = self.clients[client]
         if number in known.owed:
             known.owed.remove(number)
             known.received -= 1
 
     def undelivered(self, client: int, number: int | None) -> Do:
-        """A message did not get to a client; `number` is the round of the model in it, if there is one."""
+        """Record that a message did not reach a client.
+
+        Args:
+            client: the client's id.
+            number: the round of the model in the message; None if it holds no model.
+        """
         known = self.clients[client]
-        # One from before the client was heard of again says nothing about now.
+        # A message sent before the client reported again does not show that the client is unreachable now.
         if number in known.owed if number is not None else known.called:
             known.online = known.called = False
         self.withdrawn(client, number)
@@ -143,21 +178,21 @@ class Roll:
         return self.settle()
 
     def online(self, client: int, process: str | None, now: float) -> Do:
-        """A client says that it is there: it has started, or was called.
+        """Record that a client reported as online: it has started, or it answers a call.
 
         Args:
-            client: which.
-            process: names its process, if it does.
-            now: seconds, from any beginning.
+            client: the client's id.
+            process: the name of its process; None if the client does not send one.
+            now: the time in seconds, from any start.
         """
         known = self.clients[client]
         if known.repeats >= FREE_REPEATS and now - known.asked_at < PAUSE_SECONDS and self.phase is Phase.RUNNING:
-            return Do.NOTHING  # no process starts so fast, and each model sent costs the server time
+            return Do.NOTHING  # no process restarts so fast, and each model that is sent costs the server time
         same = process is not None and process == known.process
         known.seen = known.online = True
         known.ended, known.called, known.process = False, False, process
         if not same:
-            # What another process owed will never come.
+            # The uploads that the client's former process owed will never come.
             known.owed, known.received = [], 0
         if self.phase is Phase.OVER:
             return Do.DISMISS
@@ -169,14 +204,19 @@ class Roll:
         return Do.ASK
 
     def was_restarted(self, client: int, process: str | None) -> bool:
-        """Whether a client that says that it is there must be a new process of one that was there before."""
+        """Return whether a client that reports as online must be a new process of a client that was online before.
+
+        Args:
+            client: the client's id.
+            process: the name of its process; None if the client does not send one.
+        """
         known = self.clients[client]
         if process is not None and known.process is not None:
             return process != known.process
         return known.online and not known.ever_called
 
     def finished(self, client: int) -> Do:
-        """A client says that it has ended."""
+        """Record that a client reported that it has ended."""
         known = self.clients[client]
         if known.ended:
             return Do.NOTHING
@@ -185,20 +225,20 @@ class Roll:
         return self.settle()
 
     def may_finish(self, client: int) -> bool:
-        """Whether a client can have ended: it was there, was called, or is to end."""
+        """Return whether a report that a client has ended is plausible: it was online, was called, or is to end."""
         known = self.clients[client]
         return known.seen or known.called or self.phase is Phase.OVER
 
     def upload(self, client: int | None, number: object, content: Any) -> str | None:
-        """Take an upload.
+        """Accept or reject an upload.
 
         Args:
-            client: from `member`.
-            number: the round that it says it is for, None if it does not say.
+            client: the client's id from `member`; None for an unknown client.
+            number: the round that the upload claims to be for; None if it claims none; may be an arbitrary object.
             content: the upload.
 
         Returns:
-            Why it does not count, or None if it does.
+            The reason why the upload does not count, or None if it counts.
         """
         if self.phase is not Phase.RUNNING:
             return "no round is running"
@@ -206,7 +246,7 @@ class Roll:
             return "the client is not in the federation"
         known = self.clients[client]
         if number is None:
-            # A client answers what it was sent one by one and in order.
+            # The upload answers the oldest open model, since a client answers models one by one and in order.
             if not known.owed:
                 return "it was not asked for, or has come before"
             owed = known.owed.pop(0)
@@ -223,7 +263,7 @@ class Roll:
         return None
 
     def time_is_over(self) -> Do:
-        """The time of the phase is over."""
+        """Return what to do when the time limit of the phase has passed."""
         if self.phase is Phase.OVER:
             return Do.STOP
         if len(self.here()) < self.minimum:
@@ -231,23 +271,23 @@ class Roll:
         return Do.START if self.phase is Phase.WAITING else Do.AGGREGATE
 
     def here(self) -> list[int]:
-        """The clients of the round that have answered, or before the first round, that are there."""
+        """Return the clients of the round that have answered; before the first round, those that are online."""
         if self.phase is Phase.WAITING:
             return [client for client in self.chosen if self.clients[client].online]
         return [client for client in self.chosen if client in self.uploads]
 
     def missing(self) -> list[int]:
-        """The others."""
+        """Return the clients of the round that are not in `here`."""
         here = self.here()
         return [client for client in self.chosen if client not in here]
 
     def can_be_enough(self) -> bool:
-        """Whether the round can get its minimum of uploads without a client that ended being started again."""
+        """Return whether the round can still get its minimum of uploads if no ended client is started again."""
         able = [client for client in self.chosen if client in self.uploads or not self.clients[client].ended]
         return len(able) >= self.minimum
 
     def settle(self) -> Do:
-        """What to do now that something has changed."""
+        """Return what to do after any change of state."""
         if self.phase is Phase.OVER:
             return Do.STOP if not self.to_dismiss() else Do.NOTHING
         answered = all(client in self.uploads or self.clients[client].ended for client in self.chosen)

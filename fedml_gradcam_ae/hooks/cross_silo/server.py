@@ -1,4 +1,4 @@
-"""The cross-silo server, such that neither a client nor the server itself can make it hang for ever."""
+"""Cross-silo server that neither a client nor a restart of the server can leave waiting for ever."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ from fedml_gradcam_ae.hooks.patching import Patches
 
 log = logging.getLogger("fedml_gradcam_ae")
 
-LAST_WORDS_SECONDS = 2.0
+LAST_WORDS_SECONDS = 2.0  # Maximum time for which a server that ends waits until its last messages are sent.
 
-MODELS = (MyMessage.MSG_TYPE_S2C_INIT_CONFIG, MyMessage.MSG_TYPE_S2C_SYNC_MODEL_TO_CLIENT)
+MODELS = (MyMessage.MSG_TYPE_S2C_INIT_CONFIG, MyMessage.MSG_TYPE_S2C_SYNC_MODEL_TO_CLIENT)  # Messages with a model.
 
 
 def patch(patches: Patches) -> None:
-    """Put our server and our aggregator where FedML's initializer looks them up."""
+    """Replace the server and the aggregator in the module where FedML's initializer looks them up."""
     patches.replace(
         server_initializer,
         "FedMLAggregator",
@@ -51,17 +51,26 @@ def patch(patches: Patches) -> None:
 
 
 class DependableServer(FedMLServerManager):  # type: ignore[misc]  # fedml has no types
-    """FedMLServerManager with a time limit per round, clients that come and go, and a state that survives.
+    """FedMLServerManager with a time limit per round, clients that may leave and return, and a saved state.
 
-    What clients say goes to `Roll`, which decides; this class carries the decisions out. All of it happens under one
-    lock, in the thread that receives, that of a timer, or that of a message that could not be delivered. Nothing is
-    sent under the lock: the outbox does it.
+    `Roll` decides what each message of a client means, and this class carries out the decisions. All of this happens
+    under one lock, in one of three threads: the receiving thread, the timer's, or that of a message that could not be
+    delivered. Messages are sent by the outbox, never under the lock.
+
+    Args:
+        args: FedML's args.
+        aggregator: the aggregator.
+        rest: further arguments of FedML's class.
+        keywords: further keyword arguments of FedML's class.
+
+    Raises:
+        SettingsError: if the checkpoint cannot be used.
     """
 
     def __init__(self, args: Any, aggregator: HookedAggregator, *rest: Any, **keywords: Any) -> None:
         self.settings = read_server_settings(args)
         self._persistence = Persistence(args, self.settings)
-        # Before the port opens: a state that does not fit ends the process.
+        # The state is restored before the port opens, since a state that does not fit ends the process.
         rounds_done = self._persistence.restore(aggregator)
         super().__init__(args, aggregator, *rest, **keywords)
         self.args.round_idx = rounds_done
@@ -77,7 +86,13 @@ class DependableServer(FedMLServerManager):  # type: ignore[misc]  # fedml has n
         _expect(self.com_manager, aggregator, self.client_real_ids)
 
     def run(self) -> None:
-        """Serve until the last round is over."""
+        """Serve until the last round is over.
+
+        Raises:
+            SettingsError: if the state cannot be saved.
+            ValueError: if the defense cannot work with the network or the data.
+            Exception: any error that occurred in another thread while it handled a message.
+        """
         try:
             aggregation.prepare(self.aggregator.network, self.aggregator.test_global)
             with aggregation.watched(self.args):
@@ -87,7 +102,7 @@ class DependableServer(FedMLServerManager):  # type: ignore[misc]  # fedml has n
             if self._failure is not None:
                 raise self._failure
         except BaseException:
-            # An error must end the process: a transport that still listens would keep it alive.
+            # An error must end the process, which a listening transport would keep alive.
             self.com_manager.stop_receive_message()
             raise
         finally:
@@ -95,16 +110,23 @@ class DependableServer(FedMLServerManager):  # type: ignore[misc]  # fedml has n
                 self._over = True
                 self._cancel_timer()
 
-    # What the transport calls.
+    # Methods that the transport calls.
 
     def receive_message(self, msg_type: Any, msg_params: Any) -> None:
-        """Handle a message; FedML's own compares and logs a sender that may be anything."""
+        """Handle a message.
+
+        FedML's own method compares and logs the sender, which may be an arbitrary object.
+
+        Args:
+            msg_type: the type of the message; messages of unknown types are ignored.
+            msg_params: the message.
+        """
         handler = self.message_handler_dict.get(msg_type) if isinstance(msg_type, int | str) else None
         if handler is not None:
             handler(msg_params)
 
     def handle_message_connection_ready(self, msg_params: Any) -> None:
-        """The server is up: call the clients that were there before it."""
+        """Choose the clients of the first round once the server listens, and call those that may be running."""
 
         def work() -> None:
             if self._ready:
@@ -113,7 +135,7 @@ class DependableServer(FedMLServerManager):  # type: ignore[misc]  # fedml has n
             self._choose_clients()
             mlops.log_round_info(self.round_num, -1)
             if self.backend != "GRPC" or self.settings.resume:
-                # Over gRPC a client that starts tells the server by itself; one that was there before does not.
+                # Over gRPC a starting client reports by itself. A client that was running before does not.
                 for client in self._roll.chosen:
                     self._roll.called(client)
                     self.send_message_check_client_status(client, self._silos[client])
@@ -122,7 +144,7 @@ class DependableServer(FedMLServerManager):  # type: ignore[misc]  # fedml has n
         self._react(work)
 
     def handle_message_client_status_update(self, msg_params: Any) -> None:
-        """A client has started, answers a call, or has ended."""
+        """Handle a client's report that it is online or has ended."""
         sender, status = msg_params.get_sender_id(), msg_params.get(MyMessage.MSG_ARG_KEY_CLIENT_STATUS)
         process = process_name(msg_params.get(PROCESS))
 
@@ -140,7 +162,7 @@ class DependableServer(FedMLServerManager):  # type: ignore[misc]  # fedml has n
         self._react(work)
 
     def handle_message_receive_model_from_client(self, msg_params: Any) -> None:
-        """Take an upload, if it is for this round."""
+        """Accept an upload, if it is for this round."""
         sender, number = msg_params.get_sender_id(), msg_params.get(ROUND)
         upload = msg_params.get(MyMessage.MSG_ARG_KEY_NUM_SAMPLES), msg_params.get(MyMessage.MSG_ARG_KEY_MODEL_PARAMS)
 
@@ -156,7 +178,7 @@ class DependableServer(FedMLServerManager):  # type: ignore[misc]  # fedml has n
         self._react(work)
 
     def send_message(self, message: Any) -> None:
-        """Hand a message to the outbox; a model says its round."""
+        """Hand a message to the outbox; messages with a model get their round number."""
         kind, receiver = message.get_type(), int(message.get_receiver_id())
         if kind in MODELS:
             message.add_params(ROUND, self._number)
@@ -165,10 +187,10 @@ class DependableServer(FedMLServerManager):  # type: ignore[misc]  # fedml has n
         if replaced is not None:
             self._roll.withdrawn(receiver, replaced.get(ROUND))
 
-    # What happens under the lock.
+    # Methods that run under the lock.
 
     def _react(self, work: Callable[[], None]) -> None:
-        """Work under the lock, in whichever thread; an error there ends `run`, which raises it."""
+        """Call `work` under the lock, from any thread; an error in it ends `run`, which raises the error."""
         try:
             with self._lock:
                 if not self._over:
@@ -207,8 +229,8 @@ class DependableServer(FedMLServerManager):  # type: ignore[misc]  # fedml has n
             self._complain(client, client, ": it says that it has ended, and was never there: ignored")
             return
         if self._roll.phase is not Phase.OVER and not self._roll.clients[client].ended:
-            # FedML's client counts its rounds: one that trained a round twice, for a server that was killed and for
-            # this one, ends a round early.
+            # FedML's client counts the rounds that it trains. If it trained a round twice, for a killed server and
+            # for this one, it ends one round early.
             self._complain(client, client, " has ended, before the last round")
         decision = self._roll.finished(client)
         if decision is Do.NOTHING and self._roll.phase is Phase.RUNNING and not self._roll.can_be_enough():
@@ -217,7 +239,7 @@ class DependableServer(FedMLServerManager):  # type: ignore[misc]  # fedml has n
         self._carry_out(decision)
 
     def _undelivered(self, receiver: int, message: Any, reason: str) -> None:
-        """Hear from another thread that a message did not get to a client."""
+        """Handle that a message did not reach a client; the outbox calls this from another thread."""
 
         def work() -> None:
             client = self._roll.member(receiver)
@@ -233,11 +255,11 @@ class DependableServer(FedMLServerManager):  # type: ignore[misc]  # fedml has n
 
     @property
     def _number(self) -> int:
-        """The round t, from 1."""
+        """Return the round t, counted from 1."""
         return int(self.args.round_idx) + 1
 
     def _choose_clients(self) -> None:
-        """Who takes part in this round, and with which data silo."""
+        """Choose the clients of this round and the data silo of each."""
         index = self.args.round_idx
         chosen = self.aggregator.client_selection(index, self.client_real_ids, self.args.client_num_per_round)
         silos = self.aggregator.data_silo_selection(index, self.args.client_num_in_total, len(chosen))
@@ -248,7 +270,7 @@ class DependableServer(FedMLServerManager):  # type: ignore[misc]  # fedml has n
         Context().add(Context.KEY_CLIENT_ID_LIST_IN_THIS_ROUND, self.client_id_list_in_this_round)
 
     def _start(self) -> None:
-        """The first round of this process."""
+        """Start the first round of this process, or end the run if a restored state has all rounds."""
         self.is_initialized = True
         self._roll.start()
         mlops.log_aggregation_status(MyMessage.MSG_MLOPS_SERVER_STATUS_RUNNING)
@@ -267,14 +289,14 @@ class DependableServer(FedMLServerManager):  # type: ignore[misc]  # fedml has n
         self._carry_out(self._roll.settle())
 
     def _take_model(self) -> None:
-        """A copy of the global model, since messages with it may leave after it has changed."""
+        """Copy the global model for messages, since they may be sent after the model has changed."""
         self._model = copy.deepcopy(self.aggregator.get_global_model_params())
 
     def _ask(self, client: int) -> None:
         """Ask a client to train from the global model.
 
-        FedML's clients take the first model in a message of its own, once. One that was there before a server that
-        resumes has had its first.
+        FedML's clients accept the first model once, in a message type of its own. If the server resumes, a client may
+        have had its first model from the server before, so the type for later models is used.
         """
         send = self.send_message_sync_model_to_client
         if not self.settings.resume and self._roll.clients[client].received == 0:
@@ -296,9 +318,9 @@ class DependableServer(FedMLServerManager):  # type: ignore[misc]  # fedml has n
             self._timer = None
 
     def _time_is_over(self, timer: threading.Timer) -> None:
-        """Go on with the clients that answered, if they are enough."""
+        """Continue with the clients that answered, if they are enough."""
         if timer is not self._timer:
-            return  # it had rung already when it was stopped
+            return  # the timer had fired already when it was canceled
         decision, missing = self._roll.time_is_over(), ", ".join(map(str, self._roll.missing()))
         if decision is Do.NOTHING:
             log.warning(
@@ -316,7 +338,7 @@ class DependableServer(FedMLServerManager):  # type: ignore[misc]  # fedml has n
         self._carry_out(decision)
 
     def _finish_round(self) -> None:
-        """All uploads are here, or the time is over: aggregate, test, save, and go on."""
+        """Aggregate, test and save a round whose uploads are here or whose time is over; then start the next."""
         self._cancel_timer()
         index = self.args.round_idx
         mlops.event("server.wait", event_started=False, event_value=str(index))
@@ -341,7 +363,7 @@ class DependableServer(FedMLServerManager):  # type: ignore[misc]  # fedml has n
             self._end()
 
     def _end(self) -> None:
-        """The last round is over: give the clients the final model, or tell them to stop, and wait for them."""
+        """End the run: send the clients the final model or the order to stop, and wait for them."""
         self._roll.end()
         mlops.stop_sys_perf()
         mlops.log_aggregation_finished_status()
@@ -349,7 +371,7 @@ class DependableServer(FedMLServerManager):  # type: ignore[misc]  # fedml has n
         for client in self._roll.to_dismiss():
             known, silo = self._roll.clients[client], self._silos.get(client, 0)
             if known.process is not None or known.received == self.round_num:
-                # It follows the server's numbers, or has counted to the last round itself: another model ends it.
+                # The client follows the server's round numbers, or has counted all rounds: one more model ends it.
                 self.send_message_sync_model_to_client(client, self._model, silo)
             else:
                 self.send_message_finish(client, silo)
@@ -358,7 +380,7 @@ class DependableServer(FedMLServerManager):  # type: ignore[misc]  # fedml has n
 
 
 def _expect(manager: Any, aggregator: HookedAggregator, clients: list[int]) -> None:
-    """Tell a transport that asks for it how large the model is, and which clients there are."""
+    """Tell a transport with the method `expect` the model's size in bytes and the clients' ids."""
     if hasattr(manager, "expect"):
         model = aggregator.get_global_model_params().values()
         manager.expect(sum(t.numel() * t.element_size() for t in model if isinstance(t, Tensor)), clients)

@@ -1,4 +1,4 @@
-"""The settings of a dependable cross-silo server."""
+"""Settings of the cross-silo server."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from fedml_gradcam_ae.hooks.section import check_keys
 
 
 class ServerSettings(TransportSettings):
-    """Keys of the section `server_args`, for a cross-silo server."""
+    """Keys of the YAML section `server_args` for a cross-silo server."""
 
     client_timeout: float | None = Field(
         default=None, gt=0, description="seconds that a round waits for uploads; null: for ever, as FedML does"
@@ -40,7 +40,9 @@ class ServerSettings(TransportSettings):
 
 
 def read_server_settings(args: Any) -> ServerSettings:
-    """The server's settings among FedML's flat args; those that clients have as well, in the server's own section.
+    """Return the server's settings.
+
+    They are read from FedML's flat args. Settings that clients have as well are read from the section `server_args`.
 
     Raises:
         SettingsError: for a wrong kind of value or a value out of range.
@@ -52,7 +54,15 @@ def read_server_settings(args: Any) -> ServerSettings:
 
 
 def check_sections(args: Any) -> None:
-    """Raise SettingsError for a mistake in the sections `server_args` and `client_args`, unknown keys included."""
+    """Check the sections `server_args` and `client_args`.
+
+    Args:
+        args: FedML's args.
+
+    Raises:
+        SettingsError: for an unknown key, a wrong kind of value, a value out of range, or settings that contradict
+            each other.
+    """
     check_keys(ServerSettings, args, "server_args")
     check_keys(TransportSettings, args, "client_args")
     check_transport_settings(args)
@@ -60,7 +70,7 @@ def check_sections(args: Any) -> None:
 
 
 def _check_together(settings: ServerSettings, args: Any) -> None:
-    """What cannot be true beside other settings."""
+    """Reject settings that contradict each other."""
     per_round, total = getattr(args, "client_num_per_round", None), getattr(args, "client_num_in_total", None)
     if isinstance(per_round, int) and settings.minimum_clients > per_round:
         raise SettingsError(
@@ -86,12 +96,12 @@ def _check_together(settings: ServerSettings, args: Any) -> None:
 
 
 def _client_ids(args: Any, total: object) -> list[int]:
-    """The clients' numbers: their ranks, unless FedML's platform has given others."""
+    """Return the clients' ids, which are their ranks unless FedML's platform gave others; empty if unknown."""
     try:
         given = json.loads(str(getattr(args, "client_id_list", None)))
     except ValueError:
         given = None
     if isinstance(given, list) and given and all(type(client) is int for client in given):
-        # A client's own list has only itself.
+        # A client's own list holds only its own id.
         return given if getattr(args, "rank", 0) in (0, "0") else []
     return list(range(1, total + 1)) if isinstance(total, int) else []

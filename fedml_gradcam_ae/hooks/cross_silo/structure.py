@@ -1,4 +1,4 @@
-"""A defense's state as JSON and tensors: nothing in it can run code, and it comes back exactly as it was."""
+"""Exact conversion of a defense's state to JSON and tensors, neither of which can run code when it is read."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-DEEPEST = 32
-DEVICE = re.compile(r"cpu|cuda(:[0-9]{1,2})?")  # torch wraps larger numbers around
-NOT_FINITE = ("nan", "inf", "-inf")  # what JSON has no number for
+DEEPEST = 32  # Maximum depth of nested containers.
+DEVICE = re.compile(r"cpu|cuda(:[0-9]{1,2})?")  # Two digits at most, since torch wraps larger device numbers around.
+NOT_FINITE = ("nan", "inf", "-inf")  # Values for which JSON has no number.
 CONTAINERS: dict[str, Callable[[Any], Any]] = {
     "tuple": tuple,
     "set": set,
@@ -28,14 +28,14 @@ def take_apart(value: Any, prefix: str = "state") -> tuple[Any, dict[str, Tensor
 
     Args:
         value: None, booleans, numbers, text, tensors, and lists, tuples, sets and dictionaries of them.
-        prefix: what the tensors' names begin with.
+        prefix: the prefix of the tensors' names.
 
     Returns:
-        The structure, for `json.dumps(..., allow_nan=False)`, and the tensors by name: on the CPU, contiguous,
-        with memory of their own. A tensor that is there twice is one of them.
+        The structure, fit for `json.dumps(..., allow_nan=False)`, and the tensors by name. The tensors are on the
+        CPU, contiguous, and have memory of their own. A tensor that occurs twice is stored once.
 
     Raises:
-        TypeError: for anything else, with the place.
+        TypeError: for a value of any other type, naming its place, and for containers nested too deep.
 
     Example:
         >>> take_apart({7: (1, float("inf"))})
@@ -93,10 +93,18 @@ class _Taker:
 
 
 def put_together(node: Any, tensors: Mapping[str, Tensor]) -> Any:
-    """What `take_apart` was given; a tensor whose device is not there is on the CPU.
+    """Return the value that `take_apart` separated.
+
+    Args:
+        node: the structure that `take_apart` returned.
+        tensors: the tensors by name. A tensor whose CUDA device does not exist here stays on the CPU.
 
     Raises:
-        ValueError, KeyError, TypeError, RecursionError: if the structure is none of its.
+        ValueError, KeyError, TypeError, RecursionError: if the structure is not one that `take_apart` returns.
+
+    Example:
+        >>> put_together({"dict": [[7, {"tuple": [1, {"float": "inf"}]}]]}, {})
+        {7: (1, inf)}
     """
     built: dict[str, Tensor] = {}
 
