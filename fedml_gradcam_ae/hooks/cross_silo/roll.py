@@ -11,7 +11,7 @@ from enum import Enum
 from typing import Any
 
 FREE_REPEATS = 3  # Number of times that a client gets the model of one round without a pause.
-PAUSE_SECONDS = 2.0  # After that, the shortest time between two requests of a client for the model.
+PAUSE_SECONDS = 2.0  # After that, a client does not get the model again within this time.
 
 
 class Phase(Enum):
@@ -111,7 +111,7 @@ class Roll:
             client.repeats = 0
 
     def start(self) -> None:
-        """Enter the phase `RUNNING`, at the begin of the first round."""
+        """Enter the phase `RUNNING`, at the beginning of the first round."""
         self.phase = Phase.RUNNING
 
     def end(self) -> None:

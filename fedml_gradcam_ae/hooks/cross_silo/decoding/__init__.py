@@ -1,4 +1,4 @@
-"""Decoding what strangers send: pickles of FedML's messages, read without unpickling anything."""
+"""Decoder for FedML's messages from untrusted senders, which are pickles: it reads them without unpickling."""
 
 from fedml_gradcam_ae.hooks.cross_silo.decoding.budget import Budget
 from fedml_gradcam_ae.hooks.cross_silo.decoding.errors import KINDS, Kind, Undecodable

@@ -1,4 +1,4 @@
-"""NumPy's arrays and scalars, from exactly as many bytes as they need."""
+"""Decoding of NumPy arrays and scalars, which must come with exactly as many bytes as they need."""
 
 from __future__ import annotations
 
@@ -13,14 +13,19 @@ from fedml_gradcam_ae.hooks.cross_silo.decoding.errors import Undecodable
 from fedml_gradcam_ae.hooks.cross_silo.decoding.shapes import MOST_DIMENSIONS, check_shape, is_shape
 from fedml_gradcam_ae.hooks.cross_silo.decoding.values import Unfinished, argument_count
 
-ARRAY = 256  # bytes beside the data
+ARRAY = 256  # Bytes that the ledger counts for an array or a dtype, beside the data.
+# The dtypes that are accepted.
 CODES = ("b1", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "f2", "f4", "f8", "c8", "c16")
 DTYPES = {code: np.dtype(code) for code in CODES}
 SCALARS = frozenset(dtype.type for dtype in DTYPES.values())
 
 
 class UnfinishedDtype(Unfinished):
-    """A dtype, whose byte order comes later."""
+    """Dtype whose byte order the pickle sets later.
+
+    Args:
+        code: one of `CODES`.
+    """
 
     __slots__ = ("code", "dtype")
     title = "a dtype"
@@ -31,7 +36,7 @@ class UnfinishedDtype(Unfinished):
 
     @override
     def fill(self, state: Any, ledger: Ledger) -> None:
-        """Take the byte order; see `Unfinished`."""
+        """Set the byte order; see `Unfinished.fill`."""
         order = state[1] if type(state) is tuple and len(state) == 8 else None
         if self.dtype is not None or type(order) is not str or any(part is not None for part in state[2:5]):
             raise Undecodable("bad array", "a dtype of another form than a plain one's")
@@ -41,7 +46,7 @@ class UnfinishedDtype(Unfinished):
 
 
 class UnfinishedArray(Unfinished):
-    """An array, whose shape and data come later."""
+    """Array whose shape and data the pickle sets later."""
 
     __slots__ = ("value",)
     title = "an array without data"
@@ -51,7 +56,7 @@ class UnfinishedArray(Unfinished):
 
     @override
     def fill(self, state: Any, ledger: Ledger) -> None:
-        """Take shape and data; see `Unfinished`."""
+        """Set shape and data; see `Unfinished.fill`."""
         if self.value is not None or type(state) is not tuple or len(state) != 5 or type(state[3]) is not bool:
             raise Undecodable("bad array", "an array of another form than NumPy writes")
         _, shape, dtype, fortran, data = state
@@ -62,14 +67,15 @@ def array(data: Any, dtype: Any, shape: Any, order: str, ledger: Ledger) -> np.n
     """Copy `data` into a new array.
 
     Args:
-        data: a view of the message.
-        dtype: an `UnfinishedDtype` that is filled.
-        shape: the array's.
-        order: "C" or "F".
-        ledger: pays for it.
+        data: the array's bytes, a memoryview of the message.
+        dtype: an `UnfinishedDtype` whose byte order is set.
+        shape: the shape of the array.
+        order: the memory order, "C" or "F".
+        ledger: the ledger that counts the array's bytes.
 
     Raises:
-        Undecodable: if the bytes are not exactly those of the shape, or another argument is wrong.
+        Undecodable: if the number of bytes does not match the shape, if another argument is wrong, or if the budget
+            does not allow the array.
     """
     kind = _finished(dtype)
     if type(data) is not memoryview or not is_shape(shape):
@@ -87,7 +93,15 @@ def array(data: Any, dtype: Any, shape: Any, order: str, ledger: Ledger) -> np.n
 
 
 def make_dtype(arguments: tuple[Any, ...], ledger: Ledger) -> UnfinishedDtype:
-    """`numpy.dtype(code, False, True)`, as NumPy writes it."""
+    """Return the result of `numpy.dtype(code, False, True)`, which is the form that NumPy writes.
+
+    Args:
+        arguments: the arguments of the call, as the pickle has them.
+        ledger: the ledger that counts the cost.
+
+    Raises:
+        Undecodable: if the arguments are of another form or the dtype is none of `CODES`.
+    """
     argument_count("dtype", len(arguments), (3,))
     code, align, copy = arguments
     if type(code) is not str or code not in DTYPES or align is not False or copy is not True:
@@ -98,21 +112,45 @@ def make_dtype(arguments: tuple[Any, ...], ledger: Ledger) -> UnfinishedDtype:
 
 
 def make_array(arguments: tuple[Any, ...], ledger: Ledger) -> UnfinishedArray:
-    """`numpy.core.multiarray._reconstruct(ndarray, (0,), b"b")`; what it is called with makes no difference."""
+    """Return the result of `numpy.core.multiarray._reconstruct(ndarray, (0,), b"b")`.
+
+    Args:
+        arguments: the three arguments of the call; their values make no difference.
+        ledger: the ledger that counts the cost.
+
+    Raises:
+        Undecodable: if the number of arguments is wrong.
+    """
     argument_count("_reconstruct", len(arguments), (3,))
     ledger.take(ARRAY)
     return UnfinishedArray()
 
 
 def make_scalar(arguments: tuple[Any, ...], ledger: Ledger) -> Any:
-    """`numpy.core.multiarray.scalar(dtype, data)`."""
+    """Return the result of `numpy.core.multiarray.scalar(dtype, data)`.
+
+    Args:
+        arguments: the arguments of the call, as the pickle has them.
+        ledger: the ledger that counts the cost.
+
+    Raises:
+        Undecodable: if the arguments are wrong.
+    """
     argument_count("scalar", len(arguments), (2,))
     dtype, data = arguments
     return array(data, dtype, (), "C", ledger)[()]
 
 
 def from_buffer(arguments: tuple[Any, ...], ledger: Ledger) -> np.ndarray[Any, Any]:
-    """`numpy.core.numeric._frombuffer(data, dtype, shape, order)`."""
+    """Return the result of `numpy.core.numeric._frombuffer(data, dtype, shape, order)`.
+
+    Args:
+        arguments: the arguments of the call, as the pickle has them.
+        ledger: the ledger that counts the cost.
+
+    Raises:
+        Undecodable: if the arguments are wrong.
+    """
     argument_count("_frombuffer", len(arguments), (4,))
     data, dtype, shape, order = arguments
     if type(order) is not str or order not in ("C", "F"):

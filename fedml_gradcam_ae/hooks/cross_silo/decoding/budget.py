@@ -1,4 +1,4 @@
-"""What decoding may cost, and the ledger that every value is entered in before it is built."""
+"""Budget of decoding one message, and the ledger that counts each value before it is built."""
 
 from __future__ import annotations
 
@@ -7,24 +7,27 @@ from time import monotonic
 
 from fedml_gradcam_ae.hooks.cross_silo.decoding.errors import Undecodable
 
-# The most that one instruction's value takes: a tuple of three, its slot on the stack and its entry in the memo.
+# Bytes counted for each instruction. This is the most that its value needs: a tuple of three, its slot on the stack
+# and its entry in the memo.
 INSTRUCTION = 144
-# A memoized text in a list takes two instructions, an entry of a dictionary of texts four.
+# Instructions allowed for each object of the budget. A memoized text in a list takes two, an entry of a dictionary of
+# texts takes four.
 INSTRUCTIONS_PER_OBJECT = 4
-# A call, and setting an entry whose key may collide, take the time of as many plain instructions.
+# Number of plain instructions that take as much time as a call, or as an entry whose key may collide with others.
 COSTLY = 25
 
 
 @dataclass(frozen=True)
 class Budget:
-    """What decoding one message may cost.
+    """Limits for decoding one message.
 
     Args:
-        bytes: memory of all that is built: the data, and about 150 bytes per value around it.
-        objects: values of the result, each counted as often as it appears in it. The instructions are bounded by it
-            too, four for each. A call counts as 25 instructions, and one that builds a tensor as 100.
-        depth: containers in containers.
-        seconds: time.
+        bytes: the most memory for everything that is built: the data, and about 150 bytes per value beside it.
+        objects: the most values of the result; a value counts as often as it appears in the result. This limits the
+            instructions as well, to four per object. A call counts as 25 instructions, and one that builds a tensor
+            as 100.
+        depth: the most levels of nested containers.
+        seconds: the longest time.
     """
 
     bytes: int
@@ -34,7 +37,15 @@ class Budget:
 
 
 class Ledger:
-    """What is left of a budget."""
+    """Account of what is left of a budget.
+
+    Args:
+        budget: the budget.
+
+    Attributes:
+        budget: the budget.
+        header: the header of the last storage that was read, since the storages of one message have the same.
+    """
 
     __slots__ = ("_bytes", "_deadline", "_instructions", "budget", "header")
 
@@ -43,20 +54,20 @@ class Ledger:
         self._bytes = budget.bytes
         self._instructions = INSTRUCTIONS_PER_OBJECT * budget.objects
         self._deadline = monotonic() + budget.seconds
-        self.header = b""  # of the last storage that was read; those of one message share it
+        self.header = b""
 
     def take(self, size: int) -> None:
-        """Enter `size` bytes, before they are allocated.
+        """Count `size` bytes, before they are allocated.
 
         Raises:
-            Undecodable: if less is left.
+            Undecodable: if fewer bytes are left.
         """
         self._bytes -= size
         if self._bytes < 0:
             raise Undecodable("too large", f"decoded, it would take more than {self.budget.bytes} bytes")
 
     def give_back(self, size: int) -> None:
-        """Enter that `size` bytes were freed again."""
+        """Return `size` bytes to the budget after they were freed."""
         self._bytes += size
 
     @property
@@ -64,7 +75,7 @@ class Ledger:
         return f"more than {self.budget.objects} values, or as much work as these"
 
     def executed(self, count: int) -> None:
-        """Enter `count` instructions and the small values that they made.
+        """Count `count` instructions and the small values that they made.
 
         Raises:
             Undecodable: if the memory, the instructions or the time is used up.
@@ -76,7 +87,10 @@ class Ledger:
         self.check_time()
 
     def costly(self, instructions: int = COSTLY) -> None:
-        """Enter a step that takes as long as so many plain instructions, before it is done.
+        """Count a costly step, before it is done.
+
+        Args:
+            instructions: the number of plain instructions that take as long.
 
         Raises:
             Undecodable: if fewer instructions are left.
@@ -86,6 +100,10 @@ class Ledger:
             raise Undecodable("too many objects", self._too_many)
 
     def check_time(self) -> None:
-        """Raise Undecodable if the time is used up."""
+        """Check the time.
+
+        Raises:
+            Undecodable: if the time is used up.
+        """
         if monotonic() > self._deadline:
             raise Undecodable("too slow", f"decoding takes longer than {self.budget.seconds} seconds")

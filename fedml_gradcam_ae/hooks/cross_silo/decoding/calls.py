@@ -1,4 +1,4 @@
-"""Instructions that look up a name, call it, make an object or set a state: none of them runs what a pickle names."""
+"""Pickle instructions that look up a name, call it, make an object or set a state, without running named code."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from fedml_gradcam_ae.hooks.cross_silo.decoding.values import Name, Refusal, Sav
 if TYPE_CHECKING:
     from fedml_gradcam_ae.hooks.cross_silo.decoding.machine import Machine
 
-LONGEST_NAME = 200
-OBJECT = 256  # bytes
+LONGEST_NAME = 200  # Maximum length of a module's or a class's name in bytes.
+OBJECT = 256  # Bytes that the ledger counts for a new object.
 
 
 def look_up_global(machine: Machine, position: int) -> int:
@@ -65,7 +65,7 @@ def build(machine: Machine, position: int) -> int:
     if isinstance(target, Unfinished):
         target.fill(state, machine.ledger)
     elif type(target) is not OrderedDict or type(state) is not dict or len(state) != 1 or "_metadata" not in state:
-        # `_metadata` is what torch.nn.Module.state_dict leaves: versions of layers. It is not needed and dropped.
+        # torch.nn.Module.state_dict sets `_metadata`, the versions of the layers. It is not needed and dropped.
         raise Undecodable("unsupported", "a state is set where plain data have none")
     return position
 

@@ -1,4 +1,4 @@
-"""Instructions that build lists, tuples and dictionaries, and those that remember values."""
+"""Pickle instructions that build lists, tuples and dictionaries, and those that use the memo."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from fedml_gradcam_ae.hooks.cross_silo.decoding.literals import Handler
 if TYPE_CHECKING:
     from fedml_gradcam_ae.hooks.cross_silo.decoding.machine import Machine
 
-DICTIONARY, LIST = 232, 100  # bytes that one takes beyond an instruction's
-LARGEST_KEY = 2**31
-# Python hashes an int to itself: many could be chosen to collide, and each would be compared with all before it.
-# FedML's messages have no such keys.
+DICTIONARY, LIST = 232, 100  # Bytes that the ledger counts for an empty one, beside those of the instruction.
+LARGEST_KEY = 2**31  # Integers as keys must be smaller than this in absolute value.
+# Maximum number of entries of a dictionary with integers as keys. Python hashes an int to itself, so a sender could
+# choose keys that collide, and each would be compared with all before it. FedML's messages have no such keys.
 MOST_NUMBERS = 64
 
 

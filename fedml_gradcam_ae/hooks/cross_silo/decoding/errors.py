@@ -1,4 +1,4 @@
-"""What the decoder says of bytes that it does not decode."""
+"""The error for bytes that the decoder rejects."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ Kind = Literal[
     "bad array",
 ]
 KINDS: tuple[str, ...] = get_args(Kind)
-LONGEST = 300
+LONGEST = 300  # Maximum length of an error's text in characters.
 
 
 class Undecodable(ValueError):  # noqa: N818 - it is said of bytes
-    """Bytes that are no plain data, or more of it than the budget allows.
+    """Error for bytes that are not plain data, or are more data than the budget allows.
 
     Args:
-        kind: one of `KINDS`, to count and report by.
-        reason: what was found; may quote the sender.
+        kind: one of `KINDS`, used to count and report errors.
+        reason: what was found; may quote the sender's bytes, made printable.
 
     Attributes:
-        kind: as given.
+        kind: the kind of the error.
     """
 
     def __init__(self, kind: Kind, reason: str) -> None:

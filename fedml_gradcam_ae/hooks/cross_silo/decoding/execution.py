@@ -1,4 +1,4 @@
-"""The loop that executes a pickle's instructions."""
+"""Loop that executes a pickle's instructions."""
 
 from __future__ import annotations
 
@@ -9,23 +9,28 @@ from fedml_gradcam_ae.hooks.cross_silo.decoding.errors import Undecodable
 from fedml_gradcam_ae.hooks.cross_silo.decoding.machine import Machine
 from fedml_gradcam_ae.hooks.cross_silo.decoding.opcodes import HANDLERS, PROTO, STOP
 
-BATCH = 256  # instructions between two looks at the ledger
+BATCH = 256  # Number of instructions between two checks of the budget.
 
 
 def run(machine: Machine, start: int = 0) -> tuple[Any, int]:
     """Execute the pickle that begins at `start`.
 
+    Args:
+        machine: the machine with the pickle's bytes.
+        start: the position of the pickle in these bytes.
+
     Returns:
-        The value, which may hold `Name`, `Unfinished` and views, and may hold itself; and where the pickle ends.
+        The value, and the position after the pickle's end. The value may hold `Name`, `Unfinished` and memoryviews,
+        and may contain itself.
 
     Raises:
-        Undecodable: if it is broken, names anything outside of the table, or is over the budget.
+        Undecodable: if the pickle is broken, names anything outside of the table, or exceeds the budget.
     """
     machine.begin(start)
     try:
         return _execute(machine, start)
     except (IndexError, struct.error):
-        # Reading past the end, popping from an empty stack, getting what was never put.
+        # Causes: reading past the end, popping from an empty stack, getting a memo entry that was never put.
         raise Undecodable("broken", "the pickle is cut off or inconsistent") from None
     except UnicodeError:
         raise Undecodable("broken", "text that is no UTF-8 or no Latin-1") from None

@@ -1,4 +1,7 @@
-"""Instructions that push constants, numbers, text and bytes."""
+"""Pickle instructions that push constants, numbers, text and bytes.
+
+Each instruction is a function of the machine and the position of its argument, which returns the next position.
+"""
 
 from __future__ import annotations
 
@@ -16,9 +19,9 @@ if TYPE_CHECKING:
 
 Handler = Callable[["Machine", int], int]
 
-EMPTY_TEXT = 80  # bytes
-VIEW = 256  # bytes that a view takes
-SHORT_TEXT = 256  # bytes; the width of longer ones' characters is looked up
+EMPTY_TEXT = 80  # Bytes that the ledger counts for a text beside its characters.
+VIEW = 256  # Bytes that the ledger counts for a memoryview.
+SHORT_TEXT = 256  # Texts of more bytes are searched for their widest character to estimate their size.
 Read = Callable[..., tuple[Any, ...]]
 read_byte: Read = struct.Struct("<B").unpack_from
 read_int: Read = struct.Struct("<i").unpack_from
@@ -69,8 +72,8 @@ def sized(push: Callable[[Machine, memoryview], None], read: Callable[..., tuple
 
 
 def text(machine: Machine, view: memoryview) -> None:
-    """UTF-8; lone surrogates are none."""
-    # One wide character widens all, and while that happens the narrow text is still there.
+    """Push a text from UTF-8; lone surrogates are rejected."""
+    # One wide character widens all characters of a str, and meanwhile the narrow text takes memory as well.
     size = len(view)
     widest = 255 if size <= SHORT_TEXT else int(np.frombuffer(view, np.uint8).max())
     most = EMPTY_TEXT + size * (1 if widest < 0x80 else 2 if widest < 0xC4 else 4 if widest < 0xF0 else 6)
@@ -81,6 +84,6 @@ def text(machine: Machine, view: memoryview) -> None:
 
 
 def raw(machine: Machine, view: memoryview) -> None:
-    """Bytes, not copied: most become tensors, which copy."""
+    """Push bytes as a view without a copy, since most of them become tensors, which copy the data."""
     machine.ledger.take(VIEW)
     machine.stack.append(view)

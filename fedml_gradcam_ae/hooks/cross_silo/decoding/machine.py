@@ -1,4 +1,4 @@
-"""The state of a pickle that is read: its stack and its memo."""
+"""State of a pickle that is being read: its stack and its memo."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ Table = Mapping[tuple[str, str], Any]
 
 
 class Machine:
-    """One pickle's stack and memo.
+    """Stack and memo of one pickle.
 
     Args:
-        data: bytes that begin with or hold the pickle.
-        table: what (module, name) stands for.
-        ledger: pays for what is built.
-        storages: whether persistent ids are read, as torch's serialization uses them.
+        data: the bytes that hold the pickle.
+        table: the allowed names: a value for each pair (module, name).
+        ledger: the ledger that counts the cost.
+        storages: whether persistent ids are allowed, which torch's serialization of storages uses.
     """
 
     __slots__ = ("data", "ledger", "memo", "outer", "size", "stack", "start", "storages", "table")
@@ -34,17 +34,21 @@ class Machine:
         """Empty the stack and the memo for the pickle that begins at `start`."""
         self.start = start
         self.stack: list[Any] = []
-        self.outer: list[list[Any]] = []  # the stacks below the marks
+        self.outer: list[list[Any]] = []  # The stacks below the marks, the outermost first.
         self.memo: list[Any] = []
 
     def cut(self, start: int, end: int) -> memoryview:
-        """The bytes from `start` to `end`, all of which must be there."""
+        """Return the bytes from `start` to `end`.
+
+        Raises:
+            Undecodable: if `end` lies behind the end of the data.
+        """
         if end > self.size:
             raise Undecodable("broken", "a length points past the end")
         return self.data[start:end]
 
     def marked(self) -> list[Any]:
-        """What was pushed since the last mark."""
+        """Remove the last mark and return the values pushed since."""
         items = self.stack
         self.stack = self.outer.pop()
         return items

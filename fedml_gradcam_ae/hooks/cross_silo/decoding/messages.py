@@ -1,4 +1,4 @@
-"""A message of FedML, or any plain value, out of bytes that came over a network."""
+"""Decoding of a FedML message, or of any plain value, from bytes that came over a network."""
 
 from __future__ import annotations
 
@@ -16,19 +16,20 @@ from fedml_gradcam_ae.hooks.cross_silo.decoding.unfinished_message import Unfini
 
 Content = bytes | bytearray | memoryview
 Result = TypeVar("Result")
-UNFORESEEN = "not foreseen"
-KEYS = ("msg_type", "sender", "receiver")  # fedml.core.distributed.communication.message.Message's
+UNFORESEEN = "not foreseen"  # Marks an unexpected error of the decoder; the fuzzer looks for these words.
+# The parameters that every fedml.core.distributed.communication.message.Message has.
+KEYS = ("msg_type", "sender", "receiver")
 
 
 @dataclass(frozen=True)
 class Envelope:
-    """A decoded message. Every value is plain, but none is checked for what it should be.
+    """Decoded message, which holds plain values whose meaning is not checked yet.
 
     Args:
-        type: as `Message.get_type` returns it.
-        sender: as `Message.get_sender_id` returns it.
-        receiver: as `Message.get_receiver_id` returns it.
-        parameters: the others, by name.
+        type: the value that `Message.get_type` returns.
+        sender: the value that `Message.get_sender_id` returns.
+        receiver: the value that `Message.get_receiver_id` returns.
+        parameters: the other parameters, by name.
     """
 
     type: Any
@@ -41,36 +42,37 @@ def decode_message(content: Content, budget: Budget) -> Envelope:
     """Decode a pickled `fedml.core.distributed.communication.message.Message`.
 
     Args:
-        content: the pickle.
-        budget: what decoding may cost. Of `content` nothing is kept.
+        content: the pickle. The result keeps no reference to it.
+        budget: the limits for decoding.
 
     Raises:
-        Undecodable: for whatever is no such message within the budget; nothing else is raised.
+        Undecodable: if the bytes are not such a message within the budget; no other error is raised.
     """
     return _guarded(_message, content, budget)
 
 
 def decode_value(content: Content, budget: Budget) -> Any:
-    """Decode a pickled plain value, as a state dict.
+    """Decode a pickled plain value, such as a state dict.
 
     Args:
-        content: the pickle.
-        budget: what decoding may cost. Of `content` nothing is kept.
+        content: the pickle. The result keeps no reference to it.
+        budget: the limits for decoding.
 
     Returns:
         None, bool, int, float, text, bytes, lists, tuples, dictionaries with text or small integers as keys, tensors
         (`torch.Tensor`, detached, dense, on the CPU, in memory of their own), NumPy arrays and scalars of numbers.
 
     Raises:
-        Undecodable: for whatever is no such value within the budget; nothing else is raised.
+        Undecodable: if the bytes are not such a value within the budget; no other error is raised.
 
-    >>> import pickle
-    >>> decode_value(pickle.dumps({"round": 3, "losses": [0.5, 0.25]}), Budget(bytes=10_000))
-    {'round': 3, 'losses': [0.5, 0.25]}
-    >>> decode_value(pickle.dumps(print), Budget(bytes=10_000))  # doctest: +ELLIPSIS
-    Traceback (most recent call last):
-    ...
-    fedml_gradcam_ae...Undecodable: names code: a message may hold tensors, ... only, found builtins.print
+    Example:
+        >>> import pickle
+        >>> decode_value(pickle.dumps({"round": 3, "losses": [0.5, 0.25]}), Budget(bytes=10_000))
+        {'round': 3, 'losses': [0.5, 0.25]}
+        >>> decode_value(pickle.dumps(print), Budget(bytes=10_000))  # doctest: +ELLIPSIS
+        Traceback (most recent call last):
+        ...
+        fedml_gradcam_ae...Undecodable: names code: a message may hold tensors, ... only, found builtins.print
     """
     return _guarded(_value, content, budget)
 
@@ -83,9 +85,9 @@ def _guarded(decode: Callable[[Content, Ledger], Result], content: Content, budg
     except MemoryError:
         refused = Undecodable("too large", "there is not enough memory for it")
     except Exception as error:
-        # A defect of the decoder's; the fuzzer looks for these words.
+        # Any other error is a defect of the decoder.
         refused = Undecodable("broken", f"{UNFORESEEN}, {type(error).__name__}: {error}")
-    # An error that is kept, in a report for instance, must not keep the frames, and with them the message, in memory.
+    # A stored error, in a report for instance, must not keep the frames and with them the message in memory.
     refused.__context__ = refused.__cause__ = None
     raise refused.with_traceback(None)
 

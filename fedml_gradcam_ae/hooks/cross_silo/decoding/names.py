@@ -1,4 +1,4 @@
-"""All that a message may name, and what the decoder does instead of calling it."""
+"""Table of all names that a message may contain, and the decoder's replacement for each."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ from fedml_gradcam_ae.hooks.cross_silo.decoding.storages import load_storage
 from fedml_gradcam_ae.hooks.cross_silo.decoding.unfinished_message import UnfinishedMessage
 from fedml_gradcam_ae.hooks.cross_silo.decoding.values import Name, Refusal, argument_count
 
-ORDERED = 600  # bytes
+ORDERED = 600  # Bytes that the ledger counts for an empty OrderedDict.
+# The dtypes that a message may name.
 DTYPES = "float64 float32 float16 bfloat16 int64 int32 int16 int8 uint8 uint16 uint32 uint64 bool complex64 complex128"
 EIGHT_BITS = "float8_e4m3fn float8_e5m2 float8_e4m3fnuz float8_e5m2fnuz float8_e8m0fnu"  # not in every torch
 
@@ -36,7 +37,7 @@ def _bytes(arguments: tuple[Any, ...], ledger: Ledger) -> memoryview:
 
 
 def _encode(arguments: tuple[Any, ...], ledger: Ledger) -> memoryview:
-    """How protocol 2 writes bytes: as text, of which every character is one."""
+    """Return the bytes of a Latin-1 text, one for each character; pickle protocol 2 writes bytes in this way."""
     argument_count("encode", len(arguments), (2,))
     text, encoding = arguments
     if type(text) is not str or type(encoding) is not str or encoding != "latin1":

@@ -1,7 +1,7 @@
-"""The instructions that CPython's picklers write in protocols 2 to 5 for plain data, and what executes each.
+"""Table of the pickle instructions that CPython writes in protocols 2 to 5 for plain data, with their handlers.
 
-All others are refused: persistent ids outside of a storage, extensions, out-of-band buffers, the text forms of protocol
-0, keyword arguments, POP and DUP.
+All other instructions are refused: persistent ids outside of a storage, extensions, out-of-band buffers, the text forms
+of protocol 0, keyword arguments, POP and DUP.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
-"""A storage's bytes as `torch.storage.TypedStorage.__reduce__` writes them: torch's legacy serialization.
+"""Decoding of a tensor's storage, as `torch.storage.TypedStorage.__reduce__` writes it.
 
-Five pickles and the data: a magic number, the version, the writer's system, a persistent id that says what the storage
-is, the list of the keys of the storages that follow (here one), and for each its number of elements and its data.
+The format is torch's legacy serialization: five pickles, then the data. The pickles are a magic number, the version,
+the writer's system, a persistent id that describes the storage, and the list of the keys of the storages that follow
+(here one). The data are each storage's number of elements and its bytes.
 """
 
 from __future__ import annotations
@@ -18,10 +19,10 @@ from fedml_gradcam_ae.hooks.cross_silo.decoding.literals import read_long_size
 from fedml_gradcam_ae.hooks.cross_silo.decoding.machine import Machine
 from fedml_gradcam_ae.hooks.cross_silo.decoding.values import Refusal, SavedStorage, Storage, argument_count
 
-MAGIC = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
-VERSION = 1001
-LONGEST_HEADER = 1024  # that is kept to be recognized
-OBJECT = 1024  # bytes of a storage without its data
+MAGIC = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # The pickled magic number of torch's legacy format.
+VERSION = 1001  # The version of torch's legacy format.
+LONGEST_HEADER = 1024  # Headers of at most this many bytes are kept, so that equal ones are read only once.
+OBJECT = 1024  # Bytes that the ledger counts for a storage without its data.
 DEVICE = re.compile(r"(cpu|(cuda|mps|xpu|npu|hpu)(:\d{1,3})?)")
 CLASSES = {
     "DoubleStorage": torch.float64,
@@ -41,7 +42,11 @@ QUANTIZED = ("QInt8Storage", "QInt32Storage", "QUInt8Storage", "QUInt4x2Storage"
 
 
 class StorageClass:
-    """A storage's type: what its elements are; None: bytes."""
+    """Type of a storage.
+
+    Args:
+        dtype: the dtype of its elements; None for untyped bytes.
+    """
 
     __slots__ = ("dtype",)
 
@@ -49,7 +54,7 @@ class StorageClass:
         self.dtype = dtype
 
 
-# Up to torch 1.10, storages on a GPU have classes of their own.
+# The module torch.cuda is there as well since storages on a GPU have classes of their own up to torch 1.10.
 TABLE: dict[tuple[str, str], Any] = {
     (module, name): StorageClass(dtype) for module in ("torch", "torch.cuda") for name, dtype in CLASSES.items()
 }
@@ -58,13 +63,17 @@ TABLE |= {("torch", name): Refusal("a quantized tensor (dequantize it first)") f
 
 
 def load_storage(arguments: tuple[Any, ...], ledger: Ledger) -> Storage:
-    """`torch.storage._load_from_bytes(data)`.
+    """Return the result of `torch.storage._load_from_bytes(data)`.
+
+    Args:
+        arguments: the arguments of the call, as the pickle has them.
+        ledger: the ledger that counts the cost.
 
     Returns:
-        The storage, a view of `data`.
+        The storage, as a view of `data`.
 
     Raises:
-        Undecodable: if the bytes are anything but one complete storage of a known type.
+        Undecodable: if the bytes are not exactly one complete storage of a known type.
     """
     argument_count("_load_from_bytes", len(arguments), (1,))
     data = arguments[0]
@@ -93,7 +102,7 @@ def load_storage(arguments: tuple[Any, ...], ledger: Ledger) -> Storage:
 
 
 def _header(machine: Machine, ledger: Ledger) -> int:
-    """Where what follows the first three pickles begins."""
+    """Check the first three pickles and return the position after them."""
     data, known = machine.data, ledger.header
     if known and data[: len(known)] == known:
         return len(known)

@@ -1,4 +1,4 @@
-"""PyTorch's dense tensors: checked against the storage that they claim to be views of, and copied out of it once."""
+"""Decoding of dense PyTorch tensors: each is checked against its storage and copied out of it once."""
 
 from __future__ import annotations
 
@@ -14,15 +14,26 @@ from fedml_gradcam_ae.hooks.cross_silo.decoding.errors import Undecodable
 from fedml_gradcam_ae.hooks.cross_silo.decoding.shapes import MOST_DIMENSIONS, check_shape, is_dense, is_shape
 from fedml_gradcam_ae.hooks.cross_silo.decoding.values import Storage, argument_count
 
-TENSOR = 1024  # bytes beside the data
-BUILDING = 75  # instructions of the same time, beside those of any call
-# Any type of the same size will do for moving elements.
+TENSOR = 1024  # Bytes that the ledger counts for a tensor, beside its data.
+BUILDING = 75  # Number of plain instructions that take as much time as building a tensor, beside those of the call.
+# NumPy's codes by size in bytes: to copy elements, any dtype of the same size will do.
 SIZES = {1: "u1", 2: "u2", 4: "u4", 8: "u8", 16: "c16"}
 ELEMENT: dict[int, np.dtype[Any]] = {size: np.dtype(code) for size, code in SIZES.items()}
 
 
 def rebuild_v2(arguments: tuple[Any, ...], ledger: Ledger) -> torch.Tensor:
-    """`torch._utils._rebuild_tensor_v2(storage, offset, size, stride, requires_grad, hooks[, metadata])`."""
+    """Return the result of `torch._utils._rebuild_tensor_v2`.
+
+    Its arguments are (storage, offset, size, stride, requires_grad, hooks[, metadata]). The tensor requires no gradient
+    here.
+
+    Args:
+        arguments: the arguments of the call, as the pickle has them.
+        ledger: the ledger that counts the cost.
+
+    Raises:
+        Undecodable: if the arguments are wrong; see `tensor`.
+    """
     argument_count("_rebuild_tensor_v2", len(arguments), (6, 7))
     storage, offset, size, stride, _, hooks = arguments[:6]
     if type(storage) is not Storage or storage.dtype is None:
@@ -32,7 +43,18 @@ def rebuild_v2(arguments: tuple[Any, ...], ledger: Ledger) -> torch.Tensor:
 
 
 def rebuild_v3(arguments: tuple[Any, ...], ledger: Ledger) -> torch.Tensor:
-    """`torch._utils._rebuild_tensor_v3(storage, offset, size, stride, requires_grad, hooks, dtype[, metadata])`."""
+    """Return the result of `torch._utils._rebuild_tensor_v3`.
+
+    Its arguments are (storage, offset, size, stride, requires_grad, hooks, dtype[, metadata]). The tensor requires no
+    gradient here.
+
+    Args:
+        arguments: the arguments of the call, as the pickle has them.
+        ledger: the ledger that counts the cost.
+
+    Raises:
+        Undecodable: if the arguments are wrong; see `tensor`.
+    """
     argument_count("_rebuild_tensor_v3", len(arguments), (7, 8))
     storage, offset, size, stride, _, hooks, dtype = arguments[:7]
     if type(storage) is not Storage or type(dtype) is not torch.dtype:
@@ -42,7 +64,18 @@ def rebuild_v3(arguments: tuple[Any, ...], ledger: Ledger) -> torch.Tensor:
 
 
 def rebuild_parameter(arguments: tuple[Any, ...], ledger: Ledger) -> torch.Tensor:
-    """`torch._utils._rebuild_parameter(tensor, requires_grad, hooks)`: the tensor, which requires no gradient here."""
+    """Return the result of `torch._utils._rebuild_parameter(tensor, requires_grad, hooks)`.
+
+    Args:
+        arguments: the arguments of the call, as the pickle has them.
+        ledger: not used, since the tensor was counted before.
+
+    Returns:
+        The tensor itself, which requires no gradient here.
+
+    Raises:
+        Undecodable: if the arguments are wrong.
+    """
     argument_count("_rebuild_parameter", len(arguments), (3,))
     if type(arguments[0]) is not torch.Tensor:
         raise Undecodable("bad tensor", "a parameter of no tensor")
@@ -59,18 +92,20 @@ def _check_extras(hooks: Any, metadata: tuple[Any, ...]) -> None:
 
 
 def tensor(storage: Storage, dtype: torch.dtype, offset: Any, size: Any, stride: Any, ledger: Ledger) -> torch.Tensor:
-    """Copy a view of a storage into memory of its own.
+    """Copy a view of a storage into a tensor with memory of its own.
 
     Args:
-        storage: the data.
-        dtype: of the elements.
-        offset: first element, in elements, as are the strides.
-        size: shape.
-        stride: a dense layout (channels last, for instance) is kept, any other is made contiguous.
-        ledger: pays for the copy.
+        storage: the storage.
+        dtype: the dtype of the elements.
+        offset: the position of the first element in the storage, in elements.
+        size: the shape.
+        stride: the strides in elements. A dense layout (channels last, for instance) is kept, any other is made
+            contiguous.
+        ledger: the ledger that counts the copy.
 
     Raises:
-        Undecodable: if an element would lie outside of the storage, or an argument is wrong.
+        Undecodable: if an element would lie outside of the storage, if an argument is wrong, or if the budget does
+            not allow the tensor.
     """
     if not is_shape(size) or not is_shape(stride) or len(size) != len(stride) or not is_shape((offset,)):
         expected = f"at most {MOST_DIMENSIONS} integers from 0 on"
@@ -85,7 +120,7 @@ def tensor(storage: Storage, dtype: torch.dtype, offset: Any, size: Any, stride:
         raise Undecodable("bad tensor", f"its last element would be number {last + 1} of {held} in its storage")
     ledger.take(TENSOR + count * itemsize)
     dense = is_dense(size, stride)
-    # The stride of a single element says nothing, and may be one that torch cannot take.
+    # The stride of a dimension of size 1 has no meaning, and may be too large for torch.
     steps = tuple(min(step, count) if length == 1 else step for length, step in zip(size, stride, strict=True))
     result = torch.empty_strided(
         size, steps if dense else contiguous(size), dtype=dtype, device="cpu", requires_grad=False
@@ -105,9 +140,13 @@ def tensor(storage: Storage, dtype: torch.dtype, offset: Any, size: Any, stride:
 
 
 def contiguous(size: tuple[int, ...]) -> tuple[int, ...]:
-    """Strides of a contiguous tensor.
+    """Return the strides of a contiguous tensor, in elements.
 
-    >>> contiguous((2, 3, 4))
-    (12, 4, 1)
+    Args:
+        size: the shape.
+
+    Example:
+        >>> contiguous((2, 3, 4))
+        (12, 4, 1)
     """
     return tuple(prod(max(length, 1) for length in size[index + 1 :]) for index in range(len(size)))

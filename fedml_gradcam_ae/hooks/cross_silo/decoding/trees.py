@@ -1,4 +1,7 @@
-"""The last step: what was built is measured as code that walks it would see it, and views become bytes."""
+"""Last step of decoding: check the size and depth of the built value, and turn memoryviews into bytes.
+
+The size is that which code sees that walks the value: shared parts count as often as they appear.
+"""
 
 from __future__ import annotations
 
@@ -16,19 +19,24 @@ from fedml_gradcam_ae.hooks.cross_silo.decoding.values import Name, Unfinished
 
 LEAVES = frozenset({type(None), bool, int, float, torch.Tensor, np.ndarray}) | SCALARS
 CONTAINERS = frozenset({list, tuple, dict, OrderedDict})
-LONGEST_TEXT = 2**20
-ENTRY = 500  # bytes: a container's entries in the tables below
-CHECK = 1024  # containers between two looks at the clock
+LONGEST_TEXT = 2**20  # Maximum length of a text in characters.
+ENTRY = 500  # Bytes that the ledger counts for a container's entries in the tables of this module.
+CHECK = 1024  # Number of containers between two checks of the time.
 
 
 def finish(root: Any, ledger: Ledger) -> Any:
     """Return `root` with plain values only.
 
-    Lists and dictionaries are changed in place; what is shared stays shared. Nothing here recurses.
+    Lists and dictionaries are changed in place, and shared parts stay shared. The function does not recurse, so deep
+    values cannot exhaust the stack.
+
+    Args:
+        root: the value that `execution.run` built.
+        ledger: the ledger that counts the cost.
 
     Raises:
-        Undecodable: if anything else than a plain value is left, a container holds itself, or the tree, with what is
-            shared counted as often as it appears, has too many values or is too deep.
+        Undecodable: if a value other than a plain one is left, if a container contains itself, or if the tree has too
+            many values or is too deep. Shared values count as often as they appear.
     """
     finished: dict[int, tuple[Any, int, int]] = {}
     for number, container in enumerate(inside_out(root, ledger)):
@@ -49,7 +57,15 @@ def finish(root: Any, ledger: Ledger) -> Any:
 
 
 def inside_out(root: Any, ledger: Ledger) -> list[Any]:
-    """Every distinct container below `root`, each after those that it holds."""
+    """Return all distinct containers in `root`, including itself, each after the containers that it holds.
+
+    Args:
+        root: the value.
+        ledger: the ledger that counts the cost.
+
+    Raises:
+        Undecodable: if a container contains itself, or if the budget is used up.
+    """
     order: list[Any] = []
     closed: dict[int, bool] = {}
     pending = [root] if type(root) in CONTAINERS else []
@@ -73,7 +89,7 @@ def inside_out(root: Any, ledger: Ledger) -> list[Any]:
 
 
 def children(container: Any) -> Collection[Any]:
-    """What a container holds, its keys aside."""
+    """Return the items of a list or a tuple, or the values of a dictionary."""
     held: Collection[Any] = container if type(container) in (list, tuple) else container.values()
     return held
 

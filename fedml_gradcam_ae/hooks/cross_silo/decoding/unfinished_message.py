@@ -1,4 +1,4 @@
-"""A FedML message between its class and its state."""
+"""A FedML message that the pickle has created and not filled yet."""
 
 from __future__ import annotations
 
@@ -10,11 +10,14 @@ from fedml_gradcam_ae.hooks.cross_silo.decoding.budget import Ledger
 from fedml_gradcam_ae.hooks.cross_silo.decoding.errors import Undecodable
 from fedml_gradcam_ae.hooks.cross_silo.decoding.values import Unfinished
 
-ATTRIBUTES = {"type", "sender_id", "receiver_id", "msg_params"}
+ATTRIBUTES = {"type", "sender_id", "receiver_id", "msg_params"}  # The attributes of a FedML message.
 
 
 class UnfinishedMessage(Unfinished):
-    """A message whose attributes come later; any beyond FedML's own could replace a method."""
+    """Message whose attributes the pickle sets later.
+
+    Only FedML's own attributes are accepted, since another one could replace a method.
+    """
 
     __slots__ = ("attributes",)
     title = "a message inside of the message"
@@ -24,7 +27,7 @@ class UnfinishedMessage(Unfinished):
 
     @override
     def fill(self, state: Any, ledger: Ledger) -> None:
-        """Take the attributes; see `Unfinished`."""
+        """Set the attributes; see `Unfinished.fill`."""
         if self.attributes is not None or type(state) is not dict:
             raise Undecodable("broken", "a message whose attributes are no dictionary, or set twice")
         for name in state:

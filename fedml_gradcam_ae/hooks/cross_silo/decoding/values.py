@@ -1,4 +1,4 @@
-"""What stands on the decoder's stack beside plain values."""
+"""Values on the decoder's stack that are not plain: names, unfinished values, storages."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from fedml_gradcam_ae.hooks.cross_silo.decoding.errors import Undecodable
 
 
 class Name:
-    """A name out of the closed table, and what the decoder itself does where a pickle calls it.
+    """Name from the closed table, with the decoder's replacement for calling it.
 
     Args:
-        title: the name, for messages.
-        call: takes the arguments and the ledger and returns the value; None: it may not be called.
-        new: makes an empty `Unfinished` for an instance of the class; None: there are no instances of it.
+        title: the name, for error messages.
+        call: function of (arguments, ledger) that returns the value of a call; None: it may not be called.
+        new: function that returns an empty `Unfinished` as an instance of the class; None: it has no instances.
     """
 
     __slots__ = ("call", "new", "title")
@@ -34,36 +34,40 @@ class Name:
 
 
 class Unfinished:
-    """A value that a pickle makes empty and fills later: an array, a dtype, a message."""
+    """Base class of values that a pickle creates empty and fills later: arrays, dtypes, messages."""
 
     __slots__ = ()
     title = "an unfinished value"
 
     def fill(self, state: Any, ledger: Ledger) -> None:
-        """Take over the state that the pickle gives.
+        """Set the state that the pickle gives.
+
+        Args:
+            state: the state, which may be an arbitrary decoded value.
+            ledger: the ledger that counts the cost.
 
         Raises:
-            Undecodable: if it is not of the form that the real class writes, or comes a second time.
+            Undecodable: if the state is not of the form that the real class writes, or is set a second time.
         """
         raise NotImplementedError
 
 
 class Refusal(NamedTuple):
-    """A name that honest clients may send and that the decoder does not take.
+    """Name that benign clients may send and that the decoder refuses with a reason.
 
     Args:
-        reason: what it is.
+        reason: what the name stands for.
     """
 
     reason: str
 
 
 class Storage:
-    """The memory that tensors are views of, still in the message.
+    """Memory of one or more tensors, as a view of the message.
 
     Args:
-        dtype: what it holds; None: bytes, of which the tensor says what they are.
-        data: (bytes,)
+        dtype: the dtype of the elements; None for untyped bytes, whose dtype the tensor names.
+        data: the bytes, of shape (bytes,).
     """
 
     __slots__ = ("data", "dtype")
@@ -74,7 +78,11 @@ class Storage:
 
 
 class SavedStorage:
-    """What torch's serialization says of a storage whose data follow."""
+    """Description of a storage in torch's serialization, which precedes the storage's data.
+
+    Args:
+        fields: the persistent id, as the pickle has it.
+    """
 
     __slots__ = ("fields",)
 
@@ -83,7 +91,16 @@ class SavedStorage:
 
 
 def argument_count(title: str, found: int, allowed: tuple[int, ...]) -> None:
-    """Raise Undecodable if `title` is called with another number of arguments."""
+    """Check the number of arguments of a call.
+
+    Args:
+        title: the name that is called, for the error message.
+        found: the number of arguments.
+        allowed: the allowed numbers of arguments.
+
+    Raises:
+        Undecodable: if the number is not allowed.
+    """
     if found not in allowed:
         expected = " or ".join(map(str, allowed))
         raise Undecodable("broken", f"{title} is called with {found} arguments (expected {expected})")

@@ -1,4 +1,4 @@
-"""The gRPC transport of the server and of clients under the plug-in: who may say what, how much, and for how long."""
+"""gRPC transport of the server and of clients under the plug-in, with limits on senders, sizes and times."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from fedml_gradcam_ae.hooks.patching import Patches
 
 
 def patch(patches: Patches) -> None:
-    """Put our communication manager where FedML looks it up; only called where gRPC is installed."""
-    # gRPC writes a line about every failed TLS handshake, and whoever reaches the port can make thousands of them.
+    """Replace GRPCCommManager in the module where FedML looks it up; called only if gRPC is installed."""
+    # gRPC prints a line about every failed TLS handshake, and any process that reaches the port can cause thousands.
     os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
     from fedml.core.distributed.communication.grpc import grpc_comm_manager
 

@@ -1,4 +1,4 @@
-"""Where each process listens: the table of the configuration, and what clients that it does not list have said."""
+"""Addresses of all processes: the table of the configuration, and addresses learned from clients it does not list."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from typing import Any
 from fedml.core.distributed.communication.grpc.grpc_comm_manager import GRPCMapping
 
 HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,253}[A-Za-z0-9.])?")
-SCOPE = re.compile(r"[A-Za-z0-9._-]+")  # the interface of an IPv6 address, after its %
+SCOPE = re.compile(r"[A-Za-z0-9._-]+")  # The network interface in an IPv6 address, after the %.
 
 
 def is_host(text: str) -> bool:
-    """Whether a text is an address or the name of a machine, and nothing else that gRPC would open.
+    """Return whether a text is an IP address or a host name, and not another kind of target that gRPC would open.
 
     Example:
         >>> [is_host(text) for text in ("192.0.2.7", "::1", "silo-3.example.org", "unix:/run/x", "")]
@@ -31,28 +31,28 @@ def is_host(text: str) -> bool:
 
 
 class Addresses:
-    """The rows of the table, which nothing replaces, and the rows learned from messages.
+    """Address table: fixed rows from the configuration, and rows learned from messages.
 
     Args:
-        rows: by id; rows that are learned are added to it.
+        rows: FedML's GRPCMapping rows by id. Rows that are learned are added to this dict.
     """
 
     def __init__(self, rows: dict[int, Any]) -> None:
         self._rows, self._listed = rows, frozenset(rows)
 
     def rank(self, id: int) -> int:
-        """The rank of a process; one that the table does not list is called by its rank."""
+        """Return the rank of a process; the id of a process that the table does not list is its rank."""
         return int(self._rows[id].rank) if id in self._rows else id
 
     def ids(self, rank: int) -> set[int]:
-        """All ids of a rank."""
+        """Return all ids of a rank, which include the rank itself."""
         return {rank} | {id for id, row in self._rows.items() if int(row.rank) == rank}
 
     def target(self, id: int) -> str:
-        """Host and port.
+        """Return the host and port of a process, such as "192.0.2.7:8890".
 
         Raises:
-            LookupError: if they are not known.
+            LookupError: if the address is not known.
         """
         if id not in self._rows:
             raise LookupError(f"no address of {id} is known: neither the table of addresses nor a message holds one")
@@ -60,11 +60,11 @@ class Addresses:
         return join(row.ingress_ip or row.grpc_server_ip, row.grpc_server_port)
 
     def learn(self, id: int, parameters: Mapping[str, Any], again: bool) -> None:
-        """Keep the address in a message of a client that the table does not list.
+        """Store the address in a message of a client that the configuration's table does not list.
 
         Args:
-            id: the client.
-            parameters: of the message, checked.
+            id: the client's id.
+            parameters: the checked parameters of the message; `sender_ip` and `sender_port` are the address.
             again: whether a later address replaces an earlier one.
         """
         host, port = parameters.get("sender_ip"), parameters.get("sender_port")
@@ -73,7 +73,7 @@ class Addresses:
 
 
 def join(host: str, port: int) -> str:
-    """Host and port as gRPC takes them.
+    """Return host and port as one text in gRPC's form.
 
     Example:
         >>> join("::1", 8890), join("silo", 8890)

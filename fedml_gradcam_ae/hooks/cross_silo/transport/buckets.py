@@ -1,4 +1,4 @@
-"""How many messages a second each sender may send."""
+"""Rate limit on the messages of each sender."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from collections.abc import Callable, Hashable
 
 
 class Buckets:
-    """A token bucket for each sender.
+    """Token bucket for each sender.
 
     Args:
-        rate: messages a second in the long run.
-        burst: how many may come at once.
-        clock: seconds, from any start.
+        rate: the messages per second that a sender may send in the long run.
+        burst: the number of messages that may come at once.
+        clock: function that returns seconds, from any start.
 
     Example:
         >>> now = 0.0
@@ -26,7 +26,11 @@ class Buckets:
         self._left: dict[Hashable, tuple[float, float]] = {}
 
     def take(self, sender: Hashable) -> bool:
-        """Take one token; False if there is none."""
+        """Take one token of a sender.
+
+        Returns:
+            Whether there was one.
+        """
         now = self._clock()
         tokens, since = self._left.get(sender, (self._burst, now))
         tokens = min(self._burst, tokens + (now - since) * self._rate)

@@ -1,4 +1,4 @@
-"""What the message around a model may say: a schema for each kind of message that comes from outside."""
+"""Schemas of the messages that come from outside, one for each type of message."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from fedml_gradcam_ae.hooks.cross_silo.decoding import Envelope
 from fedml_gradcam_ae.hooks.cross_silo.refused import Refused
 from fedml_gradcam_ae.hooks.cross_silo.transport.addresses import is_host
 
-# fedml.cross_silo.server.message_define
+# Types and parameter names of messages, from fedml.cross_silo.server.message_define.
 INIT, SYNC, UPLOAD, STATUS, CHECK, FINISH = 1, 2, 3, 5, 6, 7
 MODEL_PARAMS, NUM_SAMPLES, CLIENT_INDEX = "model_params", "num_samples", "client_idx"
-LARGEST_ID = 10**6
-MOST_EXTRAS = 32
+LARGEST_ID = 10**6  # Largest id of a process.
+MOST_EXTRAS = 32  # Maximum number of parameters beyond the schema that are passed on.
 
 
 class Misfit(ValueError):  # noqa: N818
-    """A message does not fit its schema.
+    """Error for a message that does not fit its schema.
 
     Args:
-        kind: which part does not, in one word.
-        reason: what was found.
+        kind: the part that does not fit, in one word.
+        reason: what was expected and found.
     """
 
     def __init__(self, kind: str, reason: str) -> None:
@@ -34,7 +34,7 @@ class Misfit(ValueError):  # noqa: N818
 
 
 def _from_digits(value: Any) -> Any:
-    """FedML's YAML may give ids as text."""
+    """Return a text of at most 7 digits as an int, since ids in FedML's YAML may be text; else the value itself."""
     return int(value) if type(value) is str and value.isascii() and value.isdigit() and len(value) <= 7 else value
 
 
@@ -52,7 +52,7 @@ class _Schema(BaseModel):
 
 
 class Header(_Schema):
-    """What every message has."""
+    """Type, sender and receiver, which every message has."""
 
     type: int = Field(ge=1, le=1000)
     sender: Id
@@ -69,7 +69,7 @@ class _Parameters(_Schema):
 
 
 class Status(_Parameters):
-    """A client has started, or has ended."""
+    """Parameters of a client's report of its status, such as that it has started or ended."""
 
     client_status: Literal[
         "ONLINE", "OFFLINE", "IDLE", "UPGRADING", "INITIALIZING", "TRAINING", "STOPPING", "KILLED", "FAILED", "FINISHED"
@@ -79,7 +79,7 @@ class Status(_Parameters):
 
 
 class Upload(_Parameters):
-    """A trained model; what is in it is judged elsewhere."""
+    """Parameters of an upload; the gate checks the model in it later."""
 
     model_params: Any = None
     num_samples: Any = None
@@ -87,7 +87,7 @@ class Upload(_Parameters):
 
 
 class Model(_Parameters):
-    """A model to train from, or the final one."""
+    """Parameters of the server's message with a model: one to train from, or the final one."""
 
     model_params: Any
     client_idx: Id
@@ -97,7 +97,7 @@ class Model(_Parameters):
 
 
 class Call(_Parameters):
-    """A question or an order from the server."""
+    """Parameters of the server's question for a client's status, or of its order to end."""
 
     client_idx: Id | None = None
 
@@ -113,19 +113,20 @@ SCHEMAS: dict[int, type[_Parameters]] = {
 
 
 def check(envelope: Envelope, types: Collection[int], receivers: Collection[int]) -> tuple[Header, dict[str, Any]]:
-    """Check a message that was decoded.
+    """Check a decoded message against its schema.
 
     Args:
         envelope: the message.
-        types: the kinds of message that have a handler here.
-        receivers: the ids that this process goes by.
+        types: the types of messages that have a handler in this process.
+        receivers: the ids of this process.
 
     Returns:
-        Its type, sender and receiver; and its parameters, as far as they are known, or plain numbers and short texts.
-        In an upload a claim of samples that is no plain number makes the model `Refused`.
+        The header with type, sender and receiver, and the parameters by name. Parameters beyond the schema are kept
+        only if they are plain numbers or short texts. If the number of samples of an upload is not a plain number,
+        the model is replaced by `Refused`.
 
     Raises:
-        Misfit: if it does not fit.
+        Misfit: if the message does not fit its schema.
     """
     try:
         header = Header(type=envelope.type, sender=envelope.sender, receiver=envelope.receiver)
@@ -155,10 +156,13 @@ def check(envelope: Envelope, types: Collection[int], receivers: Collection[int]
 
 
 def plain_number(value: Any) -> int | float:
-    """A claim of samples as a plain number, which need not be a sensible one.
+    """Return a claimed number of samples as a Python number, which may be negative, NaN or infinite.
+
+    Args:
+        value: the claim, which may be an arbitrary decoded value.
 
     Raises:
-        ValueError: for anything but an int of at most 64 bits, a float, or numpy's scalars of these.
+        ValueError: if the claim is not an int of at most 64 bits, a float, or one of numpy's scalars of these.
 
     Example:
         >>> plain_number(numpy.float32(2.5)), plain_number(-3)
@@ -172,7 +176,7 @@ def plain_number(value: Any) -> int | float:
 
 
 def _extras(given: Mapping[str, Any], known: Collection[str]) -> dict[str, Any]:
-    """Parameters beyond the schema: plain numbers and short texts are passed on."""
+    """Return the parameters beyond the schema to pass on: plain numbers and short texts."""
     more = {key: value for key, value in given.items() if key not in known and len(key) <= 64 and _is_plain(value)}
     return dict(list(more.items())[:MOST_EXTRAS])
 

@@ -1,4 +1,4 @@
-"""One event loop in a thread of its own for everything that this process receives."""
+"""Event loop in a thread of its own, for all messages that this process receives."""
 
 from __future__ import annotations
 
@@ -14,17 +14,25 @@ T = TypeVar("T")
 
 @functools.cache
 def _loop() -> asyncio.AbstractEventLoop:
-    """Started once: gRPC's asyncio interface wants a single loop in a process."""
+    """Return the loop, which is started once, since gRPC's asyncio interface needs a single loop in a process."""
     loop = asyncio.new_event_loop()
     threading.Thread(target=loop.run_forever, name="gRPC", daemon=True).start()
     return loop
 
 
 def start(work: Coroutine[Any, Any, T]) -> concurrent.futures.Future[T]:
-    """Start work in the loop."""
+    """Start a coroutine in the loop and return its future."""
     return asyncio.run_coroutine_threadsafe(work, _loop())
 
 
 def run(work: Coroutine[Any, Any, T], timeout: float | None = None) -> T:
-    """Do work in the loop and wait for its result, from any other thread."""
+    """Run a coroutine in the loop and return its result; called from any other thread.
+
+    Args:
+        work: the coroutine.
+        timeout: the longest wait in seconds; None: no limit.
+
+    Raises:
+        TimeoutError: if the result does not come in time.
+    """
     return start(work).result(timeout)

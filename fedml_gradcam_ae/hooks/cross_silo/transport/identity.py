@@ -1,4 +1,4 @@
-"""Who a process is: its files for TLS, found and checked; loads what TLS needs only where it is turned on."""
+"""Lookup and check of a process's TLS files; the modules for TLS are imported only if TLS is on."""
 
 from __future__ import annotations
 
@@ -8,10 +8,13 @@ from fedml_gradcam_ae.hooks.cross_silo.transport.settings import TLSFiles, folde
 
 
 def check_transport_settings(args: Any) -> None:
-    """Check the sections of both sides, and this process's files for TLS.
+    """Check the transport settings of the server and the clients, and this process's TLS files.
+
+    Args:
+        args: FedML's args.
 
     Raises:
-        SettingsError: for a value that is wrong, or files that cannot be used.
+        SettingsError: if a value is wrong or a file cannot be used.
     """
     for rank in (0, 1):
         read_transport_settings(args, rank)
@@ -22,10 +25,18 @@ def check_transport_settings(args: Any) -> None:
 
 
 def load_identity(files: TLSFiles, rank: int, args: Any) -> Any:
-    """The files of one process, read and checked: an `Identity` of the module `tls`, which needs gRPC.
+    """Read and check the TLS files of one process.
+
+    Args:
+        files: the paths of the files.
+        rank: the rank of the process.
+        args: FedML's args.
+
+    Returns:
+        An `Identity` of the module `tls`, which needs gRPC.
 
     Raises:
-        SettingsError: if they cannot be used.
+        SettingsError: if a file cannot be used.
     """
     from fedml_gradcam_ae.hooks.cross_silo.transport import tls
 

@@ -1,4 +1,4 @@
-"""Connections without a call: which are closed where they take the places of others."""
+"""Choice of idle connections to close when they take too many places."""
 
 from __future__ import annotations
 
@@ -8,14 +8,15 @@ from fedml_gradcam_ae.hooks.cross_silo.transport.progress import Connection
 
 
 class Idle:
-    """The connections that are open, and how long each has been.
+    """Record of the open connections and their ages.
 
-    FedML's clients open a connection for each message and close it at once, so a connection that has no call is a
-    client's for a moment only. Where more than half of the places are taken, the oldest of them go.
+    FedML's clients open a connection for each message and close it right after. So a benign client's connection is
+    without a call only for a moment. If more than half of the places are taken, the oldest idle connections are
+    closed.
 
     Args:
-        places: the most connections that may be open.
-        grace: seconds that a connection may take until its call begins.
+        places: the maximum number of open connections.
+        grace: the time in seconds that a connection may take until its call begins.
     """
 
     def __init__(self, places: int, grace: float) -> None:
@@ -26,13 +27,13 @@ class Idle:
         """Choose the connections to close.
 
         Args:
-            now: seconds.
-            open: all connections.
-            busy: those that have a call on its way.
+            now: the time in seconds.
+            open: all open connections.
+            busy: the connections that have a call on its way.
 
         Returns:
-            Connections without a call, the oldest first: as many as it takes until half of the places are free, but
-            none that is younger than the grace.
+            Connections without a call, the oldest first: as many as are needed until half of the places are free, but
+            none that is younger than `grace`.
 
         Example:
             >>> idle = Idle(places=4, grace=1.0)

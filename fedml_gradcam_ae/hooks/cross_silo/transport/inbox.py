@@ -1,4 +1,4 @@
-"""The messages that wait to be decoded: a bounded number and size for each sender, taken in turns of equal time."""
+"""Queue of messages to decode, bounded in number and size for each sender, with fair shares of decoding time."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from time import monotonic
 
 from fedml_gradcam_ae.hooks.cross_silo.refused import Refused
 
-MOST_MESSAGES = 16
-HALF_LIFE = 60.0  # seconds after which half of a sender's time is forgotten
+MOST_MESSAGES = 16  # Maximum number of waiting messages of one sender.
+HALF_LIFE = 60.0  # Seconds after which the recorded decoding times of all senders are halved.
 
 
 @dataclass(frozen=True)
 class Arrival:
-    """A message as it came.
+    """Message as it arrived.
 
     Args:
-        sender: the client that it is from, or the server, as the message's envelope or the certificate says.
-        content: the message, or why it is not kept.
+        sender: the id of the sender (a client, or the server), as the gRPC request or the certificate says.
+        content: the message's bytes, or the reason why they are not kept.
     """
 
     sender: int
@@ -28,16 +28,18 @@ class Arrival:
 
     @property
     def size(self) -> int:
-        """How many bytes are held."""
+        """Return the number of bytes held."""
         return 0 if isinstance(self.content, Refused) else len(self.content)
 
 
 class Inbox:
-    """Waiting messages, in order for each sender; next is the sender whose messages have taken the least time.
+    """Queue of waiting messages, in order for each sender.
+
+    The next message is always one of the sender whose messages have taken the least decoding time.
 
     Args:
-        messages: the most that wait for one sender.
-        clock: returns seconds.
+        messages: the maximum number of waiting messages of one sender.
+        clock: function that returns seconds, from any start.
     """
 
     def __init__(self, messages: int = MOST_MESSAGES, clock: Callable[[], float] = monotonic) -> None:
@@ -49,14 +51,14 @@ class Inbox:
         self._change = threading.Condition()
 
     def put(self, arrival: Arrival, most_bytes: int) -> bool:
-        """Let a message wait.
+        """Add a message to the queue.
 
         Args:
             arrival: the message.
-            most_bytes: the most that may wait for its sender in all; one message may always wait.
+            most_bytes: the most bytes that may wait for its sender; a single message may always wait.
 
         Returns:
-            False if there is no room for it.
+            Whether there was room for it.
         """
         with self._change:
             line = self._waiting.setdefault(arrival.sender, deque())
@@ -68,9 +70,15 @@ class Inbox:
             return True
 
     def get(self, timeout: float) -> Arrival | None:
-        """The next message, of the waiting sender with the least time spent; None when none comes in time.
+        """Remove and return the next message, one of the waiting sender with the least time spent.
 
-        Among equals, the one that has waited longest for its turn is next.
+        Among senders with equal times, the one that has waited longest for its turn is next.
+
+        Args:
+            timeout: the longest wait in seconds.
+
+        Returns:
+            The message, or None if none comes in time.
         """
         with self._change:
             if not self._waiting and not self._change.wait_for(lambda: bool(self._waiting), timeout):
@@ -84,13 +92,13 @@ class Inbox:
             return arrival
 
     def spent(self, sender: int, seconds: float) -> None:
-        """Say how long one of a sender's messages has taken."""
+        """Record how many seconds one of a sender's messages has taken."""
         with self._change:
             self._forget()
             self._seconds[sender] = self._seconds.get(sender, 0.0) + seconds
 
     def _forget(self) -> None:
-        """Halve what was spent, once for each `HALF_LIFE` that has passed."""
+        """Halve the recorded times, once for each `HALF_LIFE` that has passed."""
         times = int((self._clock() - self._halved) // HALF_LIFE)
         if times > 0:
             self._halved += times * HALF_LIFE

@@ -32,21 +32,32 @@ from fedml_gradcam_ae.hooks.cross_silo.transport.settings import read_transport_
 
 log = logging.getLogger("fedml_gradcam_ae")
 
-WAKE_UP_SECONDS = 0.2
-STOP_SECONDS = 2.0
-LARGEST_UPLOAD = 4.0
-AROUND_THE_DATA = 64_000_000  # bytes: about 16 kB for each tensor, however small
-UNKNOWN_MODEL = 250_000_000  # bytes: times LARGEST_UPLOAD, 1 GB
+WAKE_UP_SECONDS = 0.2  # Longest wait for a message before the loop checks whether to stop.
+STOP_SECONDS = 2.0  # Time that calls on their way have to finish when the receiver stops.
+LARGEST_UPLOAD = 4.0  # Default of the setting `largest_upload`, in multiples of the model's size.
+AROUND_THE_DATA = 64_000_000  # Bytes of the decoding budget beside the largest message: about 16 kB for each tensor.
+UNKNOWN_MODEL = 250_000_000  # Assumed size in bytes of a client's unknown model; times LARGEST_UPLOAD it gives 1 GB.
 
 
 class GRPCTransport(GRPCCommManager):  # type: ignore[misc]  # fedml has no types
-    """FedML's GRPCCommManager, on the same wire format, such that no peer can block it, fill it, or stop it.
+    """GRPCCommManager with the same wire format that no peer can block, stop, or fill with data.
 
-    Messages are decoded, not unpickled, and checked; what does not fit is dropped and reported. A message of a known
-    client that cannot be read is handed to the server as an upload that is `Refused`: a round need not wait for it.
+    Messages are decoded instead of unpickled, and checked. A message that does not fit is dropped and reported. An
+    unreadable message of a known client reaches the server as an upload that is `Refused`, so that the round need not
+    wait for the client.
+
+    Args:
+        grpc_ipconfig_path: the path of the table of addresses.
+        topic: as for FedML's class.
+        client_rank: the rank of this process; 0 is the server.
+        client_num: as for FedML's class.
+        args: FedML's args.
 
     Attributes:
-        complaints: what was dropped.
+        complaints: the reports of dropped messages.
+
+    Raises:
+        SettingsError: if a setting is wrong or a TLS file cannot be used.
     """
 
     def __init__(
@@ -57,7 +68,7 @@ class GRPCTransport(GRPCCommManager):  # type: ignore[misc]  # fedml has no type
         client_num: int = 0,
         args: Any = None,
     ) -> None:
-        # FedML's own constructor starts its server, so its attributes are set here.
+        # FedML's own constructor would start FedML's server. So it is not called, and its attributes are set here.
         self._topic, self.grpc_ipconfig_path = topic, grpc_ipconfig_path
         self._observers: list[Any] = []
         self.client_rank = self.client_id = int(client_rank)
@@ -82,24 +93,28 @@ class GRPCTransport(GRPCCommManager):  # type: ignore[misc]  # fedml has no type
         self.complaints = Complaints()
 
     def expect(self, model_bytes: int, clients: Sequence[int]) -> None:
-        """Say what will come, so that it can be bounded; the server listens from then on.
+        """Set the limits for the model and the senders, and start to listen.
 
         Args:
-            model_bytes: the size of the global model.
-            clients: the ids of all clients that may take part.
+            model_bytes: the size of the global model, in bytes.
+            clients: the ids of all processes that may send: all clients for the server, the server for a client.
 
         Raises:
-            PortTakenError: if it cannot listen.
+            PortTakenError: if this process cannot listen on its address.
         """
         self._members = self._by_rank(clients)
         self._limits = of_a_model(model_bytes, self._largest_upload, len(clients))
         self._listen()
 
     def handle_receive_message(self) -> None:
-        """Receive until `stop_receive_message`."""
+        """Receive messages until `stop_receive_message` is called.
+
+        Raises:
+            PortTakenError: if this process cannot listen on its address.
+        """
         try:
             if self.client_rank != 0:
-                # A client says at once that it is there, and may be answered at once: it must listen before that.
+                # A client must listen before it reports as online, since the server may answer at once.
                 size = _model_bytes(self._observers) or UNKNOWN_MODEL
                 self.expect(size, [0])
             self._notify_connection_ready()
@@ -112,13 +127,13 @@ class GRPCTransport(GRPCCommManager):  # type: ignore[misc]  # fedml has no type
             self.complaints.flush(everything=True)
 
     def message_handling_subroutine(self) -> None:
-        """Decode and hand on one message after the other, asleep in between."""
+        """Decode messages one after the other and pass them to the observers; sleep while none is waiting."""
         while self.is_running:
             arrival = self._inbox.get(WAKE_UP_SECONDS)
             self.complaints.flush()
             if arrival is None:
                 continue
-            started = thread_time()  # leaves out what other threads do meanwhile
+            started = thread_time()  # CPU time of this thread, without that of other threads
             message = self._read(arrival)
             self._inbox.spent(arrival.sender, thread_time() - started)
             if message is not None:
@@ -126,14 +141,18 @@ class GRPCTransport(GRPCCommManager):  # type: ignore[misc]  # fedml has no type
                     observer.receive_message(message.get_type(), message)
 
     def stop_receive_message(self) -> None:
-        """Stop; messages that are under way are answered."""
+        """Stop receiving; calls that are on their way are still answered."""
         self.is_running = False
 
     def send_message(self, msg: Message) -> None:
-        """Send a message, and wait until it was taken; a client tries again while its server is not there.
+        """Send a message and wait until the receiver has accepted it; a client retries while its server is not up.
+
+        Args:
+            msg: the message.
 
         Raises:
-            UndeliveredError: if it was not taken in `send_timeout` seconds.
+            LookupError: if the receiver's address is not known.
+            UndeliveredError: if the receiver does not accept the message within `send_timeout` seconds.
         """
         own = self._own
         msg.add_params(self.MSG_ARG_KEY_SENDER_RANK, self.client_rank)
@@ -144,7 +163,7 @@ class GRPCTransport(GRPCCommManager):  # type: ignore[misc]  # fedml has no type
         deliver(address, request.SerializeToString(), self.settings.send_timeout, patient=self.client_rank != 0)
 
     def _listen(self) -> None:
-        """Listen, or listen again if the largest message has changed."""
+        """Start to listen; start again with a new receiver if the size of the largest message has changed."""
         with self._listening:
             if self._receiver is not None:
                 if self._receiver.adopt(self._limits):
@@ -183,7 +202,7 @@ class GRPCTransport(GRPCCommManager):  # type: ignore[misc]  # fedml has no type
         return {self._addresses.rank(int(id)): int(id) for id in ids}
 
     def _address(self, receiver: int) -> Address:
-        """Where a receiver is called, and as whom it must show itself."""
+        """Return a receiver's address, with the certificate's name that it must show if TLS is on."""
         target = self._addresses.target(receiver)
         if self._identity is None:
             return Address(target)
@@ -193,7 +212,7 @@ class GRPCTransport(GRPCCommManager):  # type: ignore[misc]  # fedml has no type
         return Address(target, self._identity.channel_credentials(), tuple(options))
 
     def _take_in(self, rank: int | None, claimed: int, content: bytes) -> None:
-        """The event loop: let a message wait to be decoded, if it may."""
+        """Check a message's sender, rate and size, and queue it for decoding; runs in the event loop."""
         report = self.complaints.report
         if rank is not None and claimed != rank:
             report("identity", f"the holder of the certificate of rank {rank} spoke as rank {claimed}: dropped")
@@ -215,7 +234,7 @@ class GRPCTransport(GRPCCommManager):  # type: ignore[misc]  # fedml has no type
             report("queue", f"{self._name(sender)}: a message was dropped: too many of its messages wait")
 
     def _read(self, arrival: Arrival) -> Message | None:
-        """The message, if it can be read and fits; else what stands for it, or nothing."""
+        """Decode and check a message; return it, or a `Refused` upload in its place, or None if it is dropped."""
         if isinstance(arrival.content, Refused):
             return self._refuse(arrival.sender, "size", arrival.content.reason)
         try:
@@ -241,12 +260,12 @@ class GRPCTransport(GRPCCommManager):  # type: ignore[misc]  # fedml has no type
         return message
 
     def _budget(self) -> Budget:
-        """What decoding one message may cost: little more than the largest message."""
+        """Return the limits for decoding one message; its memory is little more than the largest message."""
         limits, size = self.settings, self._limits.message + AROUND_THE_DATA
         return Budget(size, limits.decode_objects, limits.decode_depth, limits.decode_seconds)
 
     def _refuse(self, sender: int, kind: str, reason: str) -> Message | None:
-        """Report a message that was not read; the server gets an upload in its place."""
+        """Report an unreadable message; on the server, return a `Refused` upload in its place."""
         reason = printable(reason)
         self.complaints.report(kind, f"{self._name(sender)}: a message was not read: {reason}")
         if self.client_rank != 0:
@@ -260,7 +279,7 @@ class GRPCTransport(GRPCCommManager):  # type: ignore[misc]  # fedml has no type
 
 
 def _model_bytes(observers: Sequence[Any]) -> int | None:
-    """The size of the model that a FedML client trains, if the client has one."""
+    """Return the size in bytes of the model that a FedML client trains, or None if no model is found."""
     for observer in observers:
         try:
             state = observer.trainer_dist_adapter.trainer.trainer.model.state_dict()

@@ -1,4 +1,4 @@
-"""The connections to a port as the kernel knows them: gRPC shows a message only when all of it is here."""
+"""Progress of incomplete messages, read from the kernel's sockets, since gRPC shows complete messages only."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ import sys
 from collections.abc import Collection, Iterator
 from urllib.parse import unquote
 
-Connection = tuple[str, int]  # the other side's address and port
+Connection = tuple[str, int]  # The address and the port of the other side.
 
 SUPPORTED = sys.platform.startswith("linux")
-RECEIVED_OFFSET = 128  # tcpi_bytes_received in Linux's struct tcp_info
+RECEIVED_OFFSET = 128  # Offset in bytes of tcpi_bytes_received in Linux's struct tcp_info.
 
 
 def parse_peer(peer: str) -> Connection:
-    """Read the other side of a call as gRPC names it.
+    """Return the address and port in gRPC's name for the other side of a call; the port is 0 if there is none.
 
     Example:
         >>> parse_peer("ipv4:192.0.2.7:51000"), parse_peer("ipv6:%5B2001:db8::7%5D:51000")
@@ -29,21 +29,29 @@ def parse_peer(peer: str) -> Connection:
 
 
 def received(port: int) -> dict[Connection, int]:
-    """Count the bytes that have come on each of this process's connections to one of its ports.
+    """Return the number of bytes received on each of this process's connections to one of its ports.
+
+    Args:
+        port: the port of this process.
 
     Returns:
-        By the other side's address and port; empty where the kernel is not Linux.
+        The number of bytes by the other side's address and port; empty if the system is not Linux.
     """
     found: dict[Connection, int] = {}
     for other, connection in _connections(port):
-        with contextlib.suppress(OSError, struct.error):  # closed meanwhile, or no TCP
+        with contextlib.suppress(OSError, struct.error):  # the socket was closed meanwhile, or is not TCP
             info = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 256)
             found[other] = struct.unpack_from("<Q", info, RECEIVED_OFFSET)[0]
     return found
 
 
 def close(port: int, others: Collection[Connection]) -> None:
-    """Close connections to one of this process's ports, by their other sides; gRPC finds them closed by the peer."""
+    """Close connections to one of this process's ports; to gRPC they look closed by the other side.
+
+    Args:
+        port: the port of this process.
+        others: the other sides of the connections to close.
+    """
     for other, connection in _connections(port):
         if other in others:
             with contextlib.suppress(OSError):
@@ -57,13 +65,13 @@ def _connections(port: int) -> Iterator[tuple[Connection, socket.socket]]:
         try:
             if not os.readlink(f"/proc/self/fd/{name}").startswith("socket:"):
                 continue
-            # The descriptor is gRPC's and may close at any time: a copy of it cannot, and closing that is harmless.
+            # gRPC owns the descriptor and may close it at any time. A copy stays open and may be closed safely.
             with socket.socket(fileno=os.dup(int(name))) as connection:
                 if connection.getsockname()[1] == port:
                     other = connection.getpeername()
                     yield (_plain(other[0]), other[1]), connection
         except (OSError, IndexError):
-            continue  # closed meanwhile, or not connected
+            continue  # the socket was closed meanwhile, or is not connected
 
 
 def _plain(address: str) -> str:

@@ -1,4 +1,4 @@
-"""Receiving: a call is seen when its headers arrive, before its message, and its message is read or not."""
+"""gRPC server that sees a call when its headers arrive, and decides then whether to read its message."""
 
 from __future__ import annotations
 
@@ -21,24 +21,26 @@ from fedml_gradcam_ae.hooks.cross_silo.transport.limits import Limits
 from fedml_gradcam_ae.hooks.cross_silo.transport.request import read_request
 from fedml_gradcam_ae.hooks.cross_silo.transport.unfinished import Call, Unfinished
 
-SWEEP_SECONDS = 0.5
-IDLE_SECONDS = 1.0  # that a connection may be without a call where many are
-REPORT_SECONDS = 60.0
-MOST_MILLISECONDS = 2**31 - 1  # gRPC's options are 32-bit numbers
+SWEEP_SECONDS = 0.5  # Time between two checks for slow calls and idle connections.
+IDLE_SECONDS = 1.0  # Time that a connection may be without a call before it may be closed, if many are open.
+REPORT_SECONDS = 60.0  # Shortest time between two reports about closed idle connections.
+MOST_MILLISECONDS = 2**31 - 1  # Largest time that gRPC's options can hold, since they are 32-bit numbers.
 
 
 class PortTakenError(SettingsError):
-    """A server cannot listen where it should."""
+    """Error for an address on which a process cannot listen."""
 
 
 @dataclass(frozen=True)
 class Doorstep:
-    """What a receiver asks its owner.
+    """Functions through which a receiver asks its owner.
 
     Args:
-        identify: the rank of the other side's certificate, from its `auth_context`; None without TLS.
-        may_call: whether the holder of a rank's certificate may call at all.
-        take: takes (the certificate's rank or None, CommRequest.client_id, message), in the event loop: must be quick.
+        identify: function of a call's `auth_context` that returns the rank in the other side's certificate, or None
+            if the certificate is for no rank. None without TLS.
+        may_call: function of a rank that returns whether the holder of its certificate may call.
+        take: function of (the certificate's rank or None, CommRequest.client_id, message) that accepts a message. It
+            runs in the event loop and must be quick.
     """
 
     identify: Callable[[Any], int | None] | None
@@ -47,16 +49,20 @@ class Doorstep:
 
 
 class Receiver:
-    """gRPC's server.
+    """gRPC server for FedML's calls.
 
     Args:
-        address: host and port.
-        credentials: None without TLS.
-        limits: how much is taken.
-        connections: the most that may be open at once.
-        receive_timeout: seconds that a message may take.
-        doorstep: what is done with calls and messages.
+        address: the host and port to listen on.
+        credentials: the server's credentials; None without TLS.
+        limits: the limits on messages.
+        connections: the maximum number of open connections.
+        receive_timeout: the longest time in seconds that a message may take to arrive.
+        doorstep: the functions that decide about calls and accept messages.
         complaints: where dropped calls are reported.
+
+    Attributes:
+        port: the port that it listens on; 0 before `start`.
+        unfinished: the calls whose message has not arrived completely.
     """
 
     def __init__(
@@ -81,10 +87,10 @@ class Receiver:
         self._reported = float("-inf")
 
     async def start(self) -> None:
-        """Listen.
+        """Start to listen.
 
         Raises:
-            PortTakenError: if that is not possible; it names the address.
+            PortTakenError: if that is not possible; the message names the address.
         """
         self._server = aio.server(options=self._options())
         handler = grpc.stream_unary_rpc_method_handler(self._receive)
@@ -104,14 +110,23 @@ class Receiver:
         self._sweeper = asyncio.create_task(self._sweep())
 
     def adopt(self, limits: Limits) -> bool:
-        """Go on with other limits; False if that takes a new receiver, since gRPC has been told the old ones."""
+        """Change the limits, if that is possible without a new receiver.
+
+        gRPC cannot change the size of the largest message that it reads after the start.
+
+        Args:
+            limits: the new limits.
+
+        Returns:
+            Whether the limits were changed.
+        """
         if limits.tellable != self.limits.tellable:
             return False
         self.limits, self.unfinished.bytes = limits, limits.on_their_way
         return True
 
     async def stop(self, grace: float) -> None:
-        """Take no more calls; those that are on their way have `grace` seconds."""
+        """Accept no more calls; calls that are on their way have `grace` seconds to finish."""
         if self._sweeper is not None:
             self._sweeper.cancel()
         if self._server is not None:
@@ -119,19 +134,19 @@ class Receiver:
 
     def _options(self) -> list[tuple[str, int]]:
         return [
-            # Else a second server on the same port gets half of the calls.
+            # Without this option a second server on the same port would get half of the calls.
             ("grpc.so_reuseport", 0),
             ("grpc.max_receive_message_length", self.limits.tellable),
             ("grpc.max_send_message_length", 1_000_000),
-            # FedML compresses nothing, and a few kB could become as many MB.
+            # FedML compresses nothing, and a few compressed kB could become as many MB.
             ("grpc.per_message_decompression", 0),
             ("grpc.max_metadata_size", 8192),
             ("grpc.max_concurrent_streams", 4),
             ("grpc.max_allowed_incoming_connections", self.connections),
             ("grpc.server_handshake_timeout_ms", 5_000),
             ("grpc.max_connection_idle_ms", 15_000),
-            # FedML's clients open a connection for each message; a connection that takes no new calls any more
-            # ends with its last one.
+            # FedML's clients open a connection for each message. A connection older than this accepts no new calls
+            # and ends with its last call.
             ("grpc.max_connection_age_ms", 20_000),
             (
                 "grpc.max_connection_age_grace_ms",
@@ -143,7 +158,7 @@ class Receiver:
         ]
 
     async def _receive(self, _requests: Any, context: Any) -> bytes:
-        """One call: gRPC has read its headers only."""
+        """Handle one call, of which gRPC has read only the headers so far."""
         rank = None
         if self._doorstep.identify is not None:
             rank = self._doorstep.identify(context.auth_context())
@@ -168,7 +183,7 @@ class Receiver:
         return b""
 
     async def _read(self, call: Call, context: Any) -> bytes | None:
-        """The call's message, once all of it is here; None if it never comes."""
+        """Return the call's message when it has arrived completely, or None if it never does."""
         eviction = self._evictions[call] = asyncio.get_running_loop().create_future()
         self._evict(self.unfinished.enter(call))
         reading = asyncio.ensure_future(context.read())
@@ -199,7 +214,7 @@ class Receiver:
                 eviction.set_result(reason)
 
     async def _sweep(self) -> None:
-        """End calls that are slow or too large together, and close idle connections where they are many."""
+        """End calls that are slow or hold too many bytes together, and close idle connections if many are open."""
         with contextlib.suppress(asyncio.CancelledError):
             while True:
                 await asyncio.sleep(SWEEP_SECONDS)

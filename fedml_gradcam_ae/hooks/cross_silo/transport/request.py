@@ -1,21 +1,25 @@
-"""FedML's CommRequest, read by hand: protobuf in pure Python takes seconds for a few MB of empty fields."""
+"""Parser of FedML's CommRequest, since protobuf in pure Python takes seconds for a few MB of empty fields."""
 
 from __future__ import annotations
 
-CLIENT_ID = 1 << 3  # field 1, a varint
-MESSAGE = 2 << 3 | 2  # field 2, bytes after their length
-LARGEST = 2**31 - 1
-VARINT_BYTES = 5  # enough for LARGEST
+CLIENT_ID = 1 << 3  # Tag of field 1, a varint.
+MESSAGE = 2 << 3 | 2  # Tag of field 2, bytes that follow their length.
+LARGEST = 2**31 - 1  # Largest number that is accepted.
+VARINT_BYTES = 5  # Maximum length of a varint in bytes, enough for LARGEST.
 
 
 def read_request(content: bytes) -> tuple[int, bytes]:
-    """Read a CommRequest in which each field stands at most once.
+    """Read a CommRequest in which each field occurs at most once.
+
+    Args:
+        content: the serialized CommRequest.
 
     Returns:
-        client_id, 0 if it is missing, and message, empty if it is missing.
+        The fields `client_id` (0 if it is missing) and `message` (empty if it is missing).
 
     Raises:
-        ValueError: if it is none, has other fields or a field twice, or if client_id is negative.
+        ValueError: if the bytes are not a CommRequest, if a field is unknown or occurs twice, or if `client_id` is
+            negative.
 
     Example:
         >>> read_request(bytes([8, 3, 18, 2]) + b"hi")
@@ -42,7 +46,7 @@ def read_request(content: bytes) -> tuple[int, bytes]:
 
 
 def _varint(content: bytes, position: int) -> tuple[int, int]:
-    """A number and where it ends."""
+    """Return the varint at a position, and the position after it."""
     value = 0
     for index, byte in enumerate(content[position : position + VARINT_BYTES]):
         value |= (byte & 0x7F) << 7 * index

@@ -1,4 +1,4 @@
-"""Sending one message, with a deadline."""
+"""Sending of one message with a deadline."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ import grpc
 
 from fedml_gradcam_ae.contract.shown import printable
 
-METHOD = "/gRPCCommManager/sendMessage"
-RETRY_SECONDS = 1.0
+METHOD = "/gRPCCommManager/sendMessage"  # Name of FedML's gRPC method.
+RETRY_SECONDS = 1.0  # Time between two attempts to send a message.
 
 
 class UndeliveredError(ConnectionError):
-    """A receiver did not take a message; the text says why in one line."""
+    """Error for a message that its receiver did not accept; its text gives the reason in one line."""
 
 
 @dataclass(frozen=True)
 class Address:
-    """Where a receiver listens, and with what it is called.
+    """Address of a receiver, with what is needed to connect to it.
 
     Args:
-        target: host and port.
-        credentials: None without TLS.
-        options: of the channel.
+        target: the host and port.
+        credentials: the credentials of the channel; None without TLS.
+        options: further gRPC options of the channel.
     """
 
     target: str
@@ -33,7 +33,7 @@ class Address:
     options: tuple[tuple[str, Any], ...] = ()
 
     def open(self) -> grpc.Channel:
-        """A new connection."""
+        """Return a new gRPC channel to the receiver."""
         options = [
             *(("grpc.max_send_message_length", -1), ("grpc.max_receive_message_length", 1_000_000)),
             *(("grpc.enable_http_proxy", 0), ("grpc.use_local_subchannel_pool", 1)),
@@ -48,13 +48,13 @@ def deliver(address: Address, request: bytes, timeout: float, patient: bool = Fa
     """Deliver a message.
 
     Args:
-        address: of the receiver.
-        request: a CommRequest, serialized.
-        timeout: seconds until it must be there.
-        patient: whether to try again until then while the receiver is not there, or has no room.
+        address: the address of the receiver.
+        request: a serialized CommRequest.
+        timeout: the time in seconds within which the receiver must accept it.
+        patient: whether to retry within this time while the receiver is not up or has no room.
 
     Raises:
-        UndeliveredError: if it was not taken.
+        UndeliveredError: if the receiver did not accept the message.
     """
     end = time.monotonic() + timeout
     while True:

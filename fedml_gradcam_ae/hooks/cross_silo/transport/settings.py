@@ -1,4 +1,4 @@
-"""The settings of the gRPC transport, the same for the server and for clients under the plug-in."""
+"""Settings of the gRPC transport, the same for the server and for clients under the plug-in."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from fedml_gradcam_ae.contract.yaml_file import read_sections
 
 
 class TLSFiles(Parameters):
-    """The three files that say who a process is; `{rank}` in a path stands for its rank."""
+    """Paths of the three TLS files of a process; `{rank}` in a path stands for the rank of the process."""
 
     certificate: str = Field(description="its certificate (PEM)")
     key: str = Field(description="the certificate's private key (PEM, without a password)")
@@ -20,7 +20,7 @@ class TLSFiles(Parameters):
 
 
 class TransportSettings(Parameters):
-    """Keys of the sections `server_args` and `client_args` that concern gRPC."""
+    """Keys of the YAML sections `server_args` and `client_args` that concern gRPC."""
 
     tls: TLSFiles | None = Field(
         default=None,
@@ -44,10 +44,14 @@ class TransportSettings(Parameters):
 
 
 def read_transport_settings(args: Any, rank: int) -> TransportSettings:
-    """The settings of one process.
+    """Return the transport settings of one process.
 
-    FedML makes one flat namespace of all sections, where the server's and the clients' would be mixed up; so they are
-    read from the file, if there is one.
+    They are read from the YAML file, if there is one. FedML's args are one flat namespace, in which the settings of
+    the server and those of the clients would overwrite each other.
+
+    Args:
+        args: FedML's args, with the file's path in `yaml_config_file`.
+        rank: the rank of the process; 0 reads `server_args`, any other `client_args`.
 
     Raises:
         SettingsError: for a wrong kind of value or a value out of range.
@@ -62,6 +66,6 @@ def read_transport_settings(args: Any, rank: int) -> TransportSettings:
 
 
 def folder_of(args: Any) -> Path:
-    """The folder that relative paths start from."""
+    """Return the folder that relative paths start from: that of the YAML file, or the working directory."""
     path = getattr(args, "yaml_config_file", "")
     return Path(path).resolve().parent if path else Path.cwd()

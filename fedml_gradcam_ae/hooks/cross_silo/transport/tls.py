@@ -1,4 +1,4 @@
-"""Mutual TLS: both sides show a certificate of the same authority, and its name says which rank they are."""
+"""Mutual TLS: both sides show a certificate of the same authority, whose DNS name gives their rank."""
 
 from __future__ import annotations
 
@@ -23,33 +23,49 @@ NAME = re.compile(r"rank-(0|[1-9][0-9]{0,6})\.fedml")
 
 @dataclass(frozen=True, repr=False)
 class Identity:
-    """What a process shows and whom it believes: PEM contents."""
+    """TLS files of a process.
+
+    Attributes:
+        certificate: the certificate that it shows, in PEM format.
+        key: the private key of the certificate, in PEM format.
+        authority: the certificate of the authority that it trusts, in PEM format.
+    """
 
     certificate: bytes
     key: bytes
     authority: bytes
 
     def server_credentials(self) -> grpc.ServerCredentials:
-        """For the port: the other side must show a certificate as well."""
+        """Return the credentials for listening; the other side must show a certificate as well."""
         return grpc.ssl_server_credentials(
             [(self.key, self.certificate)], root_certificates=self.authority, require_client_auth=True
         )
 
     def channel_credentials(self) -> grpc.ChannelCredentials:
-        """For calls."""
+        """Return the credentials for calling."""
         return grpc.ssl_channel_credentials(self.authority, self.key, self.certificate)
 
 
 def channel_options(receiver: int) -> list[tuple[str, str]]:
-    """Whose certificate a receiver must show; where it is reached does not matter."""
+    """Return the gRPC options that require the certificate of a rank, whatever the receiver's address is.
+
+    Args:
+        receiver: the rank of the receiver.
+    """
     return [("grpc.ssl_target_name_override", dns_name(receiver))]
 
 
 def rank_of(auth_context: Mapping[str, Sequence[bytes]]) -> int | None:
-    """The rank that the other side's certificate is for, or None if it is for none or for anything else as well.
+    """Return the rank in the other side's certificate.
 
-    The certificate itself is read: gRPC's list of its names does not tell a DNS name from a URI or an e-mail address,
-    and cuts each name at its first NUL.
+    The name is read from the certificate itself. gRPC's list of names does not tell a DNS name from a URI or an e-mail
+    address, and cuts each name at its first NUL character.
+
+    Args:
+        auth_context: the `auth_context` of a gRPC call.
+
+    Returns:
+        The rank, or None if the certificate is for no rank or has further names.
     """
     certificates = list(auth_context.get("x509_pem_cert", ()))
     if len(certificates) != 1:
@@ -63,16 +79,17 @@ def rank_of(auth_context: Mapping[str, Sequence[bytes]]) -> int | None:
 
 
 def load(files: TLSFiles, rank: int, folder: Path, section: str) -> Identity:
-    """Read and check the files of one process.
+    """Read and check the TLS files of one process.
 
     Args:
         files: the paths.
-        rank: whose files they must be.
-        folder: what relative paths start from.
-        section: where the paths were written, for the messages.
+        rank: the rank that the certificate must be for.
+        folder: the folder that relative paths start from.
+        section: the YAML section of the paths, for messages.
 
     Raises:
-        SettingsError: if a file is missing or no PEM, or the files do not fit together, the rank or today's date.
+        SettingsError: if a file is missing or is not PEM, if the files do not belong together, or if the certificate
+            is for another rank or not valid today.
     """
     contents = {key: _read(getattr(files, key), rank, folder, f"{section}.tls.{key}") for key in TLSFiles.model_fields}
     where, paths = f"{section}.tls", {key: path for key, (path, _) in contents.items()}
@@ -120,7 +137,7 @@ def _certificates(file: tuple[Path, bytes], where: str) -> list[x509.Certificate
 
 
 def _names(certificate: x509.Certificate) -> list[x509.GeneralName]:
-    """Its subject alternative names of all types; none if they cannot be read."""
+    """Return a certificate's subject alternative names of all types; empty if they cannot be read."""
     try:
         return list(certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value)
     except (x509.ExtensionNotFound, x509.DuplicateExtension, x509.UnsupportedGeneralNameType, ValueError):

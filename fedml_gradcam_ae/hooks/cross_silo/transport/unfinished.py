@@ -1,4 +1,4 @@
-"""Calls whose message has not come in full: how many there may be, and which are ended first."""
+"""Calls whose message has not arrived completely: limits on their number, and the order in which they are ended."""
 
 from __future__ import annotations
 
@@ -9,23 +9,23 @@ from dataclasses import dataclass
 from fedml_gradcam_ae.hooks.cross_silo.transport import progress
 from fedml_gradcam_ae.hooks.cross_silo.transport.progress import Connection
 
-GRACE = 10.0  # seconds before a call counts as slow
-SLOWEST = 1000.0  # bytes a second
-PLACES = 512 if progress.SUPPORTED else 64
-PLACES_OF_AN_IDENTITY = 2
+GRACE = 10.0  # Seconds before a call can count as slow.
+SLOWEST = 1000.0  # Lowest accepted rate, in bytes per second over the whole call.
+PLACES = 512 if progress.SUPPORTED else 64  # Maximum number of unfinished calls.
+PLACES_OF_AN_IDENTITY = 2  # Maximum number of unfinished calls with the same certificate.
 
 
 @dataclass(eq=False)
 class Call:
-    """A call whose message is on its way.
+    """Call whose message is on its way.
 
     Args:
-        connection: the other side.
-        rank: whose certificate it holds; None without TLS.
-        since: when it began, in seconds.
-        bytes: how many have come.
-        recent: how many of them came between the last two sweeps.
-        judged: whether it was there for all of the time between two sweeps, so that `recent` says something.
+        connection: the address and port of the other side.
+        rank: the rank in the other side's certificate; None without TLS.
+        since: the time at which the call began, in seconds.
+        bytes: the number of bytes that have arrived.
+        recent: the number of bytes that arrived between the last two sweeps.
+        judged: whether the call was there during the whole time between two sweeps, so that `recent` is meaningful.
     """
 
     connection: Connection
@@ -37,17 +37,17 @@ class Call:
 
 
 class Unfinished:
-    """The calls on their way, and the rules of which have to go.
+    """Set of unfinished calls, and the rules for ending some of them.
 
-    With TLS an identity holds at most two, the newest, so that a client can only be in its own way. Without it nothing
-    says who calls: all share the places, and the calls that bring the least go first. New calls, of which that is not
-    known yet, go last as long as they hold no more than half of the places: neither calls that trickle nor a flood of
-    new ones can take all.
+    With TLS, each certificate holds at most two calls, the newest ones, so that a client can only displace its own
+    calls. Without TLS the callers are not known, so all calls share the places, and those that bring the fewest bytes
+    are ended first. New calls, whose rate is not known yet, are ended last while they hold at most half of the places.
+    So neither slow calls nor a flood of new ones can take all places.
 
     Args:
-        receive_timeout: seconds that a message may take.
-        bytes: the most that calls on their way may hold in all.
-        places: the most calls on their way.
+        receive_timeout: the longest time in seconds that a message may take.
+        bytes: the most bytes that all unfinished calls may hold.
+        places: the maximum number of unfinished calls.
     """
 
     def __init__(self, receive_timeout: float, bytes: int, places: int = PLACES) -> None:
@@ -61,11 +61,15 @@ class Unfinished:
 
     @property
     def connections(self) -> set[Connection]:
-        """The connections that the calls are on."""
+        """Return the connections of the unfinished calls."""
         return {call.connection for call in self._calls}
 
     def enter(self, call: Call) -> list[tuple[Call, str]]:
-        """Add a call; answer with those that have to go for it, and why."""
+        """Add a call.
+
+        Returns:
+            The calls to end in exchange, each with the reason.
+        """
         self._calls[call] = None
         same = [each for each in self._calls if call.rank is not None and each.rank == call.rank]
         if len(same) > PLACES_OF_AN_IDENTITY:
@@ -75,19 +79,25 @@ class Unfinished:
         return []
 
     def leave(self, call: Call, size: int = 0) -> None:
-        """Take a call off, with the size of the message that it brought."""
+        """Remove a call.
+
+        Args:
+            call: the call.
+            size: the size of the message that was read from it, in bytes.
+        """
         self._calls.pop(call, None)
         self._read[call.connection] += size
 
     def sweep(self, now: float, received: Mapping[Connection, int]) -> list[tuple[Call, str]]:
-        """Look at how far the calls have come.
+        """Update the progress of all calls, and choose the calls to end.
 
         Args:
-            now: seconds, on the clock of `Call.since`.
-            received: bytes by connection, since the connection began; a connection that is missing is not judged.
+            now: the time in seconds, on the clock of `Call.since`.
+            received: the number of bytes that each connection has received since it began. Calls of a missing
+                connection keep their numbers and do not count as slow.
 
         Returns:
-            The calls that have to go, and why.
+            The calls to end, each with the reason.
         """
         for connection in [each for each in self._read if each not in received]:
             del self._read[connection]
@@ -116,10 +126,13 @@ class Unfinished:
         return Counter(call.connection for call in self._calls)
 
     def _by_worth(self, spare_new: bool = False) -> list[Call]:
-        """The call that goes first, first: of a crowded connection, bringing little, begun early.
+        """Return all calls in the order in which they are ended.
+
+        Calls on crowded connections come first, then those that bring few bytes, then those that began early.
 
         Args:
-            spare_new: put new calls behind the others, or before them if they hold more than half of the places.
+            spare_new: whether new calls come after the others. If new calls hold more than half of the places, they
+                come before the others instead.
         """
         crowds = self._crowds()
         few = 2 * sum(not call.judged for call in self._calls) <= self.places
