@@ -133,7 +133,12 @@ def patch(patches: Patches) -> None:
 
 
 def with_type(args: Any, key: str, name: str) -> Any:
-    """Return FedML's args with `key` set to the spelling of a type that FedML knows.
+    """Return FedML's args with a type in the spelling that FedML knows.
+
+    Args:
+        args: FedML's args.
+        key: "attack_type" or "defense_type".
+        name: the name of the type, without the prefix `fedml:`.
 
     Returns:
         The same object if `key` has that value already, else a shallow copy.

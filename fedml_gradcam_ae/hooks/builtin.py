@@ -79,6 +79,7 @@ class AnomalyDetection(Keys):
     cosine_similarity_bound: float = Field(ge=-1, le=1)
 
 
+# FedML's defense types with their keys.
 DEFENSES: dict[str, type[Keys]] = {
     "norm_diff_clipping": NormDiffClipping,
     "robust_learning_rate": RobustLearningRate,
@@ -99,6 +100,7 @@ DEFENSES: dict[str, type[Keys]] = {
     "anomaly_detection": AnomalyDetection,
 }
 
+# Known defects of FedML's own types. The start of a run warns of those of defenses.
 DEFECTS = {
     "weak_dp": "FedML accepts it and never calls it: the run is undefended",
     "robust_learning_rate": "FedML accepts it and never calls it: the run is undefended",
@@ -140,6 +142,7 @@ class Dlg(Keys):
     attack_iteration_idxs: list[int] | None = None
 
 
+# FedML's attack types with their keys.
 ATTACKS: dict[str, type[Keys]] = {
     "byzantine": Byzantine,
     "label_flipping": LabelFlipping,

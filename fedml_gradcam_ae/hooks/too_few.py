@@ -7,7 +7,7 @@ from typing import Literal
 from fedml_gradcam_ae.contract.round import Round, TooFewUploads, Verdict, sample_weights
 
 Policy = Literal["keep_global", "average", "stop"]
-_WORDS = {"keep_global": "the global model stays", "average": "all of them are averaged"}
+_WORDS = {"keep_global": "the global model stays", "average": "all of them are averaged"}  # For the report's line.
 
 
 def answer_too_few(error: TooFewUploads, policy: Policy, round: Round, name: str) -> tuple[Verdict, str]:

@@ -12,7 +12,7 @@ from fedml_gradcam_ae.contract.settings import Parameters
 from fedml_gradcam_ae.hooks.section import check_section, read_section
 from fedml_gradcam_ae.hooks.too_few import Policy
 
-SECTION, OWNER = "upload_args", "uploads"
+SECTION, OWNER = "upload_args", "uploads"  # The section's name in the YAML file, and its subject in messages.
 
 
 class UploadSettings(Parameters):

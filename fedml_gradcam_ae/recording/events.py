@@ -21,8 +21,9 @@ class ClientReport:
         client: the client's id.
         samples: the number of samples that the client claims; NaN if its claim cannot be used as a number.
         score: the suspicion score, higher is worse; None without a scoring defense, infinite for an unusable upload.
-        flagged: the defense's flag of this round; None without a defense that judges clients one by one.
-        excluded: whether the upload is left out of the aggregate; None where `flagged` is None.
+        flagged: the defense's flag of this round; True for an unusable upload; None without a defense that judges
+            clients one by one.
+        excluded: whether the upload is left out of the aggregate; None likewise.
         weight: the upload's weight in the aggregate; None if the rule makes a model of its own.
         malicious: whether the client is an attacker, known in a simulation only; else None. Defenses never see it.
         reason: why the upload was left out, if not for its score.
@@ -49,11 +50,11 @@ class Watched:
     An unusable upload has an infinite score and is flagged and excluded.
 
     Attributes:
-        scores: see `contract.round.Verdict`, as for the attributes below.
-        flagged: see there.
-        excluded: see there.
-        threshold: see there.
-        seconds: see there.
+        scores: suspicion scores, higher is worse; None without scores.
+        flagged: this round's flags, True for suspicious; None for a rule that does not judge clients one by one.
+        excluded: what the aggregation would leave out (a vote over rounds may differ from the flags); None likewise.
+        threshold: the score above which a client is flagged; None without a threshold.
+        seconds: the time that the detector took, in seconds by stage.
     """
 
     scores: Sequence[float] | None

@@ -18,6 +18,8 @@ PERIOD = 60.0  # Length in seconds of the window in which the lines of a kind ar
 
 @dataclass
 class _Window:
+    """Number of log lines that were written and held back for one kind since `start`, in seconds."""
+
     start: float
     lines: int = 0
     silent: int = 0

@@ -15,7 +15,12 @@ LONGEST_NAME = 64  # Maximum length of a process name in characters.
 
 
 def whole_number(value: Any) -> int | None:
-    """Return an int from 1 to 2**31 - 1 unchanged, and None for anything else."""
+    """Return an int from 1 to 2**31 - 1 unchanged, and None for anything else.
+
+    Example:
+        >>> whole_number(3), whole_number(0), whole_number("3"), whole_number(True)
+        (3, None, None, None)
+    """
     return value if type(value) is int and 1 <= value < 2**31 else None
 
 

@@ -14,6 +14,7 @@ from torch import Tensor
 DEEPEST = 32  # Maximum depth of nested containers.
 DEVICE = re.compile(r"cpu|cuda(:[0-9]{1,2})?")  # Two digits at most, since torch wraps larger device numbers around.
 NOT_FINITE = ("nan", "inf", "-inf")  # Values for which JSON has no number.
+# Containers that JSON lacks, by the name that marks them in the structure.
 CONTAINERS: dict[str, Callable[[Any], Any]] = {
     "tuple": tuple,
     "set": set,
@@ -46,6 +47,8 @@ def take_apart(value: Any, prefix: str = "state") -> tuple[Any, dict[str, Tensor
 
 
 class _Taker:
+    """Separator of one value, which collects the tensors and knows those that it has met before."""
+
     def __init__(self, prefix: str) -> None:
         self.prefix = prefix
         self.tensors: dict[str, Tensor] = {}

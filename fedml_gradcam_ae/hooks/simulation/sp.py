@@ -34,7 +34,14 @@ def patch(patches: Patches) -> None:
 
 
 class HookedFedAvgAPI(FedAvgAPI):  # type: ignore[misc]  # fedml has no types
-    """FedAvgAPI that aggregates through FedML's ServerAggregator, in which attacks and defenses act."""
+    """FedAvgAPI that aggregates through FedML's ServerAggregator, in which attacks and defenses act.
+
+    Args:
+        args: FedML's args.
+        device: the device to train on.
+        dataset: the data, as FedML's `data.load` returns them.
+        model: the network.
+    """
 
     def __init__(self, args: Any, device: Any, dataset: Any, model: Any) -> None:
         super().__init__(args, device, dataset, model)

@@ -17,7 +17,7 @@ ARRAY = 256  # Bytes that the ledger counts for an array or a dtype, beside the 
 # The dtypes that are accepted.
 CODES = ("b1", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "f2", "f4", "f8", "c8", "c16")
 DTYPES = {code: np.dtype(code) for code in CODES}
-SCALARS = frozenset(dtype.type for dtype in DTYPES.values())
+SCALARS = frozenset(dtype.type for dtype in DTYPES.values())  # NumPy's scalar types of these dtypes.
 
 
 class UnfinishedDtype(Unfinished):

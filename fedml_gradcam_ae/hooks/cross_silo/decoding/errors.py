@@ -8,6 +8,7 @@ from typing_extensions import override
 
 from fedml_gradcam_ae.contract.shown import printable
 
+# The kinds of errors, by which they are counted and reported.
 Kind = Literal[
     "names code",
     "too large",

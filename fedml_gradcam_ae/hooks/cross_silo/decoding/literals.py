@@ -72,7 +72,12 @@ def sized(push: Callable[[Machine, memoryview], None], read: Callable[..., tuple
 
 
 def text(machine: Machine, view: memoryview) -> None:
-    """Push a text from UTF-8; lone surrogates are rejected."""
+    """Push a text.
+
+    Args:
+        machine: the machine.
+        view: the text in UTF-8; lone surrogates are rejected.
+    """
     # One wide character widens all characters of a str, and meanwhile the narrow text takes memory as well.
     size = len(view)
     widest = 255 if size <= SHORT_TEXT else int(np.frombuffer(view, np.uint8).max())
@@ -84,6 +89,11 @@ def text(machine: Machine, view: memoryview) -> None:
 
 
 def raw(machine: Machine, view: memoryview) -> None:
-    """Push bytes as a view without a copy, since most of them become tensors, which copy the data."""
+    """Push bytes without a copy, since most of them become tensors, which copy the data.
+
+    Args:
+        machine: the machine.
+        view: the bytes, as a view of the message.
+    """
     machine.ledger.take(VIEW)
     machine.stack.append(view)

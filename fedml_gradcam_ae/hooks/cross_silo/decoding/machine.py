@@ -8,7 +8,7 @@ from typing import Any
 from fedml_gradcam_ae.hooks.cross_silo.decoding.budget import Ledger
 from fedml_gradcam_ae.hooks.cross_silo.decoding.errors import Undecodable
 
-Table = Mapping[tuple[str, str], Any]
+Table = Mapping[tuple[str, str], Any]  # The allowed names: a value for each pair (module, name).
 
 
 class Machine:
@@ -38,7 +38,7 @@ class Machine:
         self.memo: list[Any] = []
 
     def cut(self, start: int, end: int) -> memoryview:
-        """Return the bytes from `start` to `end`.
+        """Return a view of the bytes from position `start` up to and without `end`.
 
         Raises:
             Undecodable: if `end` lies behind the end of the data.

@@ -53,6 +53,7 @@ def _size(arguments: tuple[Any, ...], ledger: Ledger) -> tuple[int, ...]:
     return arguments[0]
 
 
+# The replacement for each pair (module, name) that a message may contain.
 TABLE: dict[tuple[str, str], Any] = {
     ("builtins", "bytes"): Name("bytes", _bytes),
     ("builtins", "bytearray"): Name("bytearray", _bytes),

@@ -23,8 +23,8 @@ from fedml_gradcam_ae.hooks.cross_silo.decoding.literals import (
 if TYPE_CHECKING:
     from fedml_gradcam_ae.hooks.cross_silo.decoding.machine import Machine
 
-STOP = ord(".")
-PROTO = 0x80
+STOP = ord(".")  # The instruction that ends a pickle.
+PROTO = 0x80  # The instruction that begins a pickle and names its protocol.
 
 
 def _refused(machine: Machine, position: int) -> int:
@@ -45,6 +45,7 @@ def _frame(machine: Machine, position: int) -> int:
     return position + 8
 
 
+# The handler of each instruction, by its byte.
 HANDLERS: list[Handler] = [_refused] * 256
 for _code, _handler in {
     0x80: _proto,

@@ -23,7 +23,8 @@ MAGIC = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # The pickled magic number 
 VERSION = 1001  # The version of torch's legacy format.
 LONGEST_HEADER = 1024  # Headers of at most this many bytes are kept, so that equal ones are read only once.
 OBJECT = 1024  # Bytes that the ledger counts for a storage without its data.
-DEVICE = re.compile(r"(cpu|(cuda|mps|xpu|npu|hpu)(:\d{1,3})?)")
+DEVICE = re.compile(r"(cpu|(cuda|mps|xpu|npu|hpu)(:\d{1,3})?)")  # Accepted devices; tensors are put on the CPU.
+# Torch's typed storages, with the dtypes of their elements.
 CLASSES = {
     "DoubleStorage": torch.float64,
     "FloatStorage": torch.float32,

@@ -17,6 +17,7 @@ from fedml_gradcam_ae.hooks.cross_silo.decoding.budget import Ledger
 from fedml_gradcam_ae.hooks.cross_silo.decoding.errors import Undecodable
 from fedml_gradcam_ae.hooks.cross_silo.decoding.values import Name, Unfinished
 
+# Types of plain values that need no further check.
 LEAVES = frozenset({type(None), bool, int, float, torch.Tensor, np.ndarray}) | SCALARS
 CONTAINERS = frozenset({list, tuple, dict, OrderedDict})
 LONGEST_TEXT = 2**20  # Maximum length of a text in characters.

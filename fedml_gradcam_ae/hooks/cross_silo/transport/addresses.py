@@ -73,7 +73,11 @@ class Addresses:
 
 
 def join(host: str, port: int) -> str:
-    """Return host and port as one text in gRPC's form.
+    """Return host and port as one text in gRPC's form, with an IPv6 address in brackets.
+
+    Args:
+        host: the host name or IP address.
+        port: the port.
 
     Example:
         >>> join("::1", 8890), join("silo", 8890)

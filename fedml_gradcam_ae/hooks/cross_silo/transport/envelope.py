@@ -102,6 +102,7 @@ class Call(_Parameters):
     client_idx: Id | None = None
 
 
+# The schema of the parameters of each type of message.
 SCHEMAS: dict[int, type[_Parameters]] = {
     STATUS: Status,
     UPLOAD: Upload,

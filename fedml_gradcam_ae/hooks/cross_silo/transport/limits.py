@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-MB = 1_000_000
+MB = 1_000_000  # Bytes.
 BEFORE_THE_MODEL_IS_KNOWN = 1 * MB  # Largest message in bytes until the size of the model is known.
 # Messages that are too large are still read up to this size in bytes, so that their sender can be reported.
 TELLABLE = 64 * MB

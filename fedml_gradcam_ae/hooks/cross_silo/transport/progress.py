@@ -12,7 +12,7 @@ from urllib.parse import unquote
 
 Connection = tuple[str, int]  # The address and the port of the other side.
 
-SUPPORTED = sys.platform.startswith("linux")
+SUPPORTED = sys.platform.startswith("linux")  # Whether this module can read the sockets, which needs Linux.
 RECEIVED_OFFSET = 128  # Offset in bytes of tcpi_bytes_received in Linux's struct tcp_info.
 
 

@@ -18,7 +18,7 @@ from fedml_gradcam_ae.contract.shown import printable
 from fedml_gradcam_ae.hooks.cross_silo.certificates import dns_name
 from fedml_gradcam_ae.hooks.cross_silo.transport.settings import TLSFiles
 
-NAME = re.compile(r"rank-(0|[1-9][0-9]{0,6})\.fedml")
+NAME = re.compile(r"rank-(0|[1-9][0-9]{0,6})\.fedml")  # The DNS name of a rank; see `certificates.dns_name`.
 
 
 @dataclass(frozen=True, repr=False)
