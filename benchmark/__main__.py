@@ -11,7 +11,10 @@ from fedml_gradcam_ae.contract.settings import SettingsError
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Do what a command line asks for.
+    """Run the command that a command line asks for.
+
+    Args:
+        arguments: the words after `python -m benchmark`; None: those of the process.
 
     Returns:
         0 if all went well, 1 if a run failed or a table does not agree with its raw lines, 2 for a mistake in what was
@@ -56,7 +59,7 @@ def _run(options: argparse.Namespace) -> int:
     from benchmark.config import read_config
 
     config = read_config(options.config, options.device)
-    # Importing FedML takes seconds: only after the configuration is known to be right.
+    # Importing FedML takes seconds, so that the configuration is validated first.
     fedml_gradcam_ae.register()
     from benchmark.report import report
     from benchmark.running.lock import locked

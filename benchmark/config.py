@@ -1,4 +1,4 @@
-"""A benchmark configuration: what is run against what, read from YAML and checked."""
+"""Benchmark configurations: which attacks run against which defenses, read from YAML and validated."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ Device = Literal["cpu", "cuda"]
 
 
 class Training(Parameters):
-    """The federation itself, in FedML's terms."""
+    """The settings of the federation, with FedML's meanings (the key `federation` of a configuration)."""
 
     clients: int = Field(ge=2)
     per_round: int = Field(default=0, ge=2, description="how many of the clients take part in each round; default: all")
@@ -39,19 +39,20 @@ class Training(Parameters):
     @model_validator(mode="before")
     @classmethod
     def _everybody(cls, values: Any) -> Any:
+        """Fill in the default of `per_round`: all clients take part in each round."""
         fill = isinstance(values, dict) and "clients" in values
         return {"per_round": values["clients"], **values} if fill else values
 
 
 class WarmStart(Parameters):
-    """Training centrally before the federation, on images that no client gets."""
+    """The settings of central training before the federation, on images that no client gets."""
 
     epochs: int = Field(ge=1)
     share: float = Field(default=0.3, gt=0, lt=1, description="of the training images, kept apart from the clients")
     learning_rate: float = Field(default=0.001, gt=0)
     batch_size: int = Field(default=128, ge=1)
     optimizer: Literal["adam", "sgd"] = "adam"
-    # Left out where it is not set, so that the names of runs, hashes of all settings, stay what they were without it.
+    # An unset seed is not serialized: the names of runs are hashes of all settings and must not change with this key.
     seed: int | None = Field(
         default=None,
         exclude_if=lambda seed: seed is None,
@@ -59,11 +60,12 @@ class WarmStart(Parameters):
     )
 
 
+# The keys of a configuration that hold settings, and the class that validates each.
 SECTIONS: dict[str, type[Parameters]] = {"data": Data, "model": Model, "federation": Training, "warm_start": WarmStart}
 
 
 class Matrix(Parameters):
-    """Every attack x every defense, and who watches."""
+    """The attacks and defenses that are combined with each other, and the detectors that watch these runs."""
 
     attacks: list[dict[str, Any]]
     defenses: list[dict[str, Any]]
@@ -74,6 +76,7 @@ class Matrix(Parameters):
     @field_validator("attacks", "defenses", "watch", mode="before")
     @classmethod
     def _name_the_type(cls, value: Any) -> Any:
+        """Turn plain names into mappings with a `type`, and expand lists of values into variants."""
         if not isinstance(value, list) or not value:
             raise ValueError("must be a list of types, such as [none, {type: gradcam_ae, profile: paper}]")
         entries = [{"type": entry} if isinstance(entry, str) else entry for entry in value]
@@ -93,13 +96,16 @@ class Matrix(Parameters):
     @field_validator("attacks", mode="after")
     @classmethod
     def _always_without_attack(cls, value: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        """What a defense costs when nobody attacks is part of every result."""
+        """Put the run without attack first: what a defense costs without attackers is part of every result."""
         quiet = {"type": "none"}
         return [quiet, *(entry for entry in value if entry != quiet)]
 
 
 class Config(Matrix):
-    """A whole benchmark: every attack x every defense x every seed x whatever else holds a list is one simulation."""
+    """A whole benchmark.
+
+    One simulation is run for every combination of attack, defense, seed and each other setting that holds a list.
+    """
 
     name: str
     data: list[Data]
@@ -122,7 +128,13 @@ class Config(Matrix):
         return value
 
     def runs(self) -> list[Run]:
-        """Every simulation of this benchmark; what stands in two matrices runs once, with the watchers of the first."""
+        """Return all simulations of this benchmark.
+
+        A combination that occurs in two matrices runs once, with the watchers of the first matrix.
+
+        Returns:
+            The runs, ordered by seed, then by data, model, federation and warm start, then by matrix.
+        """
         settings = product(self.seeds, self.data, self.model, self.federation, self.warm_start)
         runs = [
             Run(
@@ -149,7 +161,7 @@ class Config(Matrix):
 
 
 class Run(Parameters):
-    """One simulation."""
+    """The settings of one simulation."""
 
     data: Data
     model: Model
@@ -160,20 +172,20 @@ class Run(Parameters):
     watch: list[dict[str, Any]]
     vote_every: int
     threads: int
-    # Left out where it is the default, so that the names of runs stay what they were without it.
+    # The default is not serialized: the names of runs are hashes of all settings and must not change with this key.
     device: Device = Field(default="cpu", exclude_if=lambda device: device == "cpu")
     seed: int
 
     @property
     def title(self) -> str:
-        """For a person."""
+        """Return a short description for console output: attack, defense and seed."""
         attack = "no attack" if self.attack["type"] == "none" else self.attack["type"]
         defense = "undefended" if self.defense["type"] == "none" else self.defense["type"]
         return f"{attack}, {defense}, seed {self.seed}"
 
     @property
     def folder(self) -> str:
-        """A readable name that ends in the hash of everything that the result depends on."""
+        """Return the name of the run's folder, which ends in a hash of all settings that the result depends on."""
         asked = self.model_dump(exclude={"data": set(WHERE_DATA_LIE)})
         content = json.dumps({"version": __version__, **asked}, sort_keys=True)
         parts = (self.attack["type"], self.defense["type"], f"seed{self.seed}")
@@ -182,7 +194,12 @@ class Run(Parameters):
 
 
 def _cannot_watch(name: str, ours: dict[str, type[Any]]) -> str | None:
-    """Why a type cannot judge beside the defense that acts."""
+    """Return why a defense type cannot watch, that is judge without acting; None if it can.
+
+    Args:
+        name: the defense type.
+        ours: the plug-in's registered defenses by type.
+    """
     if name in ours and not overrides(ours[name], "start_for"):
         return None
     if name in ours:
@@ -195,9 +212,21 @@ def _cannot_watch(name: str, ours: dict[str, type[Any]]) -> str | None:
 
 
 def variants(section: Any) -> list[Any]:
-    """One mapping for each combination of the values that a mapping's lists hold; other things as they are.
+    """Return one mapping for each combination of the values in a mapping's lists.
 
-    A list of attackers names clients, so it is one value.
+    Empty lists are kept as they are. The list under `attackers` names clients, so that it counts as one value.
+
+    Args:
+        section: a mapping, or any other value.
+
+    Returns:
+        The mappings without lists, in the order of the lists' values; `[section]` if it is no mapping.
+
+    Example:
+        >>> variants({"type": "krum", "malicious": [1, 2]})
+        [{'type': 'krum', 'malicious': 1}, {'type': 'krum', 'malicious': 2}]
+        >>> variants({"type": "fang", "attackers": [0, 3]})
+        [{'type': 'fang', 'attackers': [0, 3]}]
     """
     if not isinstance(section, dict):
         return [section]
@@ -206,15 +235,22 @@ def variants(section: Any) -> list[Any]:
 
 
 def read_config(path: Path, device: Device | None = None) -> Config:
-    """Read a benchmark configuration; `device` instead of its own, unless None.
+    """Read and validate a benchmark configuration.
+
+    Args:
+        path: the YAML file.
+        device: "cpu" or "cuda", replaces the configuration's own device; None keeps that.
+
+    Returns:
+        The configuration.
 
     Raises:
-        SettingsError: if the file cannot be read, is no YAML, or asks for something that does not exist.
+        SettingsError: if the file cannot be read, is not YAML, or asks for something that does not exist.
     """
     content = read_mapping(path, example="federation")
     for name, model in SECTIONS.items():
         if content.get(name, {}) is None:
-            del content[name]  # `warm_start:` with nothing behind it
+            del content[name]  # an empty key, such as `warm_start:` without a value
         elif name in content:
             where, owner = f"{path}: {name}", "a benchmark configuration"
             content[name] = [read_settings(model, variant, where, owner) for variant in variants(content[name])]
@@ -232,6 +268,13 @@ def read_config(path: Path, device: Device | None = None) -> Config:
 
 
 def check_device(config: Config) -> None:
-    """Raise SettingsError for a GPU that is not there, where FedML would compute on the processor without a word."""
+    """Check that the device exists: without a GPU, FedML would silently compute on the CPU.
+
+    Args:
+        config: the benchmark.
+
+    Raises:
+        SettingsError: if the device is cuda and PyTorch finds no GPU.
+    """
     if config.device == "cuda" and not torch.cuda.is_available():
         raise SettingsError("device: cuda needs a GPU that PyTorch can use, and there is none: leave it out.")

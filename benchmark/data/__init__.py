@@ -1,4 +1,4 @@
-"""The images of the suite: `sets` has the data sets, `partition` spreads them over clients."""
+"""The images of the benchmark suite: `sets` has the data sets, `partition` distributes them over clients."""
 
 from benchmark.data.federated import class_counts, client_parts, kept_apart, load
 from benchmark.data.images import Images, read

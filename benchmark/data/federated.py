@@ -1,4 +1,4 @@
-"""A run's images in the form that FedML takes."""
+"""The images of a run in the form that FedML expects."""
 
 from __future__ import annotations
 
@@ -16,56 +16,67 @@ from fedml_gradcam_ae.contract.settings import SettingsError
 
 
 class Clients(Protocol):
-    """How many clients there are, and how they train."""
+    """The settings of the clients that `load` needs."""
 
     @property
     def clients(self) -> int:
-        """Number of clients."""
+        """Return the number of clients."""
 
     @property
     def batch_size(self) -> int:
-        """Images in a batch."""
+        """Return the number of images per batch."""
 
 
 class Apart(Protocol):
-    """Images that no client gets."""
+    """The settings of a warm start that `load` needs."""
 
     @property
     def share(self) -> float:
-        """Fraction of the training images."""
+        """Return the fraction of the training images that no client gets."""
 
 
 class Run(Protocol):
-    """What of a run decides which images its clients get; benchmark.config has the whole."""
+    """The settings of a run that decide which images its clients get; `benchmark.config.Run` has all of them."""
 
     @property
     def data(self) -> Data:
-        """Which images."""
+        """Return the settings of the data set and the partition."""
 
     @property
     def federation(self) -> Clients:
-        """The clients."""
+        """Return the settings of the clients."""
 
     @property
     def warm_start(self) -> Apart | None:
-        """The images kept for it, if there is one."""
+        """Return the settings of the warm start; None without one."""
 
     @property
     def seed(self) -> int:
-        """Of all that is drawn."""
+        """Return the seed of all random draws."""
 
 
 def load(run: Run) -> list[Any]:
-    """FedML's list of eight: sizes, global loaders, and per client sizes and loaders.
+    """Load the images of a run as the list of eight that FedML expects.
 
-    The test set is the same for every seed; the seed spreads the training images over the clients
-    and shuffles them during training.
+    The test set is the same for every seed. The seed decides the partition of the training images and their order
+    during training.
+
+    Args:
+        run: the settings.
+
+    Returns:
+        The number of training images, the number of test images, the loaders of all training images and of the test
+        images, the number of training images by client, the loaders of training and test images by client, and the
+        number of classes.
+
+    Raises:
+        SettingsError: if the data set is missing, or there are too few images.
     """
     images = read(run.data)
     parts = client_parts(run)
     size = run.federation.batch_size
     order = [position for part in parts for position in part]
-    # Client by client in one tensor: what each one holds is a view of it, not a copy.
+    # One tensor, ordered by client, so that each client's images are a view of it and not a copy.
     train, labels = images.normalized(images.train[order]), images.train_labels[order]
     lengths = [len(part) for part in parts]
     by_client = zip(torch.split(train, lengths), torch.split(labels, lengths), strict=True)
@@ -77,23 +88,33 @@ def load(run: Run) -> list[Any]:
         test_loader,
         dict(enumerate(lengths)),
         {client: loader(*own, size, shuffle=True) for client, own in enumerate(by_client)},
-        # FedML adds up the accuracy over all clients' test sets and skips None: one client stands for all.
+        # FedML sums the accuracy over all clients' test sets and skips None: one client is enough.
         {client: test_loader if client == 0 else None for client in range(len(parts))},
         len(images.classes),
     ]
 
 
 def loader(images: Tensor, labels: Tensor, size: int, shuffle: bool) -> DataLoader[Any]:
-    """Batches; while training, a single image left over at the end of an epoch is not one.
+    """Return a loader of batches.
 
-    BatchNorm cannot be trained on one image whose maps are down to 1 x 1, as in ResNet-18 on 32 x 32 pixels.
+    While training, a last batch of a single image is dropped: BatchNorm cannot be trained on one image whose maps are 1
+    x 1, as in ResNet-18 on 32 x 32 pixels.
+
+    Args:
+        images: (images, channels, height, width), float32, normalized.
+        labels: (images,), int64.
+        size: images per batch.
+        shuffle: whether to draw a new order each epoch, as in training.
     """
     alone = shuffle and len(images) > size > 1 and len(images) % size == 1
     return DataLoader(TensorDataset(images, labels), batch_size=size, shuffle=shuffle, drop_last=alone)
 
 
 def client_parts(run: Run) -> Parts:
-    """Each client's positions among the training images.
+    """Return the positions of each client's images among the training images.
+
+    Args:
+        run: the settings.
 
     Raises:
         SettingsError: if the data set is missing, or there are too few images.
@@ -108,7 +129,16 @@ def client_parts(run: Run) -> Parts:
 
 
 def kept_apart(run: Run) -> list[int]:
-    """The training images that no client gets, for the warm start: the same for every seed, each class in its share."""
+    """Return the positions of the training images that no client gets, reserved for the warm start.
+
+    They are the same for every seed and stratified by class.
+
+    Args:
+        run: the settings.
+
+    Returns:
+        Positions, ascending; empty without a warm start.
+    """
     if run.warm_start is None:
         return []
     labels = read(run.data).train_labels
@@ -116,7 +146,14 @@ def kept_apart(run: Run) -> list[int]:
 
 
 def class_counts(run: Run) -> Tensor:
-    """How many images of each class each client has, (clients, classes)."""
+    """Count the images of each class that each client has.
+
+    Args:
+        run: the settings.
+
+    Returns:
+        (clients, classes), int64.
+    """
     images = read(run.data)
     parts = client_parts(run)
     return torch.stack([torch.bincount(images.train_labels[part], minlength=len(images.classes)) for part in parts])

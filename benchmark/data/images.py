@@ -18,7 +18,7 @@ from fedml_gradcam_ae.contract.settings import SettingsError
 
 @dataclass(frozen=True)
 class Images:
-    """Training and test images as they were read.
+    """The training and test images of a data set, not yet normalized.
 
     Attributes:
         train: (images, channels, size, size), uint8 or float32 in [0, 1].
@@ -27,7 +27,7 @@ class Images:
         test_labels: as `train_labels`.
         classes: the name of each class.
         mean: of each channel, for images in [0, 1].
-        std: likewise.
+        std: standard deviation of each channel, for images in [0, 1].
     """
 
     train: Tensor
@@ -39,14 +39,21 @@ class Images:
     std: Sequence[float]
 
     def normalized(self, images: Tensor) -> Tensor:
-        """(images, channels, size, size), float32: in [0, 1], minus `mean`, divided by `std`, by channel."""
-        # Images of CIFAR-10 take 0.6 GB as floats: one new tensor, changed in place.
+        """Return images scaled to [0, 1], minus `mean`, divided by `std`, by channel.
+
+        Args:
+            images: (images, channels, size, size), uint8 or float32 in [0, 1].
+
+        Returns:
+            A new tensor of the same shape, float32.
+        """
+        # CIFAR-10 takes 0.6 GB as floats, so that only one new tensor is made and changed in place.
         scaled = images.float().div_(255) if images.dtype == torch.uint8 else images.clone()
         return scaled.sub_(torch.tensor(self.mean)[:, None, None]).div_(torch.tensor(self.std)[:, None, None])
 
     @cached_property
     def fingerprint(self) -> str:
-        """A hash of every pixel and label: which images these are, wherever they lie."""
+        """Return a hash of all pixels and labels, which identifies the images wherever they are stored."""
         digest = hashlib.sha256()
         for tensor in (self.train, self.train_labels, self.test, self.test_labels):
             digest.update(str(tuple(tensor.shape)).encode())
@@ -55,10 +62,15 @@ class Images:
 
 
 def read(data: Data) -> Images:
-    """The images that these settings ask for; the partition plays no part.
+    """Read the images that the settings name; the partition has no influence.
+
+    The last two data sets that were read stay in memory.
+
+    Args:
+        data: the settings.
 
     Raises:
-        SettingsError: if the data set is missing, incomplete, or smaller than what is asked for.
+        SettingsError: if the data set is missing, incomplete, or smaller than the settings require.
     """
     return _read(data.images)
 

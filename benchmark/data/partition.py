@@ -1,4 +1,7 @@
-"""How training images are spread over clients: lists of positions, one per client, every position exactly once."""
+"""Partitions of the training images over clients.
+
+A partition is a list of positions per client; every position occurs exactly once.
+"""
 
 from __future__ import annotations
 
@@ -12,23 +15,26 @@ from torch import Tensor
 from benchmark.data.settings import Data
 from fedml_gradcam_ae.contract.settings import SettingsError
 
-REDRAWS = 1000  # before it is said that the sizes asked for do not come about
+REDRAWS = 1000  # draws of random sizes, until every client has enough samples, before an error is raised
 
 Parts = list[list[int]]
 Counts = NDArray[np.int64]
 
 
 def partition(labels: Tensor, clients: int, data: Data, seed: int) -> Parts:
-    """The partition that the configuration asks for; the same seed, the same partition.
+    """Partition the training images as the configuration says; the result is determined by the seed.
 
     Args:
         labels: (samples,), int64.
-        clients: how many.
+        clients: the number of clients.
         data: the settings.
-        seed: the run's.
+        seed: of the run.
+
+    Returns:
+        The positions of each client's samples.
 
     Raises:
-        SettingsError: if there are too few images for it.
+        SettingsError: if there are too few images.
     """
     generator = np.random.default_rng(seed)
     if data.partition == "dirichlet":
@@ -49,15 +55,42 @@ def partition(labels: Tensor, clients: int, data: Data, seed: int) -> Parts:
 
 
 def iid(samples: int, clients: int, generator: torch.Generator) -> Parts:
-    """Shuffle and deal out: parts that differ by at most one sample."""
+    """Shuffle the samples and split them into parts that differ by at most one sample.
+
+    Args:
+        samples: the number of samples.
+        clients: the number of clients.
+        generator: draws the order.
+
+    Returns:
+        The positions of each client's samples.
+
+    Example:
+        >>> [len(part) for part in iid(7, 3, torch.Generator().manual_seed(0))]
+        [3, 2, 2]
+    """
     order = torch.randperm(samples, generator=generator)
     return [part.tolist() for part in order.tensor_split(clients)]
 
 
 def unequal(samples: int, clients: int, sigma: float, least: int, generator: np.random.Generator) -> Parts:
-    """Shuffle and deal out parts whose sizes are proportional to exp(sigma z), z standard normal.
+    """Shuffle the samples and split them into parts with log-normal sizes.
 
-    All are drawn again until every part has `least` samples.
+    The sizes are proportional to exp(sigma z), z standard normal. All sizes are drawn again until every part has
+    `least` samples.
+
+    Args:
+        samples: the number of samples.
+        clients: the number of clients.
+        sigma: the standard deviation of the logarithm of the sizes.
+        least: the minimum number of samples of a client.
+        generator: draws the sizes and the order.
+
+    Returns:
+        The positions of each client's samples.
+
+    Raises:
+        SettingsError: if there are too few samples, or no draw gives every client enough of them.
     """
 
     def draws() -> Iterator[Counts]:
@@ -70,11 +103,25 @@ def unequal(samples: int, clients: int, sigma: float, least: int, generator: np.
 
 
 def dirichlet(labels: Tensor, clients: int, beta: float, least: int, generator: np.random.Generator) -> Parts:
-    """Latent Dirichlet allocation: of each class c, client k gets the share p_ck, (p_c1, ..., p_cK) ~ Dir(beta).
+    """Split each class over the clients in shares drawn from a Dirichlet distribution.
 
-    As in Yurochkin et al. 2019 and Li et al. 2022; Hsu et al. 2019 draw each client's mix of classes instead, with
-    parts of equal size. A large beta comes near equal shares; at 0.1 most of a class lies with one or two clients.
-    All shares are drawn again until every client has `least` samples.
+    Of class c, client k gets the share p_ck, (p_c1, ..., p_cK) ~ Dir(beta), as in Yurochkin et al. 2019 and Li et al.
+    2022. (Hsu et al. 2019 instead draw each client's mix of classes, with parts of equal size.) A large beta gives
+    nearly equal shares; at 0.1, one or two clients hold most of a class. All shares are drawn again until every client
+    has `least` samples.
+
+    Args:
+        labels: (samples,), int64.
+        clients: the number of clients.
+        beta: the concentration of the distribution.
+        least: the minimum number of samples of a client.
+        generator: draws the shares and the samples.
+
+    Returns:
+        The positions of each client's samples.
+
+    Raises:
+        SettingsError: if there are too few samples, or no draw gives every client enough of them.
     """
     classes = [np.flatnonzero(labels.numpy() == label) for label in np.unique(labels.numpy())]
 
@@ -93,9 +140,22 @@ def dirichlet(labels: Tensor, clients: int, beta: float, least: int, generator: 
 
 
 def shards(labels: Tensor, clients: int, each: int, generator: np.random.Generator) -> Parts:
-    """Sort by label, cut into `each` shards per client that differ by at most one sample, deal them out at random.
+    """Sort the samples by label, cut them into `each` shards per client, and assign the shards at random.
 
-    As in McMahan et al. 2017: with 2 shards each, most clients see two classes only.
+    Shards differ by at most one sample. As in McMahan et al. 2017: with 2 shards per client, most clients have two
+    classes only.
+
+    Args:
+        labels: (samples,), int64.
+        clients: the number of clients.
+        each: shards per client.
+        generator: draws the order within each class and the assignment.
+
+    Returns:
+        The positions of each client's samples.
+
+    Raises:
+        SettingsError: if there are fewer samples than shards.
     """
     total = clients * each
     if total > len(labels):
@@ -103,7 +163,7 @@ def shards(labels: Tensor, clients: int, each: int, generator: np.random.Generat
             f"data.shards_per_client: {clients} clients with {each} shards each need at least {total} images, "
             f"found {len(labels)}: fewer shards, fewer clients, or more images."
         )
-    order = generator.permutation(len(labels))  # which samples of a class go together is a matter of chance
+    order = generator.permutation(len(labels))  # the stable sort below keeps this random order within each class
     by_label = order[np.argsort(labels.numpy()[order], kind="stable")]
     pieces = np.array_split(by_label, total)
     dealt = generator.permutation(total).reshape(clients, each)
@@ -111,14 +171,23 @@ def shards(labels: Tensor, clients: int, each: int, generator: np.random.Generat
 
 
 def _rounded(shares: NDArray[np.float64], samples: int) -> Counts:
-    """Whole numbers with the sum `samples`: the shares' running sum, rounded down, in differences."""
+    """Round shares to whole numbers whose sum is `samples`: differences of the cumulative shares, rounded down."""
     ends = np.floor(np.cumsum(shares) * samples + 1e-9).astype(np.int64)
-    ends[-1] = samples  # whatever the floats add up to
+    ends[-1] = samples  # the shares may not add up to exactly 1
     return np.diff(np.minimum(ends, samples), prepend=0)
 
 
 def _with_enough(draws: Iterator[Counts], samples: int, clients: int, least: int, what: str, remedy: str) -> Counts:
-    """The first draw, (groups, clients), that gives every client enough."""
+    """Return the first draw, (groups, clients), that gives every client at least `least` samples.
+
+    Args:
+        draws: random numbers of samples, each (groups, clients).
+        samples: the number of samples.
+        clients: the number of clients.
+        least: the minimum number of samples of a client.
+        what: the setting that the draws depend on, for the error message.
+        remedy: how to change that setting, for the error message.
+    """
     if least * clients > samples:
         raise SettingsError(
             f"data.least: {clients} clients with at least {least} images each need {least * clients}, found {samples}: "

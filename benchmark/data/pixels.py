@@ -1,4 +1,4 @@
-"""Pictures to tensors of bytes, all of one size."""
+"""Conversion of pictures to uint8 tensors of one size."""
 
 from __future__ import annotations
 
@@ -12,16 +12,20 @@ from torch import Tensor
 
 from fedml_gradcam_ae.contract.settings import SettingsError
 
-UNREADABLE = (OSError, ValueError, SyntaxError)  # what Pillow raises for files that are cut short or no pictures
+UNREADABLE = (OSError, ValueError, SyntaxError)  # what Pillow raises for truncated files and non-pictures
 
 
 def reader(pictures: Any, size: int, name: Callable[[int], str]) -> Callable[[Sequence[int]], Tensor]:
-    """From positions in a torchvision data set to (positions, 3, size, size), uint8.
+    """Return a function that reads pictures of a torchvision data set at given positions.
 
     Args:
         pictures: pictures[i] is a pair of a Pillow image and a label.
-        size: height and width; a picture of another size or shape is scaled (bilinear), not cropped.
-        name: how the user knows picture i, for the message if it cannot be read.
+        size: height and width in pixels; pictures of another size or shape are scaled (bilinear), not cropped.
+        name: from i to a description of picture i, for the message if it cannot be read.
+
+    Returns:
+        A function from positions to pixels, (positions, 3, size, size), uint8. It raises SettingsError for a picture
+        that cannot be read.
     """
 
     def read(positions: Sequence[int]) -> Tensor:

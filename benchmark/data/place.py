@@ -1,4 +1,4 @@
-"""Where data sets lie, unless `root:` says otherwise."""
+"""The folders in which data sets are looked for."""
 
 from __future__ import annotations
 
@@ -6,9 +6,13 @@ from pathlib import Path
 
 from benchmark.data.registry import Wanted
 
-DEFAULT = Path(__file__).parents[2] / "data"  # in the checkout, ignored by git
+DEFAULT = Path(__file__).parents[2] / "data"  # without the key `root`: in the checkout, ignored by git
 
 
 def root_of(data: Wanted) -> Path:
-    """The folder to look in; a relative `root:` starts from the working directory."""
+    """Return the folder to look in for a data set.
+
+    Args:
+        data: the settings; a relative `root` starts from the working directory.
+    """
     return DEFAULT if data.root is None else Path(data.root).expanduser().absolute()

@@ -1,7 +1,7 @@
-"""Which images the results in a folder come from.
+"""A record, in a results folder, of the images that its results were computed on.
 
-A run's name holds what the configuration asks for, not where the data lie: so that a result is not taken for one on
-other images (a `folder` that changed, a data set that was incomplete), they are written down once and compared.
+The name of a run depends on the settings, not on where the data are stored. The record is compared before later runs,
+so that results on other images (a `folder` that changed, a data set that was incomplete) are not mixed up.
 """
 
 from __future__ import annotations
@@ -17,10 +17,14 @@ from fedml_gradcam_ae.contract.settings import SettingsError
 
 
 def record(data: Data, out: Path) -> None:
-    """Write down which images these settings mean in this results folder.
+    """Write which images these settings refer to into the results folder, or compare with the record that is there.
+
+    Args:
+        data: the settings.
+        out: the results folder.
 
     Raises:
-        SettingsError: if they meant others there before.
+        SettingsError: if the record that is there is of other images.
     """
     images = read(data)
     asked = data.model_dump(include=set(WHICH_IMAGES))

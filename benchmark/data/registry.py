@@ -1,4 +1,4 @@
-"""Which function answers to which `data: {name: ...}`."""
+"""The registry of data sets: the function that each `data: {name: ...}` refers to."""
 
 from __future__ import annotations
 
@@ -12,32 +12,32 @@ from fedml_gradcam_ae.contract.registry import import_all, origin
 
 
 class Wanted(Protocol):
-    """What a data set is told of the settings; benchmark.data.settings has the whole."""
+    """The settings that a data set's function gets; `benchmark.data.settings.Data` has all of them."""
 
     @property
     def name(self) -> str:
-        """The name of the data set."""
+        """Return the name of the data set."""
 
     @property
     def root(self) -> str | None:
-        """Folder of the data set; None: the default."""
+        """Return the folder of the data set; None: the default."""
 
     @property
     def download(self) -> bool:
-        """Whether to fetch what is missing."""
+        """Return whether to download what is missing."""
 
     @property
     def size(self) -> int:
-        """Height and width in pixels."""
+        """Return the height and width of images in pixels."""
 
 
 @dataclass(frozen=True)
 class Split:
-    """The training or the test images of a data set, before they are read.
+    """The training or the test images of a data set; pixels are read on demand.
 
     Attributes:
         labels: (images,), int64.
-        read: from positions to pixels, (positions, channels, height, width): uint8, or float32 in [0, 1].
+        read: a function from positions to pixels, (positions, channels, height, width), uint8, or float32 in [0, 1].
     """
 
     labels: Tensor
@@ -46,14 +46,14 @@ class Split:
 
 @dataclass(frozen=True)
 class Source:
-    """A data set that was found.
+    """A data set that was opened.
 
     Attributes:
         train: its training images.
         test: its test images.
-        classes: the name of each class; a label is a position in it.
+        classes: the name of each class; a label is a position in this list.
         mean: subtracted from each channel of images in [0, 1].
-        std: what each channel is divided by afterward.
+        std: the divisor of each channel after that.
     """
 
     train: Split
@@ -68,7 +68,12 @@ Open = Callable[[Wanted], Source]
 
 @dataclass(frozen=True)
 class Entry:
-    """A registered data set: how it is opened, and which of the keys `root` and `download` it takes."""
+    """A registered data set.
+
+    Attributes:
+        open: the function that opens it.
+        keys: which of the keys `root` and `download` it uses.
+    """
 
     open: Open
     keys: tuple[str, ...]
@@ -78,22 +83,25 @@ _entries: dict[str, Entry] = {}
 
 
 def register_data(name: str, keys: tuple[str, ...] = ()) -> Callable[[Open], Open]:
-    """Function decorator: `data: {name: NAME}` in a benchmark configuration now means this function.
+    """Register a function as the data set `data: {name: NAME}` of benchmark configurations.
 
-    It takes the settings under `data:`, looks for the data set and returns a `Source`. It imports what it needs
-    inside, so that a mistake in a configuration is answered at once.
+    The function takes the settings under `data`, looks for the data set and returns a `Source`. Its imports belong
+    inside it, so that mistakes in a configuration are reported without delay.
 
     Args:
         name: the name in the configuration.
-        keys: which of `root` and `download` have a meaning for it.
+        keys: which of the keys `root` and `download` it uses.
+
+    Returns:
+        A decorator that registers the function and returns it unchanged.
 
     Raises:
-        ValueError: if another function has that name already.
+        ValueError: if the name belongs to another function.
     """
 
     def register(function: Open) -> Open:
         holder = _entries.get(name)
-        # A module that is reloaded (a notebook, a test) may bring the same function again.
+        # A reloaded module (in a notebook or a test) registers the same function again.
         if holder is not None and origin(holder.open) != origin(function):
             raise ValueError(f"The data set {name!r} is taken by {origin(holder.open)}: choose another name.")
         _entries[name] = Entry(function, keys)
@@ -103,6 +111,9 @@ def register_data(name: str, keys: tuple[str, ...] = ()) -> Callable[[Open], Ope
 
 
 def data_sets() -> dict[str, Entry]:
-    """Every registered data set by name; a new file under `sets` needs no other mention."""
+    """Return all registered data sets by name.
+
+    All modules of `benchmark.data.sets` are imported, so that a new file there needs no other mention.
+    """
     import_all("benchmark.data.sets")
     return dict(_entries)

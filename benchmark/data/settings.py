@@ -1,4 +1,4 @@
-"""What a benchmark configuration says under `data:`."""
+"""The section `data` of a benchmark configuration."""
 
 from __future__ import annotations
 
@@ -9,25 +9,29 @@ from pydantic import Field, model_validator
 from benchmark.data.registry import data_sets
 from fedml_gradcam_ae.contract.settings import Parameters, unknown
 
-# The keys of each partition with their defaults; `least` goes with sizes that are drawn.
+# The keys of each partition with their defaults. `least` belongs to partitions whose sizes are random.
 PARTITIONS: dict[str, dict[str, Any]] = {
     "iid": {"unequal": None, "least": None},
     "dirichlet": {"beta": 0.5, "least": 10},
     "shards": {"shards_per_client": 2},
 }
+# The defaults that an iid partition gets if `unequal` is set.
 UNEQUAL: dict[str, Any] = {"least": 10}
+# The setting that each key belongs to, for the error message.
 OWNERS = {
     "beta": "partition: dirichlet",
     "shards_per_client": "partition: shards",
     "unequal": "partition: iid",
     "least": "unequal or partition: dirichlet",
 }
+# The keys that say where a data set is stored; results do not depend on them.
 WHERE_DATA_LIE = ("root", "download")
+# The keys that decide which images are read.
 WHICH_IMAGES = ("name", "size", "train_images", "test_images")
 
 
 class Data(Parameters):
-    """Which images, and how they are spread over the clients."""
+    """The settings of the data set and of its partition over the clients."""
 
     name: str = "digits"
     root: str | None = Field(
@@ -60,7 +64,7 @@ class Data(Parameters):
     @model_validator(mode="before")
     @classmethod
     def _fill_in(cls, values: Any) -> Any:
-        """Defaults that depend on the partition; the keys of the others stay empty."""
+        """Fill in the defaults of the chosen partition's keys; keys of other partitions stay None."""
         if not isinstance(values, dict):
             return values
         partition = values.get("partition", "iid")
@@ -71,6 +75,7 @@ class Data(Parameters):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
+        """Check that the data set exists and that each key belongs to it or to the chosen partition."""
         known = data_sets()
         if self.name not in known:
             raise ValueError(unknown(f"data set {self.name!r}", self.name, known).removesuffix("."))
@@ -91,5 +96,5 @@ class Data(Parameters):
 
     @property
     def images(self) -> Data:
-        """The same without the partition: what decides which images are read."""
+        """Return a copy without the partition: the settings that decide which images are read."""
         return Data(**self.model_dump(include={*WHERE_DATA_LIE, *WHICH_IMAGES}))

@@ -1,4 +1,4 @@
-"""Part of a data set with every class in its share."""
+"""Stratified subsets of a data set."""
 
 from __future__ import annotations
 
@@ -7,14 +7,23 @@ from torch import Tensor
 
 
 def stratified(labels: Tensor, count: int, seed: int = 0) -> list[int]:
-    """The positions of `count` samples, ascending: as many of each class as its share, rounded, drawn by the seed.
+    """Draw a stratified subset: each class has the same share of it as of the whole set.
 
-    What rounding leaves over goes to the classes with the largest remainders.
+    The number of samples of each class is rounded down. The samples that are still missing are taken from the classes
+    with the largest remainders, one each.
 
     Args:
         labels: (samples,), int64.
-        count: at most the number of samples.
-        seed: draws which samples of a class.
+        count: the size of the subset, at most the number of samples.
+        seed: draws the samples within each class.
+
+    Returns:
+        The positions of the chosen samples, ascending.
+
+    Example:
+        >>> labels = torch.tensor([0, 0, 0, 0, 1, 1])
+        >>> labels[stratified(labels, 3)].tolist()
+        [0, 0, 1]
     """
     generator = torch.Generator().manual_seed(seed)
     sizes = torch.bincount(labels)

@@ -1,1 +1,1 @@
-"""Figures from the raw lines of runs."""
+"""Metrics, means and intervals, computed from the raw lines that the runs wrote."""

@@ -1,4 +1,4 @@
-"""What is known to be wrong with FedML's own types, for whoever compares with them."""
+"""Known defects of FedML's own attacks and defenses, which the report names beside their results."""
 
 from __future__ import annotations
 
@@ -7,7 +7,15 @@ from fedml_gradcam_ae.hooks import builtin
 
 
 def known_defect(type_: str) -> str | None:
-    """Of a `defense_type` or `attack_type`; None for the plug-in's own, also where FedML has one of the same name."""
+    """Return the known defect of one of FedML's own types.
+
+    Args:
+        type_: a `defense_type` or `attack_type`, with or without FedML's prefix.
+
+    Returns:
+        The defect in words. None if there is none, and for the plug-in's own types, even where FedML has one of the
+        same name.
+    """
     own = type_.removeprefix(builtin.PREFIX)
     if type_ == own and own in registry.defenses() | registry.attacks():
         return None

@@ -1,8 +1,8 @@
-"""From the judgments of one detector in one run to its figures.
+"""The detection metrics of one detector in one run, computed from its judgments.
 
-Two decisions can be measured: whom the aggregation *left out*, and whom the rule *accused* in that round. They differ
-with votes and removals, and for rules that follow a single upload: leaving out everybody else is no detection. The
-tables hold both; the report shows the one that `deciding` names, and says which.
+Two decisions can be measured: the clients that the aggregation *left out*, and the clients that the rule *accused* in
+that round. They differ if there are votes or removals, and for rules that keep a single upload: leaving out all other
+clients is no detection. The tables hold both. The report shows the one that `deciding` names, and says which.
 """
 
 from __future__ import annotations
@@ -19,29 +19,62 @@ DECISIONS: tuple[Decision, ...] = ("left out", "accused")
 
 
 def decided(judgment: Judgment, decision: Decision) -> Sequence[bool] | None:
-    """One entry per client, or None for a rule that does not tell clients apart."""
+    """Return one decision of a judgment.
+
+    Args:
+        judgment: of one round.
+        decision: "left out" or "accused".
+
+    Returns:
+        Whether each client is left out or accused, (clients,); None for a rule that does not tell clients apart.
+    """
     return judgment.excluded if decision == "left out" else judgment.flagged
 
 
 def follows_one(judgments: Sequence[Judgment]) -> bool:
-    """Whether the rule never keeps more than one upload, as Krum and GradCAM-Krum do."""
+    """Return whether the rule never keeps more than one upload, as Krum and GradCAM-Krum do.
+
+    Args:
+        judgments: all rounds of one detector.
+    """
     known = [judgment.excluded for judgment in judgments if judgment.excluded is not None]
     return bool(known) and all(len(excluded) - sum(excluded) <= 1 for excluded in known)
 
 
 def deciding(judgments: Sequence[Judgment]) -> Decision:
-    """The decision that the report shows: whom it left out, but whom it accused for a rule that follows one upload."""
+    """Return the decision that the report shows.
+
+    Args:
+        judgments: all rounds of one detector.
+
+    Returns:
+        "left out"; but "accused" for a rule that never keeps more than one upload, and for one that never tells clients
+        apart.
+    """
     names_somebody = any(judgment.excluded is not None for judgment in judgments)
     return "left out" if names_somebody and not follows_one(judgments) else "accused"
 
 
 def at_votes(judgments: Sequence[Judgment], every: int) -> list[Judgment]:
-    """The rounds that are votes."""
+    """Return the judgments of the rounds that are votes.
+
+    Args:
+        judgments: of one detector.
+        every: rounds divisible by this number are votes.
+    """
     return [judgment for judgment in judgments if judgment.round % every == 0]
 
 
 def averages(judgments: Sequence[Judgment], decision: Decision) -> Mapping[str, float | None]:
-    """Every metric of the decisions, mean over the rounds in which it is defined."""
+    """Return every metric of the decisions, averaged over the rounds in which it is defined.
+
+    Args:
+        judgments: of one detector.
+        decision: "left out" or "accused".
+
+    Returns:
+        The mean of each metric of `OF_DECISIONS` by name; None if no round defines it.
+    """
     found = [
         metrics.of_one_decision(judgment.malicious, out)
         for judgment in judgments
@@ -51,7 +84,14 @@ def averages(judgments: Sequence[Judgment], decision: Decision) -> Mapping[str, 
 
 
 def score_averages(judgments: Sequence[Judgment]) -> Mapping[str, float | None]:
-    """Every metric of the scores, mean over the rounds in which it is defined."""
+    """Return every metric of the scores, averaged over the rounds in which it is defined.
+
+    Args:
+        judgments: of one detector.
+
+    Returns:
+        The mean of each metric of `OF_SCORES` by name; None if no round defines it.
+    """
     found = [
         metrics.of_one_ranking(judgment.malicious, judgment.scores)
         for judgment in judgments

@@ -1,8 +1,9 @@
-"""Means over seeds, how far to trust them, and differences on the same seeds.
+"""Means over seeds with confidence intervals, and differences on the same seeds.
 
 The interval is a percentile bootstrap: 95 % of the means of seeds drawn with replacement lie within it. With few seeds
-it is too narrow (with three it is their range at most, and leaves out zero whenever all three agree in sign, as chance
-alone has it in one case of four), so that what the report *claims* rests on Student's t instead, which asks for more.
+it is too narrow. With three it is at most their range, and it excludes zero whenever all three values have the same
+sign, which happens by chance in one case of four. What the report *claims* therefore rests on Student's t, which is
+stricter.
 """
 
 from __future__ import annotations
@@ -15,19 +16,21 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
+# The number of bootstrap samples.
 RESAMPLES = 9999
+# The confidence level of all intervals and tests.
 LEVEL = 0.95
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A number of the report.
+    """A mean over seeds with its interval.
 
     Attributes:
         mean: over seeds.
-        low, high: its 95 % interval; None with a single seed, which says nothing about the next one.
-        seeds: how many.
-        runs: the folders of the runs that it comes from.
+        low, high: the 95 % interval of the mean; None with a single seed, which gives no information on the spread.
+        seeds: the number of seeds.
+        runs: the folders of the runs that the mean was computed from.
     """
 
     mean: float
@@ -39,7 +42,12 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Measurement:
-    """One value of one seed, and the folders of the runs that it comes from."""
+    """A measured value of one seed.
+
+    Attributes:
+        value: in the unit of the metric.
+        runs: the folders of the runs that it was computed from.
+    """
 
     value: float
     runs: tuple[str, ...]
@@ -49,7 +57,14 @@ BySeed = Mapping[int, Measurement]
 
 
 def estimate(by_seed: BySeed) -> Estimate | None:
-    """Mean and interval over seeds; None without any."""
+    """Return the mean and the interval over seeds.
+
+    Args:
+        by_seed: the measured value of each seed.
+
+    Returns:
+        The estimate; None without any seed.
+    """
     if not by_seed:
         return None
     values = [measurement.value for measurement in by_seed.values()]
@@ -59,7 +74,16 @@ def estimate(by_seed: BySeed) -> Estimate | None:
 
 
 def interval(values: Sequence[float]) -> tuple[float, float] | tuple[None, None]:
-    """The 95 % percentile bootstrap interval of the mean; the same values always give the same one."""
+    """Return the 95 % percentile bootstrap interval of the mean.
+
+    The resampling is seeded: the same values give the same interval.
+
+    Args:
+        values: one per seed.
+
+    Returns:
+        The lower and upper bound; (None, None) for fewer than two values.
+    """
     if len(values) < 2:
         return None, None
     means = np.asarray(values, dtype=float)[_drawn(len(values))].mean(axis=1)
@@ -68,12 +92,30 @@ def interval(values: Sequence[float]) -> tuple[float, float] | tuple[None, None]
 
 
 def difference(first: BySeed, second: BySeed) -> Estimate | None:
-    """First minus second on the seeds that both have: what a seed does to both of them cancels out."""
+    """Return the mean difference on the seeds that both have, with its interval.
+
+    Pairing by seed removes the variation that a seed causes in both.
+
+    Args:
+        first: the measured value of each seed.
+        second: the values to subtract.
+
+    Returns:
+        First minus second; None if no seed is in both.
+    """
     return estimate(differences(first, second))
 
 
 def differences(first: BySeed, second: BySeed) -> BySeed:
-    """First minus second, seed by seed."""
+    """Return first minus second for each seed that both have.
+
+    Args:
+        first: the measured value of each seed.
+        second: the values to subtract.
+
+    Returns:
+        The differences by seed, each with the runs of both values.
+    """
     return {
         seed: Measurement(first[seed].value - second[seed].value, first[seed].runs + second[seed].runs)
         for seed in first
@@ -82,7 +124,16 @@ def differences(first: BySeed, second: BySeed) -> BySeed:
 
 
 def surely_positive(by_seed: BySeed) -> bool:
-    """Whether the mean is above zero with two-sided 95 % confidence, taking the seeds for draws from a normal."""
+    """Return whether the mean is above zero by Student's t test.
+
+    The confidence is 95 %, two-sided; the seeds' values are taken for draws from a normal distribution.
+
+    Args:
+        by_seed: the measured value of each seed.
+
+    Returns:
+        Whether the lower bound of the t interval is above zero; False for fewer than two seeds.
+    """
     values = np.array([measurement.value for measurement in by_seed.values()])
     if len(values) < 2:
         return False
@@ -92,5 +143,5 @@ def surely_positive(by_seed: BySeed) -> bool:
 
 @lru_cache(maxsize=32)
 def _drawn(count: int) -> NDArray[np.int64]:
-    """(RESAMPLES, count): positions drawn with replacement."""
+    """Return positions drawn with replacement, (RESAMPLES, count), by a fixed seed."""
     return np.random.default_rng(0).integers(count, size=(RESAMPLES, count))

@@ -1,4 +1,4 @@
-"""What one detector said of one round, read from a line of rounds.jsonl."""
+"""The judgments of detectors on single rounds, read from the lines of rounds.jsonl."""
 
 from __future__ import annotations
 
@@ -10,16 +10,17 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Judgment:
-    """One detector, one round; lists run over the clients of the round.
+    """The judgment of one detector on one round; lists have one entry per client of the round.
 
     Attributes:
-        round: its number, from 1.
-        malicious: the truth; None where it is not known of everybody.
-        scores: suspicion, infinite for an unusable upload, NaN for a client that was not judged; None without scores.
-        flagged: whom the rule accuses in this round; None for a rule that does not tell clients apart.
-        excluded: whom the aggregation loses, after votes and removals; None like `flagged`.
-        threshold: of the scores, if there is one.
-        seconds: what the judgment took, by stage (s).
+        round: the number of the round, from 1.
+        malicious: the truth; None if it is not known for all clients.
+        scores: suspicion, infinite for an unusable upload, NaN for a client that was not judged; None without any
+            score.
+        flagged: the clients that the rule accuses in this round; None for a rule that does not tell clients apart.
+        excluded: the clients that the aggregation leaves out, after votes and removals; None as for `flagged`.
+        threshold: the threshold of the scores; None if the rule has none.
+        seconds: the time that the judgment took, by stage (s).
     """
 
     round: int
@@ -32,7 +33,11 @@ class Judgment:
 
 
 def acting(line: Mapping[str, Any]) -> Judgment:
-    """What the defense said that acted."""
+    """Return the judgment of the defense that acted.
+
+    Args:
+        line: one parsed line of rounds.jsonl.
+    """
     clients = line["clients"]
     return _judgment(
         line,
@@ -45,7 +50,11 @@ def acting(line: Mapping[str, Any]) -> Judgment:
 
 
 def watched(line: Mapping[str, Any]) -> dict[str, Judgment]:
-    """What each detector said that did not act, by its name."""
+    """Return the judgments of the detectors that watched, by name.
+
+    Args:
+        line: one parsed line of rounds.jsonl.
+    """
     return {name: _judgment(line, **said) for name, said in line.get("watched", {}).items()}
 
 
@@ -69,12 +78,15 @@ def _judgment(
 
 
 def _whole(values: Sequence[bool | None] | None) -> Sequence[bool] | None:
-    """A list that knows everything, or None."""
+    """Return the list as bool if it has a value for each client; otherwise None."""
     return None if values is None or None in values else [bool(value) for value in values]
 
 
 def _suspicion(scores: Sequence[float | None] | None, flagged: Sequence[bool | None] | None) -> Sequence[float] | None:
-    """JSON has no infinity: a score of null beside a flag is the infinite suspicion of an unusable upload."""
+    """Return the scores with infinity and NaN restored, which JSON does not have.
+
+    A null score of a flagged client is the infinite suspicion of an unusable upload; without a flag it is NaN.
+    """
     if scores is None or all(score is None for score in scores):
         return None
     flags = flagged or [False] * len(scores)

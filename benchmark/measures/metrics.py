@@ -1,7 +1,7 @@
-"""What is measured. Adding a metric is one decorated function: it appears in every table and in the report.
+"""The metrics. A decorated function adds one: it appears in every table and in the report.
 
-Malicious counts as positive. The mathematics is scikit-learn's; what is written here is when a metric is not defined:
-it is None then, never a 0 that nobody measured, and means leave it out.
+Malicious clients are the positive class. The formulas are scikit-learn's. Where a metric is not defined, it is None and
+means leave it out; it is never 0 in place of a missing value.
 """
 
 from __future__ import annotations
@@ -36,14 +36,14 @@ Truth = Sequence[bool]
 
 @dataclass(frozen=True)
 class Metric:
-    """A registered function.
+    """A registered metric.
 
     Attributes:
-        name: in tables.
-        unit: "fraction", never per cent, or "s", "MiB".
-        better: which direction is good.
+        name: shown in tables.
+        unit: "fraction" (never per cent), "s", "MiB" or the range of the values.
+        better: whether higher or lower values are better.
         compute: the function; the first line of its docstring explains the metric in the report.
-        against_clean: whether the run without attack (same setting, defense and seed) enters as well.
+        against_clean: whether the function also takes the run without attack of the same setting, defense and seed.
     """
 
     name: str
@@ -54,15 +54,16 @@ class Metric:
 
     @property
     def heading(self) -> str:
-        """With its unit, for the top of a column."""
+        """Return the name with the unit, for the head of a column."""
         return f"{self.name} ({self.unit})"
 
     @property
     def explanation(self) -> str:
-        """One line for the reader of the report."""
+        """Return the explanation that the report's list of metrics shows."""
         return (self.compute.__doc__ or "").strip().split("\n")[0]
 
 
+# The registered metrics by name, one table for each kind of input; filled by the decorators below.
 OF_DECISIONS: dict[str, Metric] = {}
 OF_SCORES: dict[str, Metric] = {}
 OF_DETECTORS: dict[str, Metric] = {}
@@ -78,22 +79,61 @@ def _registrar(table: dict[str, Metric], **about: Any) -> Callable[[Function], F
 
 
 def of_decisions(name: str, unit: str, better: Better) -> Callable[[Function], Function]:
-    """Register a function of (truth, accused): two lists of bool over the clients of a round."""
+    """Register a function of (truth, accused), two lists of bool over the clients of a round.
+
+    Args:
+        name: of the metric.
+        unit: "fraction", "s", "MiB" or the range of the values.
+        better: whether higher or lower values are better.
+
+    Returns:
+        A decorator that registers a function and returns it unchanged.
+    """
     return _registrar(OF_DECISIONS, name=name, unit=unit, better=better)
 
 
 def of_scores(name: str, unit: str, better: Better) -> Callable[[Function], Function]:
-    """Register a function of (truth, scores) over the clients of a round; only the order of the scores is passed on."""
+    """Register a function of (truth, scores) over the clients of a round.
+
+    The function gets ranks in place of the scores, so that it can use their order only.
+
+    Args:
+        name: of the metric.
+        unit: "fraction", "s", "MiB" or the range of the values.
+        better: whether higher or lower values are better.
+
+    Returns:
+        A decorator that registers a function and returns it unchanged.
+    """
     return _registrar(OF_SCORES, name=name, unit=unit, better=better)
 
 
 def of_detectors(name: str, unit: str, better: Better) -> Callable[[Function], Function]:
-    """Register a function of all judgments of one detector in one run."""
+    """Register a function of all judgments of one detector in one run.
+
+    Args:
+        name: of the metric.
+        unit: "fraction", "s", "MiB" or the range of the values.
+        better: whether higher or lower values are better.
+
+    Returns:
+        A decorator that registers a function and returns it unchanged.
+    """
     return _registrar(OF_DETECTORS, name=name, unit=unit, better=better)
 
 
 def of_runs(name: str, unit: str, better: Better, against_clean: bool = False) -> Callable[[Function], Function]:
-    """Register a function of a finished run, or of it and the same without attack."""
+    """Register a function of a finished run.
+
+    Args:
+        name: of the metric.
+        unit: "fraction", "s", "MiB" or the range of the values.
+        better: whether higher or lower values are better.
+        against_clean: whether the function also takes the run without attack of the same setting, defense and seed.
+
+    Returns:
+        A decorator that registers a function and returns it unchanged.
+    """
     return _registrar(OF_RUNS, name=name, unit=unit, better=better, against_clean=against_clean)
 
 
@@ -198,28 +238,49 @@ def peak_memory(run: RunResult) -> float | None:
 
 
 def of_one_decision(truth: Truth, accused: Truth) -> Mapping[str, float | None]:
-    """Every metric of one round's decisions."""
+    """Compute every metric of one round's decisions.
+
+    Args:
+        truth: whether each client is malicious, (clients,).
+        accused: whether each client is accused or left out, (clients,).
+
+    Returns:
+        The value of each metric of `OF_DECISIONS` by name; None where it is not defined.
+    """
     pairs = list(zip(truth, accused, strict=True))
     counts = tuple(pairs.count(kind) for kind in _KINDS)
     return {name: _of_counts(metric.compute, counts) for name, metric in OF_DECISIONS.items()}
 
 
+# The four cells of a confusion matrix: (malicious, accused).
 _KINDS = ((True, True), (True, False), (False, True), (False, False))
 
 
 @cache
 def _of_counts(function: Function, counts: tuple[int, ...]) -> float | None:
-    """No such metric depends on the order of the clients; scikit-learn's checks take too long to repeat them."""
+    """Compute a metric from the counts of each of `_KINDS`.
+
+    Metrics of decisions do not depend on the order of the clients, so that equal counts are computed once:
+    scikit-learn's input checks are slow.
+    """
     pairs = [kind for kind, count in zip(_KINDS, counts, strict=True) for _ in range(count)]
     found = function([truth for truth, _ in pairs], [accused for _, accused in pairs]) if pairs else None
     return None if found is None else float(found)
 
 
 def of_one_ranking(truth: Truth, scores: Sequence[float]) -> Mapping[str, float | None]:
-    """Every metric of one round's scores; clients without a score (NaN) do not count."""
+    """Compute every metric of one round's scores.
+
+    Args:
+        truth: whether each client is malicious, (clients,).
+        scores: suspicion of each client, (clients,); may be infinite. Clients with NaN have no score and are left out.
+
+    Returns:
+        The value of each metric of `OF_SCORES` by name; None where it is not defined.
+    """
     values = np.asarray(scores, dtype=float)
     judged = ~np.isnan(values)
-    # Ranks instead of values, since scikit-learn takes no infinity.
+    # Ranks in place of the values, since scikit-learn rejects infinity.
     ranks = np.unique(values[judged], return_inverse=True)[1]
     ties = tuple(sorted(zip(ranks.tolist(), np.asarray(truth)[judged].tolist(), strict=True)))
     return {name: _of_ranks(metric.compute, ties) for name, metric in OF_SCORES.items()}

@@ -1,4 +1,4 @@
-"""Every figure of every finished run in one flat list; tables and report group it as they need."""
+"""All measured values of all finished runs in one flat list, which tables and report group as they need."""
 
 from __future__ import annotations
 
@@ -19,13 +19,14 @@ Role = Literal["run", "acting", "watched"]
 
 @dataclass(frozen=True)
 class Key:
-    """What is averaged over seeds.
+    """The identity of a measured value, apart from its seed: values with equal keys are averaged.
 
     Attributes:
         setting, attack, defense: titles; see `titles.Titles`.
-        role: whether this is a figure of the run, of the defense that acted in it, or of a detector that watched.
-        detector: the watcher's name, or the defense's title again; empty for figures of the run.
-        metric: its name.
+        role: "run" for a value of the whole run, "acting" for the defense that acted in it, "watched" for a detector
+            that only watched.
+        detector: the watcher's name, or the title of the acting defense; empty for values of the run.
+        metric: the name of the metric.
     """
 
     setting: str
@@ -38,7 +39,10 @@ class Key:
 
 @dataclass(frozen=True)
 class Observation:
-    """One figure of one run; detection is the mean over its votes."""
+    """One measured value of one run.
+
+    Values of detection metrics are means over the run's votes.
+    """
 
     key: Key
     seed: int
@@ -46,7 +50,11 @@ class Observation:
 
 
 class Observations:
-    """All of a benchmark, by key and seed."""
+    """The measured values of a whole benchmark, by key and seed.
+
+    Args:
+        results: the benchmark.
+    """
 
     def __init__(self, results: Results) -> None:
         self.titles = Titles(results)
@@ -56,40 +64,80 @@ class Observations:
             self._found.setdefault(one.key, {})[one.seed] = one.measurement
 
     def decision(self, role: Role, detector: str) -> Decision:
-        """Which of a detector's two decisions its figures are about."""
+        """Return which decision of a detector its detection metrics are computed from.
+
+        Args:
+            role: "acting" or "watched".
+            detector: its name.
+
+        Raises:
+            KeyError: if the detector judged in no finished run.
+        """
         return self._decisions[role, detector]
 
     def accuses(self, role: Role, detector: str) -> bool:
-        """Whether whom it accuses is counted, instead of whom the aggregation leaves out."""
+        """Return whether a detector's metrics count the clients that it accuses, instead of those that are left out.
+
+        Args:
+            role: "acting" or "watched".
+            detector: its name.
+        """
         return self._decisions.get((role, detector)) == "accused"
 
     def keys(self) -> Iterable[Key]:
-        """In the order of the runs."""
+        """Return all keys, in the order of the runs."""
         return self._found.keys()
 
     def by_seed(self, key: Key) -> BySeed:
-        """Empty where nothing was measured."""
+        """Return the measured values of a key by seed; an empty mapping if there are none."""
         return self._found.get(key, {})
 
     def estimate(self, key: Key) -> Estimate | None:
-        """Over its seeds; None where nothing was measured."""
+        """Return the mean and interval of a key over its seeds; None if nothing was measured."""
         return estimate(self.by_seed(key))
 
     def of_run(self, setting: str, attack: str, defense: str, metric: str) -> BySeed:
-        """A figure of the run itself."""
+        """Return a metric of the run itself by seed.
+
+        Args:
+            setting, attack, defense: titles.
+            metric: its name.
+        """
         return self.by_seed(Key(setting, attack, defense, "run", "", metric))
 
     def of_defense(self, setting: str, attack: str, defense: str, metric: str) -> BySeed:
-        """A figure of the defense that acts."""
+        """Return a metric of the acting defense by seed.
+
+        Args:
+            setting, attack, defense: titles.
+            metric: its name.
+        """
         return self.by_seed(Key(setting, attack, defense, "acting", defense, metric))
 
     def of_watcher(self, setting: str, attack: str, defense: str, detector: str, metric: str) -> BySeed:
-        """A figure of a detector beside the defense that acts."""
+        """Return a metric of a detector that watched, by seed.
+
+        Args:
+            setting, attack: titles.
+            defense: the title of the defense that acted in these runs.
+            detector: the watcher's name.
+            metric: its name.
+        """
         return self.by_seed(Key(setting, attack, defense, "watched", detector, metric))
 
 
 def decisions(results: Results, titles: Titles) -> dict[tuple[Role, str], Decision]:
-    """For each detector the same in all of its runs: what kind of rule it is, all of its rounds say together."""
+    """Return for each detector which of its decisions is measured.
+
+    The decision is chosen from the rounds of all of a detector's runs together, so that it is the same in all of them.
+
+    Args:
+        results: the benchmark.
+        titles: the names of its parts.
+
+    Returns:
+        The decision by role and detector name.
+    """
     judgments: dict[tuple[Role, str], list[Judgment]] = {}
     for run in results.finished:
         for role, detector, said in detectors(run, titles):
@@ -98,7 +146,16 @@ def decisions(results: Results, titles: Titles) -> dict[tuple[Role, str], Decisi
 
 
 def observe(results: Results, titles: Titles, decisions: Mapping[tuple[Role, str], Decision]) -> Iterator[Observation]:
-    """Whatever is defined in the finished runs."""
+    """Yield every metric that is defined in a finished run.
+
+    Args:
+        results: the benchmark.
+        titles: the names of its parts.
+        decisions: the measured decision by role and detector name; see `decisions`.
+
+    Yields:
+        One observation per run, detector and metric.
+    """
     clean = {
         (titles.setting(run), titles.defense(run), run.seed): run
         for run in results.finished
@@ -122,7 +179,15 @@ def observe(results: Results, titles: Titles, decisions: Mapping[tuple[Role, str
 
 
 def detectors(run: RunResult, titles: Titles) -> Iterator[tuple[Role, str, Sequence[Judgment]]]:
-    """The defense that acted, if any, and those that watched."""
+    """Yield the defense that acted in a run, if there is one, and the detectors that watched.
+
+    Args:
+        run: a finished run.
+        titles: the names of the benchmark's parts.
+
+    Yields:
+        Role, name and the judgments of all rounds.
+    """
     if run.acting:
         yield "acting", titles.defense(run), run.acting
     for name, judgments in run.watched.items():

@@ -1,8 +1,9 @@
-"""Which defense, against what, at what price: as much of an answer as the runs can carry.
+"""The recommendation of the report: which defense to use, against which attacks, at what cost.
 
-A defense is judged by its *worst case*: in each seed the lowest accuracy over the attacks, then the mean over seeds,
-since nobody chooses the attacker. Two defenses are told apart where their difference on the same seeds is positive with
-95 % confidence by Student's t (see `statistics`); a group that is not told apart is named as one.
+A defense is judged by its *worst case*, since the defender does not choose the attack: in each seed the lowest accuracy
+over all attacks, then the mean over seeds. Two defenses are distinguishable if their difference on the same seeds is
+positive with 95 % confidence by Student's t (`intervals.surely_positive`). Defenses that are not distinguishable from
+the best one are named together with it.
 """
 
 from __future__ import annotations
@@ -23,21 +24,22 @@ from benchmark.measures.observations import Observations
 from benchmark.measures.results import Results
 from benchmark.measures.titles import NO_ATTACK, UNDEFENDED
 
+# The minimum number of seeds for a recommendation.
 ENOUGH_SEEDS = 3
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """One defense, seen as a whole.
+    """The results of one defense against all attacks of a setting.
 
     Attributes:
         defense: its title.
-        worst: its accuracy in the worst case.
+        worst: its accuracy in the worst case (fraction).
         worst_attack: the attack that leaves the lowest mean accuracy.
-        price: accuracy that it costs when nobody attacks, against no defense on the same seeds.
-        false_alarms: share of the clients that it names when nobody attacks.
-        seconds: per round, over all runs that it acts in, by seed.
-        among_best: whether it is not told apart from the best one.
+        price: accuracy lost without attack: undefended minus defended, on the same seeds (fraction).
+        false_alarms: false-positive rate without attack (fraction).
+        seconds: time of the defense per round (s); per seed, the mean over the attacks, no attack included.
+        among_best: whether it is the best defense or not distinguishable from it.
     """
 
     defense: str
@@ -51,15 +53,15 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Against:
-    """One attack.
+    """The results under one attack.
 
     Attributes:
         attack: its title.
-        harm: accuracy that it takes from the undefended federation.
-        harmful: whether that is surely more than nothing.
-        best: the defense with the highest mean accuracy; maybe none at all.
-        accuracy: with that defense.
-        equals: other defenses that are not told apart from it.
+        harm: accuracy lost to the attack without a defense (fraction).
+        harmful: whether `harm` is above 0 with 95 % confidence.
+        best: the defense with the highest mean accuracy; "undefended" is possible.
+        accuracy: test accuracy with the best defense (fraction).
+        equals: other defenses that are not distinguishable from the best one.
     """
 
     attack: str
@@ -72,12 +74,14 @@ class Against:
 
 @dataclass(frozen=True)
 class Answer:
-    """For one setting.
+    """The recommendation for one setting.
 
     Attributes:
-        candidates: the best worst case first; only defenses that ran against every attack.
+        setting: its title.
+        candidates: the defenses that ran against every attack, by accuracy in the worst case, the highest first.
         against: one entry per attack.
-        doubts: why not to believe this; with `thin` the evidence does not carry a recommendation.
+        doubts: sentences that limit what can be concluded.
+        thin: whether there are too few seeds for a recommendation.
     """
 
     setting: str
@@ -88,7 +92,16 @@ class Answer:
 
 
 def answer(results: Results, observations: Observations, setting: str) -> Answer:
-    """Computed from the finished runs of this setting alone."""
+    """Compute the recommendation for one setting from its finished runs.
+
+    Args:
+        results: the benchmark.
+        observations: the measured values of its finished runs.
+        setting: the title of the setting.
+
+    Returns:
+        The recommendation, with the reasons to doubt it.
+    """
     titles = observations.titles
     runs = [run for run in results.runs if titles.setting(run) == setting]
     attacks = [name for name in titles.attacks if name != NO_ATTACK and any(titles.attack(run) == name for run in runs)]
@@ -132,7 +145,7 @@ def _against(observations: Observations, setting: str, attack: str, defenses: li
 
 
 def _worst_by_seed(observations: Observations, setting: str, attacks: list[str], defense: str) -> BySeed:
-    """The lowest accuracy over the attacks, in the seeds in which all of them finished."""
+    """Return the lowest accuracy over the attacks, for each seed in which the runs under all attacks finished."""
     found = [observations.of_run(setting, attack, defense, "accuracy") for attack in attacks]
     if not found:
         return {}
@@ -174,7 +187,7 @@ def _worst_attack(observations: Observations, setting: str, attacks: list[str], 
 
 
 def _seconds(observations: Observations, setting: str, attacks: list[str], defense: str) -> BySeed:
-    """Mean over the attacks for each seed."""
+    """Return the mean time of a defense over the attacks, for each seed."""
     found = [observations.of_defense(setting, attack, defense, "seconds per round") for attack in attacks]
     seeds = dict.fromkeys(seed for by_seed in found for seed in by_seed)
     by_seed = {seed: [one[seed] for one in found if seed in one] for seed in seeds}

@@ -1,4 +1,4 @@
-"""The folder of a benchmark, read back: every run that was planned, whether it finished, failed or is missing."""
+"""The folder of a benchmark, read back: all planned runs, whether finished, failed or missing."""
 
 from __future__ import annotations
 
@@ -17,7 +17,13 @@ State = Literal["finished", "failed", "missing"]
 
 @dataclass(frozen=True)
 class RoundTest:
-    """The global model on the test set after a round: fractions, overall and per class (None: no images of it)."""
+    """The test of the global model after one round.
+
+    Attributes:
+        round: the number of the round, from 1.
+        accuracy: on the whole test set (fraction).
+        class_accuracy: per class (fraction); None for a class without test images.
+    """
 
     round: int
     accuracy: float
@@ -26,19 +32,21 @@ class RoundTest:
 
 @dataclass(frozen=True)
 class RunResult:
-    """One simulation: what was asked for and, if it finished, what came out.
+    """One simulation: its settings and, if it finished, its results.
 
     Attributes:
-        folder: its name inside the benchmark's folder; every number of the report leads back to such names.
+        folder: its name inside the benchmark's folder; every number of the report names the runs that it comes from by
+            it.
         data, model, federation, attack, defense, watch, seed: as in matrix.json.
-        state: finished, failed (see `error`), or missing: not started, or interrupted.
+        state: "finished", "failed" (see `error`) or "missing": not started, or interrupted.
+        error: the content of error.txt of a failed run; None for others.
         config: the whole of config.json, versions included; empty while the run is missing.
         tests: the tested rounds in their order.
-        acting: what the defense said, round by round; empty without one.
-        watched: what each detector said that did not act, by its name.
-        seconds: of the whole run.
-        peak_memory: of its process (bytes).
-        pictures: heat maps and reconstruction errors.
+        acting: the judgments of the acting defense, round by round; empty without a defense.
+        watched: the judgments of each detector that watched, by its name.
+        seconds: wall-clock time of the whole run (s).
+        peak_memory: of the run's process (bytes).
+        pictures: paths of the PNG files of heat maps and reconstruction errors.
     """
 
     folder: str
@@ -66,10 +74,10 @@ class Results:
 
     Attributes:
         name: of the configuration.
-        rounds: of each run.
-        vote_every: rounds divisible by this are votes.
+        rounds: the number of rounds of each run.
+        vote_every: rounds divisible by this number are votes.
         runs: in the order of the configuration.
-        paper: tables and figures of the paper to compare with.
+        paper: tables and figures of the paper that the report compares with.
     """
 
     name: str
@@ -80,12 +88,18 @@ class Results:
 
     @property
     def finished(self) -> list[RunResult]:
-        """Those that there are numbers of."""
+        """Return the runs that finished."""
         return [run for run in self.runs if run.state == "finished"]
 
 
 def load(out: Path) -> Results:
     """Read the folder that `python -m benchmark run` wrote.
+
+    Args:
+        out: the results folder.
+
+    Returns:
+        The results of all planned runs.
 
     Raises:
         SettingsError: if it is no such folder, or a file in it is damaged.
@@ -116,7 +130,7 @@ def _load_run(folder: Path, entry: Mapping[str, Any]) -> RunResult:
         name: entry[name] for name in ("folder", "data", "model", "federation", "attack", "defense", "watch", "seed")
     }
     config = _object(folder / "config.json") if (folder / "config.json").exists() else {}
-    if (folder / "result.json").exists():  # written last
+    if (folder / "result.json").exists():  # written last: the run finished
         result = _object(folder / "result.json")
         lines = _lines(folder / "rounds.jsonl")
         said = [judgments.watched(line) for line in lines]
@@ -149,7 +163,10 @@ def _object(path: Path) -> dict[str, Any]:
 
 
 def _lines(path: Path) -> list[dict[str, Any]]:
-    """No file means no lines: a run without attack, defense and watchers has nothing to say about its rounds."""
+    """Return the parsed lines of a JSON lines file.
+
+    A missing file has no lines: a run without attack, defense and watchers reports nothing about its rounds.
+    """
     if not path.exists():
         return []
     with path.open(encoding="utf-8") as file:

@@ -1,4 +1,4 @@
-"""What settings, attacks and defenses are called in tables: as short as tells them apart."""
+"""The titles of settings, attacks and defenses in tables: as short as possible, yet distinct."""
 
 from __future__ import annotations
 
@@ -8,16 +8,20 @@ from typing import Any
 from benchmark.measures.results import Results, RunResult
 
 NO_ATTACK, UNDEFENDED = "no attack", "undefended"
+# The sections of a run's settings whose differences make up the title of a setting.
 SECTIONS = ("data", "model", "federation")
 Entry = Mapping[str, Any]
 
 
 class Titles:
-    """The names of one benchmark's parts, in the order of its configuration.
+    """The titles of a benchmark's attacks, defenses and settings, in the order of its configuration.
+
+    Args:
+        results: the benchmark.
 
     Attributes:
-        attacks, defenses, settings: all of them.
-        places: which of them were to be run together, see `place`.
+        attacks, defenses, settings: all titles.
+        places: the combinations of setting, attack and defense that were planned; see `place`.
     """
 
     def __init__(self, results: Results) -> None:
@@ -30,28 +34,52 @@ class Titles:
         self.places = {self.place(run) for run in results.runs}
 
     def attack(self, run: RunResult) -> str:
-        """ "no attack" or its type."""
+        """Return the title of a run's attack; "no attack" without one."""
         return self.attacks[self._attacks.index(run.attack)]
 
     def defense(self, run: RunResult) -> str:
-        """ "undefended" or its type."""
+        """Return the title of a run's defense; "undefended" without one."""
         return self.defenses[self._defenses.index(run.defense)]
 
     def setting(self, run: RunResult) -> str:
-        """What its data, model and federation have that others have not; empty if all runs share one setting."""
+        """Return the title of a run's setting: the values of data, model and federation in which the settings differ.
+
+        Returns:
+            The title; empty if all runs have the same setting.
+        """
         return self.settings[self._settings.index(_flat(run))]
 
     def place(self, run: RunResult) -> tuple[str, str, str]:
-        """Setting, attack and defense: the cell of the report that a run belongs to."""
+        """Return the titles of a run's setting, attack and defense: its cell in the report."""
         return self.setting(run), self.attack(run), self.defense(run)
 
     def defense_type(self, name: str) -> str:
-        """The `type` of a defense, from its title."""
+        """Return the `type` of a defense from its title.
+
+        Args:
+            name: one of `defenses`.
+
+        Raises:
+            ValueError: if no defense has this title.
+        """
         return str(self._defenses[self.defenses.index(name)]["type"])
 
 
 def title(chosen: Entry, among: Sequence[Entry], none: str) -> str:
-    """The type, with its profile and whatever tells it from the other entries of the same type and profile."""
+    """Return the type of an entry, with its profile and the keys in which similar entries differ.
+
+    Args:
+        chosen: the attack or defense, a mapping with a `type`.
+        among: all attacks or all defenses; those of the same type and profile are compared.
+        none: the title for the type "none".
+
+    Example:
+        >>> first, second = {"type": "krum", "malicious": 0.1}, {"type": "krum", "malicious": 0.2}
+        >>> title(first, [first, second], UNDEFENDED)
+        'krum (malicious 0.1)'
+        >>> title(first, [first], UNDEFENDED)
+        'krum'
+    """
     if chosen["type"] == "none":
         return none
     same = [other for other in among if all(other.get(key) == chosen.get(key) for key in ("type", "profile"))]

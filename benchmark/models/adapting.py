@@ -1,4 +1,4 @@
-"""Networks made for ImageNet on other images."""
+"""Adaptation of networks made for ImageNet to other images."""
 
 from __future__ import annotations
 
@@ -10,14 +10,24 @@ from fedml_gradcam_ae.contract.settings import SettingsError
 
 
 def with_channels(network: nn.Module, channels: int) -> nn.Module:
-    """The network with a first convolution that takes so many channels, drawn as in ResNets (He et al. 2015)."""
+    """Replace the first convolution by one for another number of channels, if necessary.
+
+    Its weights are drawn as in ResNets (He et al. 2015).
+
+    Args:
+        network: changed in place; it has a Conv2d.
+        channels: of the images.
+
+    Returns:
+        The network.
+    """
     name, first = next((name, module) for name, module in network.named_modules() if isinstance(module, nn.Conv2d))
     if first.in_channels == channels:
         return network
     new = nn.Conv2d(
         channels,
         first.out_channels,
-        first.kernel_size,  # type: ignore[arg-type]  # torch declares it wider than it is
+        first.kernel_size,  # type: ignore[arg-type]  # torch's type is wider than the value
         first.stride,  # type: ignore[arg-type]
         first.padding,  # type: ignore[arg-type]
         bias=first.bias is not None,
@@ -29,16 +39,16 @@ def with_channels(network: nn.Module, channels: int) -> nn.Module:
 
 
 def load_pretrained(network: nn.Module, weights: Any, name: str, channels: int) -> None:
-    """Fill a network with weights that torchvision offers, from its cache or the internet.
+    """Load torchvision's pretrained weights into a network, from the local cache or the internet.
 
     Args:
-        network: with ImageNet's 1,000 classes.
+        network: with ImageNet's 1,000 classes; changed in place.
         weights: a member of torchvision's WeightsEnum.
         name: the network's name in the configuration.
         channels: of the images.
 
     Raises:
-        SettingsError: if the weights cannot be fetched, or the images have no three channels.
+        SettingsError: if the weights cannot be downloaded, or the images do not have three channels.
     """
     import torch.hub
 

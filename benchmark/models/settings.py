@@ -1,4 +1,4 @@
-"""What a benchmark configuration says under `model:`."""
+"""The section `model` of a benchmark configuration."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from fedml_gradcam_ae.contract.settings import Parameters, unknown
 
 
 class Model(Parameters):
-    """Which network."""
+    """The settings of the network."""
 
     name: str = "small_cnn"
     weights: str | None = Field(
@@ -24,7 +24,7 @@ class Model(Parameters):
     @model_validator(mode="before")
     @classmethod
     def _fill_in(cls, values: Any) -> Any:
-        """The default of `channels_last` is the network's."""
+        """Fill in the network's own default of `channels_last`."""
         if not isinstance(values, dict) or not isinstance(values.get("name", "small_cnn"), str):
             return values
         entry = networks().get(values.get("name", "small_cnn"))
@@ -32,6 +32,7 @@ class Model(Parameters):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
+        """Check that the network exists and has the pretrained weights that are named."""
         known = networks()
         if self.name not in known:
             raise ValueError(unknown(f"model {self.name!r}", self.name, known).removesuffix("."))

@@ -1,4 +1,4 @@
-"""What the GradCAM-AE paper reports, beside what a benchmark measured."""
+"""Comparison of a benchmark with the results that the GradCAM-AE paper reports."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which of a benchmark's figures answer which of the paper's."""
+"""Matching of a benchmark's results with the paper's claims."""
 
 from __future__ import annotations
 
@@ -15,20 +15,22 @@ from benchmark.paper.claims import Claim, claims
 from fedml_gradcam_ae.contract import registry
 
 How = Literal["acting", "watching"]
-# What a claim's condition may say of an attack, and how hard the attacker searches, of which the paper says nothing.
+# Attack keys that are not compared with their defaults. A claim's condition covers the first three. The paper does not
+# report `steps` and `images`, the effort of the attacker's search.
 FREE = ("type", "attackers", "poisoning_ratio", "steps", "images")
 
 
 @dataclass(frozen=True)
 class Beside:
-    """A claim and what was measured under its condition.
+    """A claim and the values that were measured under its condition.
 
     Attributes:
         claim: of the paper.
-        setting, attack, defense: titles of the runs; empty if no finished run has the claim's condition.
-        on: model and data of these runs, which stand in for the paper's where they differ.
-        how: whether the method defended these runs or watched undefended ones.
-        found: by metric, as in the claim; None where it is not defined, as precision is where nobody is accused.
+        setting, attack, defense: titles of the runs; empty if no finished run meets the claim's condition.
+        on: model and data of these runs, which may differ from the paper's.
+        how: "acting" if the method defended these runs, "watching" if it watched undefended ones, None if not run.
+        found: the measured value by metric, for each metric of the claim; None where it is not defined, such as
+            precision if no client is accused.
     """
 
     claim: Claim
@@ -41,7 +43,10 @@ class Beside:
 
     @property
     def title(self) -> str:
-        """How and where, as far as the claim leaves it open."""
+        """Return the title of the row: how the method was measured, and what the claim leaves open.
+
+        This can be the setting, and model and data where they differ from the paper's.
+        """
         if self.how is None:
             return "not run"
         asked = f"{self.claim.model}, {self.claim.data}"
@@ -52,7 +57,16 @@ class Beside:
 
 
 def beside(results: Results, observations: Observations) -> list[Beside]:
-    """One entry for each claim of the places that the configuration names, each setting, and each way of measuring."""
+    """Return the measured values for the claims that the configuration names.
+
+    Args:
+        results: the benchmark; its `paper` names tables and figures.
+        observations: its measured values.
+
+    Returns:
+        One entry for each claim, setting and way of measuring (acting or watching); for a claim without runs one empty
+        entry.
+    """
     return [found for claim in claims() if claim.place in results.paper for found in _of(claim, results, observations)]
 
 
@@ -76,7 +90,11 @@ def _of(claim: Claim, results: Results, observations: Observations) -> Iterator[
 def _ways(
     claim: Claim, setting: str, attack: str, runs: Sequence[RunResult], observations: Observations
 ) -> Iterator[tuple[How, str, Callable[[str], Estimate | None]]]:
-    """How this method was measured: as the defense, and as a watcher of the undefended run."""
+    """Yield each way in which the claim's method was measured: as the defense, and as a watcher of undefended runs.
+
+    Yields:
+        How, the title of the defense or the name of the watcher, and a function from a metric's name to its estimate.
+    """
     titles = observations.titles
     by_type: dict[str, str] = {}
     for run in runs:
@@ -107,12 +125,15 @@ def _ways(
 
 
 def _published(defense: Mapping[str, Any]) -> bool:
-    """Whether it is a method as published: gradcam_ae's default profile is another one than the paper's."""
+    """Return whether the settings are the published method's: gradcam_ae's default profile is not the paper's."""
     return defense["type"] != "gradcam_ae" or defense.get("profile") == "paper"
 
 
 def _candidates(claim: Claim, runs: Sequence[RunResult]) -> list[RunResult]:
-    """Runs under the claim's condition; on its model and data, or where there are none, on whatever there is."""
+    """Return the runs that meet the claim's condition.
+
+    If the benchmark has the claim's model and data, only runs on them count; otherwise runs on any model and data do.
+    """
     fitting = [run for run in runs if _fits(claim, run)]
     same = [run for run in fitting if _same(claim.model, run.model) and _same(claim.data, run.data)]
     exact = any(_same(claim.model, run.model) and _same(claim.data, run.data) for run in runs)
@@ -137,7 +158,7 @@ def _fits(claim: Claim, run: RunResult) -> bool:
 
 
 def _share(attack: Mapping[str, Any], clients: int) -> float:
-    """Of the clients that attack."""
+    """Return the fraction of the clients that attack."""
     asked = attack.get("attackers", 1)
     if isinstance(asked, list):
         return len(asked) / clients

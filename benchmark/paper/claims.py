@@ -1,7 +1,7 @@
-"""The paper's figures, read from claims.csv.
+"""The paper's reported results, read from claims.csv.
 
 Source: Zheng et al., "GradCAM-AE: A New Shield Defense against Poisoning Attacks on Federated Learning", ACM TOPS 2025,
-Tables 1-6 and the figures of which its text gives numbers. They are claims, not targets.
+Tables 1-6 and the figures for which its text gives numbers. They are claims, not targets.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from functools import cache
 from pathlib import Path
 
 FILE = Path(__file__).with_name("claims.csv")
+# The columns of claims.csv that describe a claim; the others are metrics.
 CONDITION = (
     *("place", "model", "data", "partition", "beta", "clients", "attackers", "attack", "poisoning_ratio"),
     *("method", "minus"),
@@ -21,19 +22,19 @@ CONDITION = (
 
 @dataclass(frozen=True, eq=False)
 class Claim:
-    """One line of a table of the paper.
+    """One row of a table of the paper, or one number of its text.
 
     Attributes:
         place: the table or figure.
         model, data: names as in a configuration; None where our notes of the paper do not say.
-        partition, beta: likewise.
-        clients: how many, malicious ones included.
-        attackers: the malicious share of them.
+        partition, beta: as in a configuration; None where our notes do not say.
+        clients: the number of clients, malicious ones included.
+        attackers: the fraction of the clients that is malicious.
         attack: its type.
-        poisoning_ratio: of constrained_perturbation.
-        method: the defense's type.
-        minus: the claim is how much better `method` is than this type.
-        values: by the name of the metric, in its unit; the paper's "AUC" is balanced accuracy.
+        poisoning_ratio: of constrained_perturbation; None for others.
+        method: the type of the defense.
+        minus: if set, the values are differences: `method` minus this defense type.
+        values: by name of the metric, in its unit; the paper's "AUC" is balanced accuracy.
     """
 
     place: str
@@ -51,7 +52,7 @@ class Claim:
 
     @property
     def words(self) -> tuple[str, ...]:
-        """Method and condition."""
+        """Return the method and the condition in words."""
         partition = self.partition if self.beta is None else f"{self.partition} {self.beta:g}"
         part = None if self.poisoning_ratio in (None, 1.0) else f"poisoning_ratio {self.poisoning_ratio:g}"
         method = self.method if self.minus is None else f"{self.method} minus {self.minus}"
@@ -61,32 +62,40 @@ class Claim:
 
     @property
     def title(self) -> str:
-        """What tells it from the others of its place."""
+        """Return the words in which the claim differs from the others of its table or figure."""
         shared = shared_words(self.place)
         return ", ".join(word for word in self.words if word not in shared)
 
 
 @cache
 def claims() -> tuple[Claim, ...]:
-    """All of them, in the order of the paper."""
+    """Return all claims, in the order of the paper."""
     with FILE.open(encoding="utf-8", newline="") as file:
         return tuple(_claim(line) for line in csv.DictReader(file))
 
 
 def places() -> list[str]:
-    """Every table and figure that there are figures of."""
+    """Return all tables and figures that have claims."""
     return list(dict.fromkeys(claim.place for claim in claims()))
 
 
 @cache
 def shared_words(place: str) -> tuple[str, ...]:
-    """What all claims of a table or figure have in common."""
+    """Return the words that all claims of a table or figure have in common.
+
+    Args:
+        place: the table or figure.
+    """
     first, *others = [claim.words for claim in claims() if claim.place == place]
     return tuple(word for word in first if all(word in words for words in others))
 
 
 def heading(place: str) -> str:
-    """A table or figure and what its claims have in common."""
+    """Return a heading: the table or figure, and the words that its claims have in common.
+
+    Args:
+        place: the table or figure.
+    """
     return f"{place} ({', '.join(shared_words(place))})"
 
 

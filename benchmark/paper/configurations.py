@@ -1,9 +1,9 @@
-"""The files in configs/paper, one for each table or figure of the paper and each of three scales.
+"""Generator of the files in configs/paper: one for each table or figure of the paper and each of three scales.
 
-    python -m benchmark.paper.configurations     write them anew
+    python -m benchmark.paper.configurations     rewrite all files
 
-`table1.yaml` has the paper's own settings, `table1-small.yaml` is for a night on two cores, `table1-tiny.yaml` for a
-minute or two on digits, where it shows that everything works and nothing else.
+`table1.yaml` has the paper's own settings. `table1-small.yaml` takes one night on two cores. `table1-tiny.yaml` takes a
+minute or two on digits, and only shows that everything works.
 """
 
 from __future__ import annotations
@@ -13,27 +13,29 @@ from dataclasses import dataclass
 from pathlib import Path
 
 FOLDER = Path(__file__).parents[2] / "configs" / "paper"
+# The name of each scale; see `SCALE`.
 SCALES = ("full", "small", "tiny")
 PARTITIONS = "partition: [iid, dirichlet]"
 NON_IID = "partition: dirichlet"
 RESNET, MOBILENET = "resnet18", "mobilenet_v3_large"
+# The defenses that the paper's tables compare.
 METHODS = ("multi_krum", "auror", "trimmed_mean", "faa_dl", "gradcam_krum", "gradcam_ae")
 
 
 @dataclass(frozen=True)
 class Experiment:
-    """One table or figure, or those that the same runs answer.
+    """One table or figure, or several that are computed from the same runs.
 
     Attributes:
-        places: as in claims.csv; also what cannot be compared as a number.
-        asks: for the first line of the file.
+        places: tables and figures as in claims.csv; empty if the paper gives no numbers to compare with.
+        asks: the comment in the first line of the file.
         data, model: names.
-        partition: the keys that say it.
-        attacks: attack types with their keys; `{attackers}` is filled in.
-        defenses: types; gradcam_ae gets the keys of its scale.
+        partition: the YAML keys of the partition.
+        attacks: attack types with their keys as YAML; `{attackers}` is filled in.
+        defenses: defense types; gradcam_ae also gets the keys of the scale.
         watch: whether the same detectors also watch the undefended runs.
-        clients: how many, a list for several.
-        attackers: the malicious share of them.
+        clients: the number of clients, or a YAML list of several.
+        attackers: the fraction of the clients that is malicious.
     """
 
     places: tuple[str, ...]
@@ -104,16 +106,16 @@ EXPERIMENTS: Mapping[str, Experiment] = {
 
 @dataclass(frozen=True)
 class Scale:
-    """How much of everything.
+    """The size of an experiment, as YAML.
 
     Attributes:
-        data: keys beside `name` and the partition, by data set; the empty name stands for all.
-        model: keys beside `name`.
-        stand_in: data set and model instead of the paper's.
-        warm_start: keys, none without.
+        data: keys beside `name` and the partition, by data set; the empty name is for all others.
         training: keys of `federation` beside `clients`.
-        gradcam: keys of gradcam_ae beside its profile.
         seeds: of the runs.
+        model: keys beside `name`.
+        stand_in: data set and model in place of the paper's.
+        warm_start: keys by model; None without a warm start.
+        gradcam: keys of gradcam_ae beside its profile.
     """
 
     data: Mapping[str, str]
@@ -151,11 +153,16 @@ SCALE: Mapping[str, Scale] = {
 
 
 def text(name: str, scale: str) -> str:
-    """The YAML of one experiment at one scale."""
+    """Return the YAML of one experiment at one scale.
+
+    Args:
+        name: one of `EXPERIMENTS`.
+        scale: one of `SCALES`.
+    """
     asked, size = EXPERIMENTS[name], SCALE[scale]
     stem = name if scale == "full" else f"{name}-{scale}"
     data, model = size.stand_in or (asked.data, asked.model)
-    # GTSRB's scale in the authors' code is 1.5 standard deviations.
+    # On GTSRB, the authors' code has its threshold at 1.5 standard deviations.
     alpha = "alpha: 1.5" if asked.data == "gtsrb" else ""
     gradcam = _mapping("type: gradcam_ae", "profile: paper", size.gradcam, alpha)
     defenses = [gradcam if name == "gradcam_ae" else name for name in asked.defenses]
@@ -176,7 +183,7 @@ def text(name: str, scale: str) -> str:
         *attacks,
         "defenses: [none]",
     ]
-    if asked.watch:  # trimmed_mean tells no clients apart
+    if asked.watch:  # trimmed_mean does not tell clients apart
         lines += ["watch:", *(f"  - {defense}" for defense in defenses if defense != "trimmed_mean")]
     lines += ["also:", "  - attacks:", *(f"    {line}" for line in attacks)]
     lines += ["    defenses:", *(f"      - {defense}" for defense in defenses)]
@@ -187,7 +194,7 @@ def text(name: str, scale: str) -> str:
 
 
 def files() -> dict[str, str]:
-    """Every file of configs/paper, by name."""
+    """Return the text of every file in configs/paper by file name."""
     return {
         f"{name}{'' if scale == 'full' else f'-{scale}'}.yaml": text(name, scale)
         for name in EXPERIMENTS

@@ -1,1 +1,1 @@
-"""The data sets, one file each: copy the shortest one to add another."""
+"""The data sets, one file each; copy the shortest one to add another."""

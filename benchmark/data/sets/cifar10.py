@@ -13,15 +13,22 @@ from benchmark.data.registry import Source, Split, Wanted, register_data
 from benchmark.data.sets.folder import read_folder
 from fedml_gradcam_ae.contract.settings import SettingsError
 
-# Of the training images, by channel.
+# Of the training images in [0, 1], by channel.
 MEAN = (0.4914, 0.4822, 0.4465)
 STD = (0.2470, 0.2435, 0.2616)
-PICTURES = "cifar10"  # some mirrors hold it as train/CLASS/*.png and test/CLASS/*.png; saved as JPEG, pixels differ
+PICTURES = "cifar10"  # a folder of train/CLASS/*.png and test/CLASS/*.png, as on some mirrors; JPEG files differ
 
 
 @register_data("cifar10", keys=("root", "download"))
 def cifar10(data: Wanted) -> Source:
-    """torchvision's CIFAR10; `root` is the folder that holds cifar-10-batches-py/, or cifar10/ with it as pictures."""
+    """Open CIFAR-10 as torchvision stores it, or as a folder of pictures.
+
+    Args:
+        data: the settings; `root` is the folder that holds cifar-10-batches-py/, or cifar10/ with pictures.
+
+    Raises:
+        SettingsError: if it is missing, incomplete, or cannot be downloaded.
+    """
     root = root_of(data)
     if (root / PICTURES / "train").is_dir() and not (root / "cifar-10-batches-py").is_dir():
         return replace(read_folder(root / PICTURES, data.size), mean=MEAN, std=STD)

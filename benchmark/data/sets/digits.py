@@ -1,4 +1,4 @@
-"""scikit-learn's 1,797 handwritten digits (E. Alpaydin and C. Kaynak, 1998): 8 x 8 gray pixels, nothing to fetch."""
+"""scikit-learn's 1,797 handwritten digits (E. Alpaydin and C. Kaynak, 1998): 8 x 8 gray pixels, no download needed."""
 
 from __future__ import annotations
 
@@ -10,12 +10,19 @@ from torch.nn.functional import interpolate
 
 from benchmark.data.registry import Source, Split, Wanted, register_data
 
+# The fraction of each class that is the test set.
 TEST_SHARE = 0.2
 
 
 @register_data("digits")
 def digits(data: Wanted) -> Source:
-    """Images in [0, 1] as they are: mean 0, standard deviation 1. A fifth of each class is the test set."""
+    """Open scikit-learn's digits, scaled to [0, 1] and not normalized (mean 0, standard deviation 1).
+
+    A fifth of each class is the test set.
+
+    Args:
+        data: the settings.
+    """
     from sklearn.datasets import load_digits
     from sklearn.model_selection import train_test_split
 

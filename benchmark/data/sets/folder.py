@@ -1,4 +1,4 @@
-"""Pictures of your own: a folder per class, in the layout of torchvision's ImageFolder."""
+"""Pictures of the user's own, in one folder per class: the layout of torchvision's ImageFolder."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from benchmark.data.place import root_of
 from benchmark.data.registry import Source, Split, Wanted, register_data
 from fedml_gradcam_ae.contract.settings import SettingsError
 
-# ImageNet's, the customary choice for photographs; gray pictures become three equal channels.
+# ImageNet's values, the usual choice for photographs. Gray pictures become three equal channels.
 MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
 LAYOUT = "train/CLASS/*.png and test/CLASS/*.png (or val/ for test/; jpg, ppm, bmp and others do as well)"
@@ -20,17 +20,31 @@ LAYOUT = "train/CLASS/*.png and test/CLASS/*.png (or val/ for test/; jpg, ppm, b
 
 @register_data("folder", keys=("root",))
 def folder(data: Wanted) -> Source:
-    """torchvision's ImageFolder on train/ and test/ (or val/) below `root`; classes are named by their folders."""
+    """Open the pictures in train/ and test/ (or val/) below `root`; classes are named by their folders.
+
+    Args:
+        data: the settings.
+
+    Raises:
+        SettingsError: if `root` is not set, or the folder has another layout.
+    """
     if data.root is None:
         raise SettingsError(f"data.root is missing: folder needs the folder that holds {LAYOUT}.")
     return read_folder(root_of(data), data.size)
 
 
 def read_folder(root: Path, size: int) -> Source:
-    """The same, from any folder.
+    """Open a folder of pictures in the layout of torchvision's ImageFolder.
+
+    Args:
+        root: the folder that holds train/ and test/ (or val/).
+        size: height and width in pixels that the pictures are scaled to.
+
+    Returns:
+        The data set, with ImageNet's mean and standard deviation.
 
     Raises:
-        SettingsError: if it does not look so.
+        SettingsError: if the folder has another layout.
     """
     train, test = _found(root, "train"), _found(root, "test", "val")
     if train.classes != test.classes:

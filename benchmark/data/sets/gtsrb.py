@@ -12,20 +12,28 @@ from benchmark.data.place import root_of
 from benchmark.data.registry import Source, Split, Wanted, register_data
 from fedml_gradcam_ae.contract.settings import SettingsError
 
-# Of the training images, by channel.
+# Of the training images in [0, 1], by channel.
 MEAN = (0.3403, 0.3121, 0.3214)
 STD = (0.2724, 0.2608, 0.2669)
-URL = "https://sid.erda.dk/public/archives/daaeac0d7ce1152aea9b61d9f1e19370"  # where torchvision fetches it
+URL = "https://sid.erda.dk/public/archives/daaeac0d7ce1152aea9b61d9f1e19370"  # torchvision's source
 ARCHIVES = "GTSRB-Training_fixed.zip, GTSRB_Final_Test_Images.zip and GTSRB_Final_Test_GT.zip"
 LAYOUT = "gtsrb/GTSRB/Training/00000/*.ppm ..., gtsrb/GTSRB/Final_Test/Images/*.ppm and gtsrb/GT-final_test.csv"
 
 
 @register_data("gtsrb", keys=("root", "download"))
 def gtsrb(data: Wanted) -> Source:
-    """torchvision's GTSRB; `root` is the folder that holds gtsrb/. Whole pictures, scaled to a square."""
+    """Open GTSRB as torchvision stores it: whole pictures, scaled to a square.
+
+    Args:
+        data: the settings; `root` is the folder that holds gtsrb/.
+
+    Raises:
+        SettingsError: if it is missing, incomplete, or cannot be downloaded.
+    """
     root = root_of(data)
     train, test = (_found(root, split, data.download) for split in ("train", "test"))
-    # torchvision numbers the training folders in their order, but takes test labels from the table.
+    # torchvision numbers the training folders in their order, but reads test labels from the CSV file. The two agree
+    # only if no folder is missing.
     folders = sorted(path.name for path in (root / "gtsrb/GTSRB/Training").iterdir() if path.is_dir())
     if folders != [f"{label:05d}" for label in range(len(folders))]:
         raise SettingsError(

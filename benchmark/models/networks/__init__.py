@@ -1,1 +1,1 @@
-"""The networks, one file per family: copy the shortest one to add another."""
+"""The networks, one file per family; copy the shortest one to add another."""

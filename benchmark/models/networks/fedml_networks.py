@@ -13,7 +13,13 @@ from benchmark.models.registry import register_model
 
 @register_model("resnet20", channels_last=True)
 def resnet20(classes: int, channels: int, size: int) -> nn.Module:
-    """Of 16, 32 and 64 maps, 0.27 million parameters."""
+    """Build a ResNet-20 with 16, 32 and 64 maps, 0.27 million parameters.
+
+    Args:
+        classes: the number of classes.
+        channels: of the images.
+        size: height and width of the images in pixels; not used.
+    """
     from fedml.model.cv.resnet import resnet20
 
     return with_channels(resnet20(classes), channels)
@@ -21,7 +27,13 @@ def resnet20(classes: int, channels: int, size: int) -> nn.Module:
 
 @register_model("resnet56", channels_last=True)
 def resnet56(classes: int, channels: int, size: int) -> nn.Module:
-    """As FedML ships it, 0.59 million parameters."""
+    """Build FedML's "resnet56" as shipped, 0.59 million parameters.
+
+    Args:
+        classes: the number of classes.
+        channels: of the images.
+        size: height and width of the images in pixels; not used.
+    """
     from fedml.model.cv.resnet import resnet56
 
     return with_channels(resnet56(classes), channels)

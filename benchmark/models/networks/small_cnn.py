@@ -9,7 +9,15 @@ from benchmark.models.registry import register_model
 
 @register_model("small_cnn")
 def small_cnn(classes: int = 10, channels: int = 1, size: int = 32) -> nn.Module:
-    """Three convolutions with BatchNorm; the last maps have a quarter of the images' height, 8 x 8 for 32 x 32."""
+    """Build a network of three convolutions with BatchNorm.
+
+    Its last maps have a quarter of the images' height and width: 8 x 8 for 32 x 32 pixels.
+
+    Args:
+        classes: the number of classes.
+        channels: of the images.
+        size: height and width of the images in pixels; not used.
+    """
 
     def stage(inputs: int, outputs: int) -> list[nn.Module]:
         return [nn.Conv2d(inputs, outputs, 3, padding=1, bias=False), nn.BatchNorm2d(outputs), nn.ReLU()]

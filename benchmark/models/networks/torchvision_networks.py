@@ -1,7 +1,7 @@
 """torchvision's networks: ResNet-18 (He et al. 2016) and MobileNetV3-Large (Howard et al. 2019).
 
-MobileNet's BatchNorm forgets slowly (momentum 0.01): drawn at random, it needs hundreds of batches before its running
-statistics fit and the test accuracy rises.
+The running statistics of MobileNet's BatchNorm change slowly (momentum 0.01). With randomly drawn weights, they need
+hundreds of batches before they fit and the test accuracy rises.
 """
 
 from __future__ import annotations
@@ -14,7 +14,19 @@ from benchmark.models.registry import register_model
 
 @register_model("resnet18", channels_last=True, weights=("imagenet",))
 def resnet18(classes: int, channels: int, size: int, weights: str | None = None) -> nn.Module:
-    """torchvision's ResNet-18 as it is, with its first stride of 4: the last maps are 1 x 1 on 32 x 32 pixels."""
+    """Build torchvision's ResNet-18, unchanged but for classes and channels.
+
+    Its first convolution and pooling reduce the height by 4 together: the last maps are 1 x 1 on 32 x 32 pixels.
+
+    Args:
+        classes: the number of classes.
+        channels: of the images; 3 for pretrained weights.
+        size: height and width of the images in pixels; not used.
+        weights: "imagenet" for pretrained weights; None: drawn by torch's random state.
+
+    Raises:
+        SettingsError: if pretrained weights are not available.
+    """
     from torchvision.models import ResNet18_Weights, resnet18
 
     if weights is None:
@@ -28,7 +40,19 @@ def resnet18(classes: int, channels: int, size: int, weights: str | None = None)
 
 @register_model("mobilenet_v3_large", channels_last=True, weights=("imagenet",))
 def mobilenet_v3_large(classes: int, channels: int, size: int, weights: str | None = None) -> nn.Module:
-    """torchvision's MobileNetV3-Large as it is: the last maps are 1 x 1 on 32 x 32 pixels."""
+    """Build torchvision's MobileNetV3-Large, unchanged but for classes and channels.
+
+    The last maps are 1 x 1 on 32 x 32 pixels.
+
+    Args:
+        classes: the number of classes.
+        channels: of the images; 3 for pretrained weights.
+        size: height and width of the images in pixels; not used.
+        weights: "imagenet" for pretrained weights; None: drawn by torch's random state.
+
+    Raises:
+        SettingsError: if pretrained weights are not available.
+    """
     from torchvision.models import MobileNet_V3_Large_Weights, mobilenet_v3_large
 
     if weights is None:
