@@ -1,4 +1,4 @@
-"""Files that several processes may write at once, and that are never there in part."""
+"""Files that several processes may write at once and that never exist incomplete."""
 
 from __future__ import annotations
 
@@ -10,7 +10,12 @@ from typing import Any
 
 
 def write_whole(path: Path, write: Callable[[Path], Any]) -> None:
-    """The file appears under its name only when `write`, which is given another path, has finished."""
+    """Write a file that appears under its name only when it is complete.
+
+    Args:
+        path: of the file.
+        write: called with the path of a temporary file in the same folder, which it writes.
+    """
     partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
     write(partial)
     os.replace(partial, path)

@@ -14,10 +14,13 @@ from benchmark.report.view import View
 
 
 def report(out: Path) -> None:
-    """Write everything into the benchmark's folder, and print the table.
+    """Write the report into the benchmark's folder and print the table.
+
+    Args:
+        out: the results folder.
 
     Raises:
-        SettingsError: if it is no such folder.
+        SettingsError: if it is no results folder, or a file in it is damaged.
     """
     results = load(out)
     observations = Observations(results)

@@ -16,7 +16,14 @@ HEADINGS = ("attack", "defense", "accuracy", "recall", "precision", "false-posit
 
 
 def console(results: Results, observations: Observations) -> str:
-    """The table with what its columns mean, the known defects of FedML's types, and how many runs did not finish."""
+    """Return the tables and notes that are printed after a benchmark.
+
+    The notes say what the columns mean, which defects FedML's types have, and how many runs did not finish.
+
+    Args:
+        results: the benchmark.
+        observations: its measured values.
+    """
     tables = []
     for setting in observations.titles.settings:
         heading = f"{setting}\n" if setting else ""
@@ -31,12 +38,21 @@ def console(results: Results, observations: Observations) -> str:
 
 
 def table_rows(observations: Observations, setting: str) -> list[list[str]]:
-    """Of what was to be run, as text, with "-" where nothing was measured or a metric is not defined."""
+    """Return the rows of one setting's table, as text.
+
+    Args:
+        observations: the measured values.
+        setting: the title of the setting.
+
+    Returns:
+        One row per planned attack and defense, cells as in `HEADINGS`; "-" where nothing was measured or a metric is
+        not defined.
+    """
     rows = []
     for attack in observations.titles.attacks:
         for defense in observations.titles.defenses:
             place = setting, attack, defense
-            if place not in observations.titles.places:  # as where `also` has defenses or attacks of its own
+            if place not in observations.titles.places:  # not planned: `also` has other attacks or defenses
                 continue
             cells = [
                 *((observations.of_run(*place, "accuracy"), 3),),
@@ -50,7 +66,18 @@ def table_rows(observations: Observations, setting: str) -> list[list[str]]:
 
 
 def format_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Plain text: names to the left, numbers to the right."""
+    """Format a table as plain text: the first two columns aligned left, the others right.
+
+    Args:
+        headings: of the columns.
+        rows: each with one cell per heading.
+
+    Example:
+        >>> print(format_table(["attack", "defense", "accuracy"], [["fang", "krum", "0.9"]]))
+        attack  defense  accuracy
+        ------  -------  --------
+        fang    krum          0.9
+    """
     widths = [max(len(line[i]) for line in [headings, *rows]) for i in range(len(headings))]
 
     def line(cells: Sequence[str]) -> str:
@@ -61,7 +88,12 @@ def format_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def paper_tables(results: Results, observations: Observations) -> list[str]:
-    """One for each table or figure of the paper that the configuration names: its figures and ours, cell by cell."""
+    """Return one table for each table or figure of the paper that the configuration names: its claims and our values.
+
+    Args:
+        results: the benchmark.
+        observations: its measured values.
+    """
     tables = []
     for place, found in groupby(beside(results, observations), key=lambda line: line.claim.place):
         rows: list[list[str]] = []
@@ -81,14 +113,22 @@ def _text(value: float | None) -> str:
 
 
 def known_defects(results: Results) -> list[str]:
-    """A line for each of FedML's own types in the table that does not do what its name says."""
+    """Return one line for each of FedML's own types in the benchmark that has a known defect.
+
+    Args:
+        results: the benchmark.
+    """
     types = [chosen["type"] for run in results.runs for chosen in (run.attack, run.defense)]
     found = {name: known_defect(name) for name in dict.fromkeys(types)}
     return [f"{name}, as shipped: {defect}." for name, defect in found.items() if defect]
 
 
 def unfinished(results: Results) -> list[str]:
-    """A line if the table does not show everything that was asked for."""
+    """Return one line with the numbers of failed and missing runs; an empty list if there are none.
+
+    Args:
+        results: the benchmark.
+    """
     failed = sum(run.state == "failed" for run in results.runs)
     missing = sum(run.state == "missing" for run in results.runs)
     if not failed + missing:

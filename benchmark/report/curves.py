@@ -1,4 +1,4 @@
-"""Accuracy over rounds, one panel per attack, with intervals over seeds."""
+"""The section of accuracy over rounds: one panel per attack, with intervals over seeds."""
 
 from __future__ import annotations
 
@@ -10,7 +10,11 @@ from benchmark.report.view import View
 
 
 def curves(view: View) -> Html:
-    """Every attack of every setting."""
+    """Return the section, with one panel for each attack of each setting.
+
+    Args:
+        view: the benchmark.
+    """
     parts = []
     for setting in view.observations.titles.settings:
         attacks, _ = view.ran(setting)
@@ -48,7 +52,7 @@ def _panel(view: View, setting: str, attack: str) -> Html:
 
 
 def _curve(runs: list[RunResult]) -> tuple[list[int], list[float], list[float], list[float]]:
-    """Rounds, means and intervals; the mean alone where there is a single seed."""
+    """Return rounds, means, and lower and upper bounds; with a single seed the bounds equal the mean."""
     by_round: dict[int, list[float]] = {}
     for run in runs:
         for test in run.tests:

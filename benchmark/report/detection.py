@@ -1,4 +1,4 @@
-"""Every detection metric of every detector: those that watched, on the same uploads, and those that acted."""
+"""The section of detection metrics: of detectors that watched, on the same uploads, and of defenses that acted."""
 
 from __future__ import annotations
 
@@ -14,7 +14,14 @@ from benchmark.report.view import View
 
 
 def detection(view: View) -> Html | None:
-    """A table per acting defense whose runs were watched, undefended first, and one of what acted."""
+    """Return the section; None if no detector was measured.
+
+    For each setting it has one table per acting defense whose runs were watched, undefended first, and one table of the
+    acting defenses.
+
+    Args:
+        view: the benchmark.
+    """
     parts = [part for setting in view.observations.titles.settings if (part := _setting(view, setting))]
     if not parts:
         return None

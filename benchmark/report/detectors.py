@@ -1,4 +1,7 @@
-"""Which judgments a figure about detectors shows: the watchers on undefended runs, or else what acted."""
+"""The judgments that figures of detectors show.
+
+These are the judgments of watchers of undefended runs or, if there are none, those of the acting defenses.
+"""
 
 from __future__ import annotations
 
@@ -13,11 +16,11 @@ from benchmark.report.view import View
 
 @dataclass(frozen=True)
 class Shown:
-    """One detector under one attack: its judgments at the votes and all rounds of every seed.
+    """One detector under one attack, for figures.
 
     Attributes:
-        name: of the watcher, or the title of the defense.
-        runs: the folders.
+        name: of the watcher, or the title of the acting defense.
+        runs: the folders of the runs.
         judgments: of all rounds of all seeds.
     """
 
@@ -27,13 +30,27 @@ class Shown:
 
 
 def beside_nobody(view: View, setting: str) -> bool:
-    """Whether detectors watched in undefended runs: all on the same uploads, which is the fair comparison."""
+    """Return whether detectors watched undefended runs.
+
+    Detectors that watched are compared fairly: all of them judged the same uploads.
+
+    Args:
+        view: the benchmark.
+        setting: its title.
+    """
     attacks, _ = view.ran(setting)
     return any(run.watched for attack in attacks for run in view.runs(setting, attack, UNDEFENDED))
 
 
 def shown(view: View, setting: str, attack: str) -> list[Shown]:
-    """The watchers in the undefended runs; without any, each defense in its own runs."""
+    """Return the detectors under one attack with their judgments.
+
+    These are the watchers of undefended runs or, if there are none, each defense in its own runs.
+
+    Args:
+        view: the benchmark.
+        setting, attack: titles.
+    """
     if beside_nobody(view, setting):
         runs = view.runs(setting, attack, UNDEFENDED)
         return [
@@ -49,18 +66,26 @@ def shown(view: View, setting: str, attack: str) -> list[Shown]:
 
 
 def source_note(view: View, setting: str) -> str:
-    """Where the figures come from, for their captions."""
+    """Return a sentence for captions that says which runs the judgments come from.
+
+    Args:
+        view: the benchmark.
+        setting: its title.
+    """
     if beside_nobody(view, setting):
         return "Every detector saw the same uploads, those of the undefended runs, and none of them acted."
     return "Every detector acted in runs of its own, so they did not see the same uploads."
 
 
 def panels(view: View, panel: Callable[[str, str], Html | None]) -> list[Html]:
-    """For each setting its panels under each attack, headed and with their source; nothing where there are none.
+    """Return a part for each setting: a heading, a note on the source, and one panel per attack.
 
     Args:
-        view: of the results.
-        panel: from a setting and an attack to a figure, None where there is nothing to show.
+        view: the benchmark.
+        panel: a function from the titles of a setting and an attack to a figure; None where there is nothing to show.
+
+    Returns:
+        The parts; settings without any figure are left out.
     """
     parts = []
     for setting in view.observations.titles.settings:

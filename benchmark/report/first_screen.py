@@ -1,4 +1,4 @@
-"""The first screen: which defense should I use, against what, at what price?"""
+"""The first section of the report: the recommended defense, against which attacks and at what cost."""
 
 from __future__ import annotations
 
@@ -11,7 +11,11 @@ from benchmark.report.view import View
 
 
 def first_screen(view: View) -> Html:
-    """An answer for each setting."""
+    """Return the section, with a recommendation for each setting.
+
+    Args:
+        view: the benchmark.
+    """
     answers = [answer(view.results, view.observations, setting) for setting in view.observations.titles.settings]
     return section("answer", "Which defense, against what, at what price?", *(_one(view, found) for found in answers))
 
@@ -26,7 +30,7 @@ def _one(view: View, found: Answer) -> Html:
 
 
 def _verdict(found: Answer) -> list[str | Html]:
-    """One or two sentences; the numbers in them carry their runs as everywhere."""
+    """Return the recommendation in one or two sentences; their numbers name the runs that they come from."""
     if not found.candidates:
         return [tag("strong", "No recommendation"), ": there are no runs to base it on."]
     best, *others = found.candidates

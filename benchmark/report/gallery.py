@@ -1,4 +1,4 @@
-"""Heat maps and reconstruction errors of a few runs, as the runs drew them."""
+"""The section of heat maps: pictures of heat maps and reconstruction errors that a few of the runs drew."""
 
 from __future__ import annotations
 
@@ -8,11 +8,18 @@ from benchmark.measures.results import RunResult
 from benchmark.report.markup import Html, section, tag
 from benchmark.report.view import View
 
-MOST_RUNS = 4  # pictures are large, and the others lie in their runs' folders
+MOST_RUNS = 4  # pictures are large; the others are in their runs' folders
 
 
 def gallery(view: View) -> Html | None:
-    """The last pictures of one run for each attack, as far as there is room."""
+    """Return the section, with the last pictures of one run per attack, of at most `MOST_RUNS` runs.
+
+    Args:
+        view: the benchmark.
+
+    Returns:
+        The section; None if no run has pictures.
+    """
     runs = _chosen(view)
     if not runs:
         return None
@@ -36,9 +43,9 @@ def _chosen(view: View) -> list[RunResult]:
 def _one(view: View, run: RunResult) -> Html:
     titles = view.observations.titles
     what = f"{titles.attack(run)}, {titles.defense(run)}, seed {run.seed}"
-    last = {path.name.split("-", 2)[-1]: path for path in run.pictures}  # sorted by round: the last one stays
+    last = {path.name.split("-", 2)[-1]: path for path in run.pictures}  # the last round's, since paths are sorted
     images = []
-    for name, path in sorted(last.items(), reverse=True):  # the heat maps first
+    for name, path in sorted(last.items(), reverse=True):  # heat maps before errors
         kind = "Reconstruction errors" if name.startswith("errors") else "Heat maps"
         data = base64.b64encode(path.read_bytes()).decode()
         images.append(tag("img", src=f"data:image/png;base64,{data}", alt=f"{kind} of every client: {what}"))

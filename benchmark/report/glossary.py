@@ -1,4 +1,4 @@
-"""What each metric means, from the docstrings of the functions that compute it."""
+"""The section on metrics, from the docstrings of the functions that compute them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from benchmark.report.view import View
 
 
 def glossary(_view: View) -> Html:
-    """A list of all registered metrics."""
+    """Return the section: a list of all registered metrics with their explanations."""
     tables = (metrics.OF_RUNS, metrics.OF_DECISIONS, metrics.OF_SCORES, metrics.OF_DETECTORS)
     entries = [
         part

@@ -1,15 +1,16 @@
-"""HTML in Python: text is escaped unless it is marked as HTML, so that no error message can break the page."""
+"""HTML in Python. Text is escaped unless it is marked as HTML, so that no error message can break the page."""
 
 from __future__ import annotations
 
 import re
 from html import escape
 
+# Elements without content and end tag.
 VOID = {"br", "img", "meta"}
 
 
 class Html(str):
-    """Text that is HTML already."""
+    """Text that is already HTML and is not escaped again."""
 
     __slots__ = ()
 
@@ -18,7 +19,17 @@ Child = str | None
 
 
 def tag(element: str, /, *children: Child, **attributes: str | None) -> Html:
-    """An element; `class_` stands for class, an attribute of None is left out."""
+    """Return an HTML element.
+
+    Args:
+        element: its name.
+        children: its content; plain text is escaped, None is left out.
+        attributes: an underscore stands for a hyphen, `class_` for class; None leaves the attribute out.
+
+    Example:
+        >>> tag("td", "1 < 2", class_="n")
+        '<td class="n">1 &lt; 2</td>'
+    """
     given = "".join(
         f' {key.rstrip("_").replace("_", "-")}="{escape(value)}"'
         for key, value in attributes.items()
@@ -28,22 +39,41 @@ def tag(element: str, /, *children: Child, **attributes: str | None) -> Html:
 
 
 def join(*children: Child) -> Html:
-    """One after the other."""
+    """Concatenate children; plain text is escaped, None is left out."""
     return Html("".join(child if isinstance(child, Html) else escape(child) for child in children if child))
 
 
 def section(identifier: str, title: str, *children: Child) -> Html:
-    """A part of the report with its heading; `identifier` is what links lead to."""
+    """Return a section of the report with its heading.
+
+    Args:
+        identifier: the id that links refer to.
+        title: the heading.
+        children: the content.
+    """
     return tag("section", tag("h2", title), *children, id=identifier)
 
 
 def table(caption: str, head: list[Html], rows: list[list[Html]], class_: str | None = None) -> Html:
-    """A table that scrolls by itself where it is wider than the page; cells bring their own th or td."""
+    """Return a table that scrolls horizontally where it is wider than the page.
+
+    Args:
+        caption: of the table.
+        head: th elements of the columns.
+        rows: lists of th or td elements.
+        class_: the CSS class.
+    """
     return _scrolling(caption, head, [tag("tbody", *(tag("tr", *cells) for cells in rows))], class_)
 
 
 def grouped(caption: str, head: list[Html], groups: list[tuple[Html, list[list[Html]]]]) -> Html:
-    """The same with a line above each group of rows that says what they have in common."""
+    """Return a table with a title line above each group of rows.
+
+    Args:
+        caption: of the table.
+        head: th elements of the columns.
+        groups: the title of each group and its rows, lists of th or td elements.
+    """
     bodies = [
         tag(
             "tbody",
@@ -61,17 +91,17 @@ def _scrolling(caption: str, head: list[Html], bodies: list[Html], class_: str |
 
 
 def heading(*children: Child, scope: str = "col") -> Html:
-    """The head of a column, or with scope="row" of a row."""
+    """Return the heading of a column, or with scope="row" of a row."""
     return tag(
         "th", *(child if isinstance(child, Html) or not child else name(child) for child in children), scope=scope
     )
 
 
 def name(text: str) -> Html:
-    """Text that may be broken after an underscore or a colon, as long names on a phone must be."""
+    """Return text that can be wrapped after underscores and colons, for long names on narrow screens."""
     return Html(re.sub("([_:])", r"\1<wbr>", escape(text)))
 
 
 def details(summary: Child, *children: Child) -> Html:
-    """Folded away until it is clicked."""
+    """Return content that is folded until its summary is clicked."""
     return tag("details", tag("summary", summary), *children)

@@ -1,4 +1,4 @@
-"""Defense x attack at a glance: accuracy, what a defense gains on the same seeds, and recall."""
+"""The section of defenses by attacks: accuracy, accuracy gained on the same seeds, recall and false-positive rate."""
 
 from __future__ import annotations
 
@@ -13,7 +13,11 @@ from benchmark.report.view import View
 
 
 def matrix(view: View) -> Html:
-    """Three tables for each setting."""
+    """Return the section, with up to four tables for each setting.
+
+    Args:
+        view: the benchmark.
+    """
     return section(
         "matrix",
         "Defense by attack",

@@ -1,4 +1,4 @@
-"""The name of a defense at the head of its row, with what one must know about it."""
+"""Row headings of defenses, with the notes that their results need."""
 
 from __future__ import annotations
 
@@ -9,12 +9,24 @@ from benchmark.report.view import View
 
 
 def titled(view: View, defense: str) -> Html:
-    """With a dagger if it follows a single client, and its known defect."""
+    """Return the title of a defense with its notes.
+
+    The notes are a dagger if the defense never keeps more than one upload, and its known defect.
+
+    Args:
+        view: the benchmark.
+        defense: its title.
+    """
     follows_one = defense != UNDEFENDED and view.observations.accuses("acting", defense)
     return join(name(defense), " \N{DAGGER}" if follows_one else None, defect(view, defense))
 
 
 def defect(view: View, defense: str) -> Html | None:
-    """What is known to be wrong with one of FedML's own types."""
+    """Return the known defect of a defense, marked up as a note; None if it has none.
+
+    Args:
+        view: the benchmark.
+        defense: its title.
+    """
     found = known_defect(view.observations.titles.defense_type(defense))
     return tag("small", "as shipped: ", found, class_="defect") if found else None

@@ -1,4 +1,4 @@
-"""The page: sections in their order, a table of contents, and the style, in one file that needs no other."""
+"""The page of the report: all sections in order, a table of contents and the style, in one self-contained file."""
 
 from __future__ import annotations
 
@@ -24,7 +24,11 @@ STYLE = Path(__file__).with_name("style.css")
 
 
 def page(view: View) -> str:
-    """The whole of report.html."""
+    """Return the content of report.html.
+
+    Args:
+        view: the benchmark.
+    """
     parts = [part for make in SECTIONS if (part := make(view))]
     results = view.results
     body = tag(

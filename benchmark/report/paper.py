@@ -1,4 +1,4 @@
-"""The paper's tables with our figures in the same cells."""
+"""The section that compares the paper's tables with our measured values."""
 
 from __future__ import annotations
 
@@ -13,7 +13,14 @@ from benchmark.report.view import View
 
 
 def paper(view: View) -> Html | None:
-    """One table for each place that the configuration names; None if it names none."""
+    """Return the section, with one table for each table or figure of the paper that the configuration names.
+
+    Args:
+        view: the benchmark.
+
+    Returns:
+        The section; None if the configuration names none.
+    """
     lines = beside(view.results, view.observations)
     if not lines:
         return None

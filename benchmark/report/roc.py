@@ -1,4 +1,4 @@
-"""ROC curves of the detectors, one panel per attack."""
+"""The section of ROC curves: one panel per attack, one curve per detector."""
 
 from __future__ import annotations
 
@@ -15,11 +15,16 @@ from benchmark.report.figures import legend_below, panel, publish, style
 from benchmark.report.markup import Html, section, tag
 from benchmark.report.view import View
 
+# False-positive rates at which the curves of different rounds are averaged.
 GRID = np.linspace(0, 1, 201)
 
 
 def roc(view: View) -> Html | None:
-    """Every attack under which somebody wrote scores down."""
+    """Return the section; None if no detector wrote scores under any attack.
+
+    Args:
+        view: the benchmark.
+    """
     parts = panels(view, lambda setting, attack: _panel(view, setting, attack))
     if not parts:
         return None
@@ -38,7 +43,14 @@ def roc(view: View) -> Html | None:
 
 
 def mean_curve(judgments: Sequence[Judgment]) -> NDArray[np.float64] | None:
-    """Recall on the grid of false-positive rates, mean over rounds with both kinds of clients; None without any."""
+    """Average the ROC curves of rounds that have both attackers and benign clients.
+
+    Args:
+        judgments: of one detector.
+
+    Returns:
+        The recall at each false-positive rate of `GRID`, (201,); None if there is no such round with scores.
+    """
     found = []
     for said in judgments:
         if said.malicious is None or said.scores is None:
@@ -47,7 +59,7 @@ def mean_curve(judgments: Sequence[Judgment]) -> NDArray[np.float64] | None:
         judged = ~np.isnan(values)
         values, truth = values[judged], truth[judged]
         if truth.any() and not truth.all():
-            ranks = np.unique(values, return_inverse=True)[1]  # roc_curve takes no infinity
+            ranks = np.unique(values, return_inverse=True)[1]  # roc_curve rejects infinity
             rates, recalls, _ = roc_curve(truth, ranks, drop_intermediate=False)
             found.append(np.interp(GRID, rates, recalls))
     return np.mean(found, axis=0) if found else None

@@ -1,4 +1,4 @@
-"""What did not finish and why, and the full configuration of every run."""
+"""The sections on runs: those that did not finish, and the configuration of every run."""
 
 from __future__ import annotations
 
@@ -8,11 +8,15 @@ from benchmark.measures.results import RunResult
 from benchmark.report.markup import Html, details, join, section, tag
 from benchmark.report.view import View
 
-LONGEST_ERROR = 6000  # characters, from the end: where Python says what went wrong
+LONGEST_ERROR = 6000  # characters, from the end of the traceback, which names the error
 
 
 def failures(view: View) -> Html | None:
-    """Runs that failed, each with its error, and runs that are missing."""
+    """Return the section of failed runs, each with its error, and of missing runs; None if all finished.
+
+    Args:
+        view: the benchmark.
+    """
     failed = [run for run in view.results.runs if run.state == "failed"]
     missing = [run for run in view.results.runs if run.state == "missing"]
     if not failed and not missing:
@@ -33,7 +37,11 @@ def _failed(run: RunResult) -> Html:
 
 
 def runs(view: View) -> Html:
-    """One folded entry per run: its config.json, versions and command included."""
+    """Return the section with one folded entry per run: its config.json, versions included.
+
+    Args:
+        view: the benchmark.
+    """
     return section(
         "runs",
         "Every run",

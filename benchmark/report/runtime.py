@@ -1,4 +1,4 @@
-"""What protection costs: time per round against accuracy in the worst case, and time and memory in a table."""
+"""The section on costs: time per round against accuracy in the worst case, and time and memory in tables."""
 
 from __future__ import annotations
 
@@ -13,7 +13,11 @@ from benchmark.report.view import View
 
 
 def runtime(view: View) -> Html:
-    """For each setting."""
+    """Return the section, with a figure and tables for each setting.
+
+    Args:
+        view: the benchmark.
+    """
     return section(
         "runtime",
         "Runtime against accuracy",
@@ -75,7 +79,7 @@ def _scatter(view: View, setting: str) -> Html | None:
 
 
 def _costs(view: View, setting: str) -> Html | None:
-    """By attack and defense: time of the defense, of the whole run, and the peak of memory."""
+    """Return a table by defense and attack: time of the defense, time of the whole run, and peak memory."""
     attacks, defenses = view.ran(setting)
     found = view.observations
     groups = [
@@ -105,7 +109,7 @@ def _costs(view: View, setting: str) -> Html | None:
 
 
 def _watchers(view: View, setting: str) -> Html | None:
-    """Time of the detectors that watched, mean over all runs."""
+    """Return a table of the time of detectors that watched: the mean over all runs, and the slowest run."""
     attacks, defenses = view.ran(setting)
     rows = []
     for name in view.watchers():

@@ -1,4 +1,4 @@
-"""Score distributions: attackers and benign clients under each detector, one figure per attack."""
+"""The section of score distributions: attackers and benign clients under each detector, one figure per attack."""
 
 from __future__ import annotations
 
@@ -13,12 +13,16 @@ from benchmark.report.figures import ATTACKER, BENIGN, WIDTH, publish
 from benchmark.report.markup import Html, section, tag
 from benchmark.report.view import View
 
-REACH = 10  # scores further out are counted in the last bar
-MAD_TO_STD = 1.4826  # of a normal distribution; suspicion.py's, which would load torch
+REACH = 10  # robust z-scores beyond this are counted in the outermost bars
+MAD_TO_STD = 1.4826  # for normal data; as in gradcam_ae/suspicion.py, which is not imported since that loads torch
 
 
 def scores(view: View) -> Html | None:
-    """Every attack under which somebody wrote scores down."""
+    """Return the section; None if no detector wrote scores under any attack.
+
+    Args:
+        view: the benchmark.
+    """
 
     def panel(setting: str, attack: str) -> Html | None:
         detectors = _with_scores(shown(view, setting, attack))
@@ -42,7 +46,14 @@ def scores(view: View) -> Html | None:
 
 
 def normalized(scores: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Robust z within a round, kept within the reach; 0 where all scores are alike. NaN stays NaN."""
+    """Return the robust z-scores of one round, clipped to [-REACH, REACH].
+
+    If the median absolute deviation is 0 or not finite, the standard deviation of the finite scores replaces it. Scores
+    equal to the median become 0. NaN stays NaN.
+
+    Args:
+        scores: (clients,), may be infinite or NaN.
+    """
     known = scores[~np.isnan(scores)]
     if not known.size:
         return scores
@@ -59,7 +70,7 @@ def normalized(scores: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _with_scores(detectors: list[Shown]) -> list[tuple[Shown, NDArray[np.float64], NDArray[np.bool_]]]:
-    """Each detector that has scores, with all of them and the truth beside."""
+    """Return each detector that has scores, with its normalized scores and whether each is an attacker's."""
     found = []
     for detector in detectors:
         rounds = [said for said in detector.judgments if said.scores is not None and said.malicious is not None]

@@ -1,1 +1,1 @@
-"""Running the simulations of a benchmark, in several processes."""
+"""Execution of a benchmark's simulations in several processes."""

@@ -1,4 +1,4 @@
-"""One command at a time in a results folder."""
+"""A lock that lets one command at a time use a results folder."""
 
 from __future__ import annotations
 
@@ -13,21 +13,25 @@ from typing import IO
 from fedml_gradcam_ae.contract.settings import SettingsError
 
 NAME = ".lock"
-PATIENCE = 10.0  # seconds: longer than workers outlive a main process that was killed
+PATIENCE = 10.0  # seconds to wait for the lock; workers end sooner than that after their main process was killed
 
 
 @contextmanager
 def locked(out: Path) -> Iterator[int]:
-    """Keep other commands out of the results folder while the block runs.
+    """Lock the results folder against other commands while the block runs.
 
-    The lock is on the open file, and workers inherit that. If the main process is killed, the lock goes only when its
-    last worker has ended: nobody is then still writing into the folders of runs that are about to start anew.
+    The lock belongs to the open file, which worker processes inherit. If the main process is killed, the lock is
+    released only when its last worker has ended. No process then still writes into the folders of runs that are about
+    to be repeated.
+
+    Args:
+        out: the results folder; it is created if necessary.
 
     Yields:
-        the file descriptor that workers are to inherit.
+        The file descriptor that workers have to inherit.
 
     Raises:
-        SettingsError: if another command does not let go of the folder in time.
+        SettingsError: if another command holds the lock for longer than `PATIENCE`.
     """
     out.mkdir(parents=True, exist_ok=True)
     with (out / NAME).open("a+", encoding="utf-8") as file:
@@ -47,7 +51,7 @@ def _take(file: IO[str], out: Path) -> None:
         except BlockingIOError:
             file.seek(0)
             holder = f"the benchmark that process {file.read().strip()} began"
-        except OSError as error:  # not every network file system has locks
+        except OSError as error:  # some network file systems have no locks
             return print(f"{out} cannot be locked ({error}): let no other command write into it at the same time.")
         if time.monotonic() > deadline:
             raise SettingsError(f"{out} is in use by {holder}: wait until it has ended, or choose another --out.")

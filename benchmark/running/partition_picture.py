@@ -1,4 +1,4 @@
-"""Pictures of a benchmark's data."""
+"""A picture of the partition of a benchmark's training images."""
 
 from __future__ import annotations
 
@@ -15,11 +15,13 @@ COLOR = "#4c72b0"
 
 
 def partition(run: Run, counts: Tensor, classes: Sequence[str]) -> Figure:
-    """What each client has: a dot per client and class, its area the number of images; beside it, the sums.
+    """Draw the images of each client: a dot per client and class, its area proportional to the number of images.
+
+    Bars beside the dots show the total of each client.
 
     Args:
-        run: for the title.
-        counts: (clients, classes), how many images.
+        run: the settings, for the title.
+        counts: (clients, classes), the numbers of images.
         classes: their names.
     """
     clients, columns = counts.shape
@@ -53,7 +55,7 @@ def partition(run: Run, counts: Tensor, classes: Sequence[str]) -> Figure:
 
 
 def _name(run: Run) -> str:
-    """A folder's own name says more than `folder`."""
+    """Return the name of the data set; for `folder`, the name of that folder."""
     return Path(run.data.root).name if run.data.name == "folder" and run.data.root else run.data.name
 
 

@@ -1,4 +1,4 @@
-"""All runs of a benchmark: those that are finished stay, the others run, several at a time."""
+"""The schedule of a benchmark: finished runs are kept, the others run, several at a time."""
 
 from __future__ import annotations
 
@@ -24,7 +24,15 @@ from fedml_gradcam_ae.recording import pictures
 
 
 def check_all(config: Config, out: Path) -> None:
-    """Raise SettingsError, before anything is written, for settings that no run could take and for missing data."""
+    """Check, before anything is written, that the data exist and that all runs have valid settings.
+
+    Args:
+        config: the benchmark.
+        out: the results folder; data of finished runs are not needed.
+
+    Raises:
+        SettingsError: for invalid settings, a missing GPU or missing data.
+    """
     check_device(config)
     fedml_gradcam_ae.register()
     runs = config.runs()
@@ -36,26 +44,26 @@ def check_all(config: Config, out: Path) -> None:
 
 
 def run_all(config: Config, out: Path, lock: int, jobs: int | None = None, remember: int = 0) -> int:
-    """Run what is not finished.
+    """Run all simulations that are not finished.
 
     Args:
         config: the benchmark.
         out: the results folder.
-        lock: what `lock.locked` yields: nobody else is at work in that folder.
-        jobs: how many runs at a time, each in a process of its own; 1 stays in this one. None: one for each
-            `threads` of the processor's.
-        remember: bytes for what clients' trainings came to, while this runs; 0: every client trains in every run.
+        lock: the file descriptor that `lock.locked` yields: no other command uses the folder.
+        jobs: the number of runs at a time, each in its own process; 1: in this process. None: as many as the CPU's
+            threads allow, with the configuration's `threads` each.
+        remember: bytes of disk for cached local training, deleted at the end; 0: no cache.
 
     Returns:
-        How many runs failed; the others are finished.
+        The number of failed runs; the others are finished.
 
     Raises:
-        SettingsError: before the first run, if the weights that one of them starts from cannot be had, the images
-            are not those of earlier results, or there are too few.
+        SettingsError: before the first run, if weights to start from are not available, there are too few images, or
+            the images are not those of earlier results.
     """
     fedml_gradcam_ae.register()
     runs = config.runs()
-    for partial in out.rglob("*.partial"):  # what a command that was killed had begun to write
+    for partial in out.rglob("*.partial"):  # incomplete files of a killed command
         partial.unlink(missing_ok=True)
     missing = _missing(runs, out)
     if len(missing) < len(runs):
@@ -94,7 +102,7 @@ def _alone(runs: list[Run], out: Path, bar: tqdm[Any], remember: int) -> dict[st
         bar.set_description(run.title)
         try:
             simulate(run, out, bar.set_description, lambda: bar.update(1), remember)
-        except Exception as error:  # the others go on; the report shows this one
+        except Exception as error:  # other runs continue; the report shows this error
             failed[run.folder] = f"{type(error).__name__}: {error}"
         _summarize(run, failed.get(run.folder), bar.write)
     return failed
@@ -119,13 +127,16 @@ def _summarize(run: Run, error: str | None, write: Callable[[str], None]) -> Non
 
 
 def _prepare(runs: list[Run], missing: list[Run], out: Path) -> None:
-    """What can go wrong with data and models goes wrong here, before the first run; a picture of each partition."""
+    """Build the networks, data records and warm starts before the first run, so that errors appear early.
+
+    A picture of each partition is drawn as well.
+    """
     for run in {(run.data, run.model, run.warm_start, run.seed): run for run in missing}.values():
         network = create(run)
         data.record(run.data, out)
         set_up_torch(run)
-        warm_start(run, network, out, print)  # here and once, for all the runs that start from it
-    # Counted over all runs, so that a picture is called the same whichever runs are missing.
+        warm_start(run, network, out, print)  # once, for all runs that start from these weights
+    # Numbered over all runs, so that file names do not depend on which runs are missing.
     partitions = {_partition(run): run for run in runs}
     wanted = {_partition(run) for run in missing}
     only = len({run.data for run in runs}) == 1
@@ -137,5 +148,5 @@ def _prepare(runs: list[Run], missing: list[Run], out: Path) -> None:
 
 
 def _partition(run: Run) -> tuple[Any, ...]:
-    """What decides who holds which images."""
+    """Return the settings that decide which images each client has."""
     return run.data, run.federation.clients, run.warm_start, run.seed

@@ -1,4 +1,4 @@
-"""One simulation: FedML's, through the plug-in, with everything that the report needs written as it happens."""
+"""One simulation: FedML's simulator with the plug-in, which writes all results to files as they come."""
 
 from __future__ import annotations
 
@@ -36,27 +36,28 @@ from fedml_gradcam_ae.recording.events import Event, RoundReport, Tested, listen
 from fedml_gradcam_ae.recording.recorder import FolderRecorder
 from fedml_gradcam_ae.recording.watching import watching
 
+# The packages whose versions are recorded with every run.
 PACKAGES = ("fedml", "torch", "torchvision", "captum", "numpy", "scikit-learn")
 
 Say = Callable[[str], None]
 
 
 def simulate(run: Run, out: Path, say: Say, step: Callable[[], object], remember: int = 0) -> None:
-    """Run it in its folder under `out`; `result.json`, written last, marks a finished run.
+    """Run a simulation in its folder under `out`; `result.json`, written last, marks a finished run.
 
     Args:
         run: what to simulate.
         out: the results folder.
-        say: told what is being done, where that takes long.
-        step: called after every round.
-        remember: bytes for what clients' trainings came to, see `remembered`; 0: every client trains.
+        say: called with a message before slow steps.
+        step: called after every tested round.
+        remember: bytes of disk for cached local training, see `training_cache.remembering`; 0: no cache.
 
     Raises:
-        Exception: whatever stopped the simulation; its traceback is in `error.txt`.
+        Exception: the error that stopped the simulation; its traceback is in `error.txt`.
     """
     folder = out / run.folder
     folder.mkdir(parents=True, exist_ok=True)
-    for leftover in folder.iterdir():  # of a run that was interrupted
+    for leftover in folder.iterdir():  # from an interrupted run
         leftover.unlink()
     write_json(folder / "config.json", {**describe(run), "versions": versions()})
     fedml_gradcam_ae.register()
@@ -80,7 +81,7 @@ def simulate(run: Run, out: Path, say: Say, step: Callable[[], object], remember
     try:
         with (
             _log_file(folder / "run.log") as log,
-            redirect_stdout(log),  # some of FedML's rules print
+            redirect_stdout(log),  # some of FedML's rules print to the console
             listening(listen, FolderRecorder(folder, pictures=False)),
             watching({name: detector.build() for name, detector in watchers(run).items()}),
             nullcontext() if memory is None else remembering(run, versions(), memory),
@@ -108,33 +109,57 @@ def simulate(run: Run, out: Path, say: Say, step: Callable[[], object], remember
 
 
 def set_up_torch(run: Run) -> None:
-    """As many threads as the run asks for, and on a GPU float32 in full, as on the processor."""
+    """Set the number of threads that the run asks for; on a GPU, compute in full float32 as on the CPU.
+
+    Args:
+        run: the settings.
+    """
     torch.set_num_threads(run.threads)
     torch.backends.cudnn.allow_tf32 = False
 
 
 def describe(run: Run) -> dict[str, Any]:
-    """The run for matrix.json and its own config.json."""
+    """Return the settings of a run as they are written to matrix.json and its config.json.
+
+    Args:
+        run: the settings.
+    """
     return {"folder": run.folder, "title": run.title, **run.model_dump(), "watch": _named(run.watch)}
 
 
 def versions() -> dict[str, str]:
-    """Of what computes the results."""
+    """Return the versions of Python and of the packages that results depend on, by name."""
     found = {name: version(name) for name in PACKAGES}
     return {"fedml_gradcam_ae": fedml_gradcam_ae.__version__, "python": platform.python_version(), **found}
 
 
 def create(run: Run) -> nn.Module:
-    """The run's network, for the classes and channels of its images."""
+    """Build the run's network for the classes and channels of its images.
+
+    Args:
+        run: the settings.
+
+    Raises:
+        SettingsError: if the images or pretrained weights are not available.
+    """
     images = data.read(run.data)
     return models.create(run, classes=len(images.classes), channels=images.train.shape[1])
 
 
 def test(network: nn.Module, batches: DataLoader[Any], classes: int) -> dict[str, Any]:
-    """Accuracy on the test images, over all and in each class (None for a class without any): fractions."""
+    """Compute the accuracy on the test images, overall and per class.
+
+    Args:
+        network: the global model; its mode and torch's random state are restored.
+        batches: (images, labels), on the CPU.
+        classes: the number of classes.
+
+    Returns:
+        "accuracy": fraction; "class_accuracy": fractions, None for a class without images.
+    """
     right, total = torch.zeros(classes), torch.zeros(classes)
     device = next(network.parameters()).device
-    # A DataLoader draws from torch's random state, and testing must not change how training goes on.
+    # A DataLoader draws from torch's random state, but testing must not influence the training.
     with evaluating(network), preserved_random_state(), torch.no_grad():
         for images, labels in batches:
             correct = network(images.to(device)).argmax(dim=1).cpu() == labels
@@ -145,7 +170,11 @@ def test(network: nn.Module, batches: DataLoader[Any], classes: int) -> dict[str
 
 
 def fedml_args(run: Run) -> SimpleNamespace:
-    """What FedML's YAML would hold for this run."""
+    """Return the arguments for FedML that correspond to the run: what its YAML file would hold.
+
+    Args:
+        run: the settings.
+    """
     federation = run.federation
     args: dict[str, Any] = {
         "training_type": "simulation",
@@ -164,7 +193,7 @@ def fedml_args(run: Run) -> SimpleNamespace:
         "batch_size": federation.batch_size,
         "frequency_of_the_test": 1,
         "enable_wandb": False,
-        "using_gpu": run.device == "cuda",  # FedML takes the first one
+        "using_gpu": run.device == "cuda",  # FedML uses the first GPU
         "rank": 0,
     }
     for side, chosen in (("attack", run.attack), ("defense", run.defense)):
@@ -173,19 +202,29 @@ def fedml_args(run: Run) -> SimpleNamespace:
 
 
 def watchers(run: Run) -> dict[str, configuration.Requested]:
-    """The detectors that judge beside the defense, by the name under which the report shows them."""
+    """Return the detectors that watch a run, by the name under which the report shows them.
+
+    Args:
+        run: the settings.
+
+    Raises:
+        SettingsError: if a detector's settings are not valid.
+    """
     found = {}
     for entry in _named(run.watch):
         args = fedml_args(run)
         vars(args).update(_section(run, "defense", {key: value for key, value in entry.items() if key != "name"}))
         requested = configuration.requested(configuration.DEFENSE, args)
-        assert requested is not None  # a type is named
+        assert requested is not None  # every entry names a type
         found[entry["name"]] = requested
     return found
 
 
 def _section(run: Run, side: str, chosen: dict[str, Any]) -> dict[str, Any]:
-    """The keys that turn a type on, with the run's seed for whatever draws."""
+    """Return FedML's keys for an attack or a defense.
+
+    If the type has a setting `seed`, it gets the run's seed unless the configuration sets it.
+    """
     name = chosen["type"]
     keys = {key: value for key, value in chosen.items() if key != "type"}
     section = {f"enable_{side}": name != "none", f"{side}_type": name}
@@ -193,14 +232,14 @@ def _section(run: Run, side: str, chosen: dict[str, Any]) -> dict[str, Any]:
         return section
     kind = configuration.ATTACK if side == "attack" else configuration.DEFENSE
     ours = kind.ours()
-    if name not in ours:  # FedML's own, with or without its prefix: flat keys, and what is unknown is answered
+    if name not in ours:  # FedML's own types, with or without prefix, take flat keys
         return {**section, **keys}
     draws = "seed" in ours[name].Settings.model_fields
     return {**section, f"{side}_params": {**({"seed": run.seed} if draws else {}), **keys}}
 
 
 def _named(watch: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Each detector with a name of its own: its type, and what tells it from others of that type."""
+    """Return the entries with a distinct `name`: the type, and the keys in which entries of that type differ."""
     named = []
     for entry in watch:
         same = [other for other in watch if other["type"] == entry["type"]]
@@ -211,7 +250,7 @@ def _named(watch: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 @contextmanager
 def _log_file(path: Path) -> Iterator[TextIO]:
-    """The plug-in's log lines in a file, instead of between the steps of the progress bar."""
+    """Write the plug-in's log to a file in place of the console, where it would interrupt the progress bar."""
     logger = logging.getLogger("fedml_gradcam_ae")
     with path.open("w", encoding="utf-8") as file:
         handler = logging.StreamHandler(file)
@@ -226,13 +265,13 @@ def _log_file(path: Path) -> Iterator[TextIO]:
 
 
 def _forget_peak() -> None:
-    """On Linux the peak can start anew, so that a run is not charged with the one before it."""
+    """Reset the peak of memory (Linux only), so that a run is measured without the runs before it."""
     if sys.platform == "linux":
         Path("/proc/self/clear_refs").write_text("5")
 
 
 def _peak() -> int:
-    """The most memory that the process has held, bytes."""
+    """Return the peak memory of the process in bytes."""
     if sys.platform == "linux":
         line = next(text for text in Path("/proc/self/status").read_text().splitlines() if text.startswith("VmHWM"))
         return int(line.split()[1]) * 1024

@@ -1,8 +1,9 @@
-"""Local training that was done before, from the same start on the same data, is not done again.
+"""A cache of local training: the same training from the same weights on the same data is not repeated.
 
-Runs of one seed have much of it in common: round 1, and every later round that two defenses, or one under two attacks,
-let begin with the same model. What each training came to is kept in `trained/` of the results folder, under the hash
-of everything that it depends on, until the command ends.
+Runs of one seed have many trainings in common: those of round 1, and those of every later round that starts from the
+same global model, under two defenses, or under two attacks with one defense. The result of each training is kept in
+`trained/` of the results folder until the command ends. The file name is a hash of everything that the result depends
+on.
 """
 
 from __future__ import annotations
@@ -28,16 +29,20 @@ if TYPE_CHECKING:
     from benchmark.config import Run
 
 FOLDER = "trained"
-WEIGHT, STATE = "weights.", "random_states."  # what names begin with in a file
+WEIGHT, STATE = "weights.", "random_states."  # prefixes of tensor names in a file
 
 
 class Memory:
-    """What clients' trainings came to, in files that several processes share.
+    """Results of local training, in files that several processes share.
+
+    Args:
+        folder: where the files are; it is created if necessary.
+        limit: the maximum size of all files together (bytes); the least recently used files are deleted first.
 
     Attributes:
         folder: where the files are.
-        limit: bytes that they may take together; those that were asked for least recently go first.
-        remembered: how many trainings were not done again.
+        limit: the maximum size of all files together (bytes).
+        remembered: the number of trainings that were read instead of repeated.
     """
 
     def __init__(self, folder: Path, limit: int) -> None:
@@ -45,21 +50,30 @@ class Memory:
         folder.mkdir(parents=True, exist_ok=True)
 
     def load(self, name: str) -> dict[str, Tensor] | None:
-        """What was saved under this name."""
+        """Return the tensors that were saved under a name; None if there are none or the file is damaged.
+
+        Args:
+            name: of the file.
+        """
         path = self.folder / name
         try:
             found = safetensors.torch.load(path.read_bytes())
             _stamp(path)
-        except (FileNotFoundError, safetensors.SafetensorError):  # never there, just removed by another process, torn
+        except (FileNotFoundError, safetensors.SafetensorError):  # not there, just deleted, or damaged
             return None
         self.remembered += 1
         return found
 
     def save(self, name: str, tensors: Mapping[str, Tensor]) -> None:
-        """Under its name when it is whole."""
+        """Save tensors, and delete old files if all together are too large.
+
+        Args:
+            name: of the file, which appears only when it is complete.
+            tensors: by name.
+        """
 
         def write(path: Path) -> None:
-            # Tied weights share memory, which the format refuses.
+            # Tied weights share memory, which safetensors rejects.
             safetensors.torch.save_file({key: t.detach().contiguous().clone() for key, t in tensors.items()}, path)
             _stamp(path)
 
@@ -71,7 +85,7 @@ class Memory:
         for entry in os.scandir(self.folder):
             try:
                 facts = entry.stat()
-            except FileNotFoundError:  # another process shrinks as well
+            except FileNotFoundError:  # another process deletes files as well
                 continue
             found.append((facts.st_mtime_ns, facts.st_size, entry.path))
         total = sum(size for _, size, _ in found)
@@ -83,19 +97,19 @@ class Memory:
 
 
 def _stamp(path: Path) -> None:
-    """Used now: file systems by themselves count in milliseconds."""
+    """Set the file's time of last use to now, in nanoseconds: file systems by themselves use milliseconds."""
     now = time.time_ns()
     os.utime(path, ns=(now, now))
 
 
 @contextmanager
 def remembering(run: Run, versions: Mapping[str, str], memory: Memory) -> Iterator[None]:
-    """FedML's clients look up what they would come to before they train.
+    """Make FedML's clients look up their training in the cache while the block runs.
 
     Args:
-        run: the simulation that runs meanwhile.
-        versions: of what computes the results.
-        memory: where to look.
+        run: the simulation that runs in the block.
+        versions: of all packages that results depend on.
+        memory: the cache.
     """
     stock = Client.train
     same = run.model_dump(include={"model", "federation", "threads"})
@@ -131,7 +145,10 @@ def _with_prefix(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor
 
 
 def _name(always: bytes, data: Any, start: Mapping[str, Tensor]) -> str | None:
-    """The hash of all that a training depends on; None for data that an attack stands before."""
+    """Return a hash of everything that a training depends on.
+
+    Data that an attack has replaced are not cached: None.
+    """
     if not isinstance(data, DataLoader) or not isinstance(data.dataset, TensorDataset):
         return None
     batches = f"{data.batch_size} {data.drop_last} {type(data.sampler).__name__}"
@@ -148,7 +165,7 @@ def _name(always: bytes, data: Any, start: Mapping[str, Tensor]) -> str | None:
 
 
 def _random_states() -> list[Tensor]:
-    """PyTorch's, of the processor and of the GPU if one is in use: dropout draws from that of its device."""
+    """Return PyTorch's random states: the CPU's, and a used GPU's, since dropout draws on the device it runs on."""
     in_use = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
     return [torch.get_rng_state(), *([torch.cuda.get_rng_state()] if in_use else [])]
 

@@ -1,7 +1,7 @@
-"""Training centrally, before the federation begins, on images that no client gets.
+"""Central training before the federation, on images that no client gets.
 
-The weights are kept in `warm-starts/` of the results folder, under the hash of everything that they depend on: every
-run that starts from the same ones loads them.
+The weights are kept in `warm-starts/` of the results folder. The file name is a hash of everything that they depend on,
+so that all runs that start from the same weights share one file.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from fedml_gradcam_ae.contract.settings import SettingsError
 from fedml_gradcam_ae.networks.images import preserved_random_state
 
 FOLDER = "warm-starts"
+# The number of images per batch when testing.
 TEST_BATCH = 256
 MOMENTUM = 0.9  # of sgd
 
@@ -32,19 +33,21 @@ Started = dict[str, Any]
 
 
 def warm_start(run: Run, network: nn.Module, out: Path, say: Callable[[str], None]) -> Started | None:
-    """Give the network the warm-started weights, new or from an earlier run; nothing without `warm_start`.
+    """Set a network's weights to warm-started ones, trained now or by an earlier run; do nothing without `warm_start`.
 
     Args:
-        run: its seed, or its warm start's own, draws the first weights and the order of the images.
-        network: as `models.create` made it; its weights are replaced.
+        run: the settings. The seed of its warm start, or else its own, draws the first weights and the order of the
+            images.
+        network: as `models.create` returns it; its weights are replaced.
         out: the results folder.
-        say: told how far the training is.
+        say: called with a message about the progress.
 
     Returns:
-        what result.json holds about it: the file and its `accuracy` on the test images, a fraction.
+        What result.json holds: "weights", the file, and "accuracy" on the test images (fraction). None without
+        `warm_start`.
 
     Raises:
-        SettingsError: if hardly any image is kept apart, or the weights that are there cannot be read.
+        SettingsError: if fewer than two images are reserved, or the weights file cannot be read.
     """
     if run.warm_start is None:
         return None
@@ -60,7 +63,7 @@ def warm_start(run: Run, network: nn.Module, out: Path, say: Callable[[str], Non
     }
     name = hashlib.sha256(json.dumps(depends_on, sort_keys=True).encode()).hexdigest()[:12]
     weights, facts = (out / FOLDER / f"{name}.{ending}" for ending in ("safetensors", "json"))
-    if not weights.exists():  # written last: if it is there, both are whole
+    if not weights.exists():  # written last: if it exists, both files are complete
         found = _train(run.model_copy(update={"seed": seed}), run.warm_start, network, images, say)
         weights.parent.mkdir(parents=True, exist_ok=True)
         write_json(facts, {**depends_on, **found})
@@ -88,7 +91,7 @@ def _train(
         )
     inputs, labels = images.normalized(images.train[apart]), images.train_labels[apart]
     start = time.perf_counter()
-    with preserved_random_state():  # what follows must not depend on whether the weights were there already
+    with preserved_random_state():  # the run must not depend on whether the weights existed before
         if settings.seed is not None:
             first = models.create(run, classes=len(images.classes), channels=images.train.shape[1])
             network.load_state_dict(first.state_dict())
@@ -105,14 +108,14 @@ def _train(
 def train(
     network: nn.Module, images: Tensor, labels: Tensor, settings: WarmStart, say: Callable[[str], None] = lambda _: None
 ) -> None:
-    """Minimize the cross-entropy; torch's random state draws the order of the images.
+    """Train a network: minimize the cross-entropy. Torch's random state draws the order of the images.
 
     Args:
         network: changed in place.
-        images: (images, channels, height, width), normalized.
-        labels: (images,).
+        images: (images, channels, height, width), float32, normalized.
+        labels: (images,), int64.
         settings: epochs, optimizer, learning rate and batch size.
-        say: told the epoch.
+        say: called with a message at each epoch.
     """
     device = next(network.parameters()).device
     images, labels = images.to(device), labels.to(device)
@@ -126,7 +129,7 @@ def train(
         say(f"warm start, epoch {epoch} of {settings.epochs}")
         for batch in torch.split(torch.randperm(len(labels)), settings.batch_size):
             if len(batch) == 1 < settings.batch_size:
-                continue  # as in data.federated.loader: BatchNorm cannot be trained on it
+                continue  # as in data.federated.loader: BatchNorm cannot be trained on a single image
             optimizer.zero_grad()
             loss = nn.functional.cross_entropy(network(images[batch]), labels[batch])
             loss.backward()  # type: ignore[no-untyped-call]
@@ -134,7 +137,13 @@ def train(
 
 
 def accuracy(network: nn.Module, images: Tensor, labels: Tensor) -> float:
-    """The fraction of images that the network classifies correctly."""
+    """Return the fraction of images that a network classifies correctly.
+
+    Args:
+        network: set to eval mode, which it keeps.
+        images: (images, channels, height, width), float32, normalized.
+        labels: (images,), int64.
+    """
     network.eval()
     with torch.no_grad():
         right = sum(

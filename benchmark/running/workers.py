@@ -1,4 +1,4 @@
-"""Processes that run simulations side by side; one that dies costs the run that it was at, and no other."""
+"""Worker processes that run simulations in parallel; if one dies, only its current run fails."""
 
 from __future__ import annotations
 
@@ -22,10 +22,16 @@ ROOT = Path(__file__).parents[1]
 
 
 class Workers:
-    """A few worker processes, each with one run at a time.
+    """Worker processes, each with one run at a time; a context manager that ends them.
 
-    Main and worker talk in lines of JSON: a run goes in, "round" comes out after each of its rounds, then "finished" or
-    the error. `lock` is what `lock.locked` yields: they hold it as well. `remember` is `simulate`'s.
+    Main process and workers exchange lines of JSON. A run is sent to a worker. The worker sends "round" after each
+    round of the run, and at the end "finished" or the error.
+
+    Args:
+        number: of processes.
+        out: the results folder.
+        lock: the file descriptor that `lock.locked` yields; workers inherit it and so hold the lock.
+        remember: bytes of disk for cached local training; see `simulation.simulate`.
     """
 
     def __init__(self, number: int, out: Path, lock: int, remember: int = 0) -> None:
@@ -44,7 +50,14 @@ class Workers:
             process.wait()
 
     def work_through(self, runs: list[Run]) -> Iterator[tuple[Run, str]]:
-        """Pairs of a run and "round", "finished" or what stopped it, as they come."""
+        """Run all simulations and yield their events as they arrive.
+
+        Args:
+            runs: the simulations.
+
+        Yields:
+            A run, with "round", "finished" or the error that stopped it.
+        """
         todo: queue.SimpleQueue[Run] = queue.SimpleQueue()
         for run in runs:
             todo.put(run)
@@ -60,7 +73,7 @@ class Workers:
                 yield event
 
     def _feed(self, todo: queue.SimpleQueue[Run]) -> None:
-        """Give one worker run after run; start another one if it dies."""
+        """Send run after run to one worker process; replace the process if it dies."""
         process: subprocess.Popen[str] | None = None
         while True:
             try:
@@ -70,7 +83,7 @@ class Workers:
             if process is None or process.poll() is not None:
                 try:
                     process = self._start()
-                except OSError as error:  # no more processes or memory for one
+                except OSError as error:  # the system has no process or memory left
                     self._fail(run, f"no process could be started: {error}")
                     continue
             self._run(process, run)
@@ -87,7 +100,7 @@ class Workers:
             process.stdin.write(json.dumps(run.model_dump()) + "\n")
             process.stdin.flush()
         except BrokenPipeError:
-            pass  # it has died; that shows below
+            pass  # the worker has died; its output ends below
         for line in process.stdout:
             event = json.loads(line)
             self._events.put((run, event))
@@ -95,7 +108,7 @@ class Workers:
                 return
         process.wait()
         self._running.discard(process)
-        if (self.out / run.folder / "result.json").exists():  # it died after its work, before it could say so
+        if (self.out / run.folder / "result.json").exists():  # the worker died after the run had finished
             self._events.put((run, "finished"))
             return
         self._fail(run, f"its process ended with {process.returncode} (negative: the signal that killed it)")
@@ -120,7 +133,14 @@ class Workers:
 
 
 def work(out: Path, remember: int, tasks: IO[str], answers: IO[str]) -> None:
-    """What a worker process does until there is nothing more to read."""
+    """Run simulations in a worker process until there are no more tasks.
+
+    Args:
+        out: the results folder.
+        remember: bytes of disk for cached local training; see `simulation.simulate`.
+        tasks: lines of JSON, one run each.
+        answers: where events are written, as lines of JSON.
+    """
     lines = attended(tasks)
     fedml_gradcam_ae.register()  # first, since importing FedML prints warnings otherwise
     from benchmark.config import Run
@@ -133,17 +153,20 @@ def work(out: Path, remember: int, tasks: IO[str], answers: IO[str]) -> None:
     for line in lines:
         try:
             simulate(Run(**json.loads(line)), out, lambda _: None, lambda: answer("round"), remember)
-        except Exception as error:  # it is in error.txt, and the report shows it
+        except Exception as error:  # the traceback is in error.txt, and the report shows it
             answer(f"{type(error).__name__}: {error}")
         else:
             answer("finished")
 
 
 def attended(tasks: IO[str]) -> Iterator[str]:
-    """The lines of `tasks`; where they end, the process ends, whatever it is doing.
+    """Return the lines of `tasks`, and exit the process as soon as they end, whatever it is doing.
 
     The main process closes its end when it has every answer. If it closes earlier, the main process has died, perhaps
-    of SIGKILL, and nobody must be at work in its folders when the matrix is resumed.
+    of SIGKILL. Workers must then end, since the benchmark may be resumed in the same folders.
+
+    Args:
+        tasks: the input of the worker process.
     """
     lines: queue.SimpleQueue[str] = queue.SimpleQueue()
 
@@ -157,5 +180,5 @@ def attended(tasks: IO[str]) -> Iterator[str]:
 
 
 if __name__ == "__main__":
-    own_output, sys.stdout = sys.stdout, sys.stderr  # whatever prints must not come between the answers
+    own_output, sys.stdout = sys.stdout, sys.stderr  # prints must not mix with the answers
     work(Path(sys.argv[1]), int(sys.argv[2]), sys.stdin, own_output)

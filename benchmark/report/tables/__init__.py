@@ -1,4 +1,7 @@
-"""All tables of a benchmark, as CSV files: units are in the headings, the runs behind each row in its last cell."""
+"""All tables of a benchmark as CSV files.
+
+Headings give the units. The last cell of each row names the runs that it comes from.
+"""
 
 from __future__ import annotations
 
@@ -14,18 +17,33 @@ from benchmark.report.tables.runtime_csv import runtime
 from benchmark.report.tables.summary_csv import differences, summary
 from benchmark.report.tables.table import Table, write
 
+# The folder of the tables inside the benchmark's folder.
 FOLDER = "results"
 TABLES = (summary, differences, runs, accuracy, detection, detection_by_round, runtime, paper)
 
 
 def all_tables(results: Results, observations: Observations | None = None) -> list[Table]:
-    """Each from the raw lines alone."""
+    """Compute all tables from the raw lines.
+
+    Args:
+        results: the benchmark.
+        observations: its measured values; None: computed from `results`.
+    """
     found = observations or Observations(results)
     return [table(results, found) for table in TABLES]
 
 
 def write_tables(results: Results, observations: Observations, out: Path) -> list[Path]:
-    """Into the folder `results` of the benchmark's folder."""
+    """Write all tables into the folder `results` of the benchmark's folder.
+
+    Args:
+        results: the benchmark.
+        observations: its measured values.
+        out: the benchmark's folder.
+
+    Returns:
+        The paths of the files.
+    """
     folder = out / FOLDER
     folder.mkdir(exist_ok=True)
     return [write(table, folder) for table in all_tables(results, observations)]

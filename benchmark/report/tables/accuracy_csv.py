@@ -1,4 +1,4 @@
-"""accuracy.csv: the global model on the test set, round by round."""
+"""The table accuracy.csv: the global model on the test set after each tested round."""
 
 from __future__ import annotations
 
@@ -8,7 +8,12 @@ from benchmark.report.tables.table import RUN, Table, row
 
 
 def accuracy(results: Results, observations: Observations) -> Table:
-    """One row per tested round."""
+    """Return a table with one row per run and tested round.
+
+    Args:
+        results: the benchmark.
+        observations: its measured values.
+    """
     titles = observations.titles
     return Table(
         "accuracy",

@@ -1,4 +1,4 @@
-"""`python -m benchmark check DIR`: do the tables on disk follow from the raw lines?"""
+"""The check of `python -m benchmark check DIR`: whether the tables on disk agree with the raw lines."""
 
 from __future__ import annotations
 
@@ -9,11 +9,19 @@ from benchmark.measures.results import load
 from benchmark.report.tables import FOLDER, all_tables
 from benchmark.report.tables.table import Table, read
 
+# The maximum number of differences that are printed.
 SHOWN = 20
 
 
 def check(out: Path) -> int:
-    """Recompute every table and print what differs; 0 if nothing does, 1 otherwise."""
+    """Recompute every table and print the differences from the files.
+
+    Args:
+        out: the results folder.
+
+    Returns:
+        0 if there is no difference, 1 otherwise.
+    """
     tables = all_tables(load(out))
     differences = [line for table in tables for line in compare(table, out / FOLDER / f"{table.name}.csv")]
     if not differences:
@@ -28,7 +36,15 @@ def check(out: Path) -> int:
 
 
 def compare(expected: Table, path: Path) -> list[str]:
-    """One line per difference between a table and its file."""
+    """Compare a table with its file.
+
+    Args:
+        expected: the recomputed table.
+        path: the CSV file.
+
+    Returns:
+        One line per difference.
+    """
     if not path.exists():
         return [f"{path.name}: missing"]
     found = read(path)
@@ -50,7 +66,7 @@ def compare(expected: Table, path: Path) -> list[str]:
 
 
 def _same(cell: str, wanted: str) -> bool:
-    """Equal as text, or as numbers up to rounding: the last digits depend on the machine."""
+    """Return whether two cells are equal as text, or as numbers up to rounding: last digits depend on the machine."""
     if cell == wanted:
         return True
     try:

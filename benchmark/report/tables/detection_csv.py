@@ -1,4 +1,4 @@
-"""detection.csv and detection-by-round.csv: how well each detector tells attackers from benign clients."""
+"""The tables detection.csv and detection-by-round.csv: how well each detector tells attackers from benign clients."""
 
 from __future__ import annotations
 
@@ -13,7 +13,12 @@ from benchmark.report.tables.table import DETECTOR, Cell, Table, row
 
 
 def detection(results: Results, observations: Observations) -> Table:
-    """Two rows per run and detector: means over the votes, and means over all rounds."""
+    """Return a table with two rows per run and detector: means over the votes, and means over all rounds.
+
+    Args:
+        results: the benchmark.
+        observations: its measured values.
+    """
     titles = observations.titles
     return Table(
         "detection",
@@ -38,7 +43,12 @@ def detection(results: Results, observations: Observations) -> Table:
 
 
 def detection_by_round(results: Results, observations: Observations) -> Table:
-    """One row per run, detector and round."""
+    """Return a table with one row per run, detector and round.
+
+    Args:
+        results: the benchmark.
+        observations: its measured values.
+    """
     titles = observations.titles
     return Table(
         "detection-by-round",

@@ -1,4 +1,4 @@
-"""paper.csv: the paper's figures beside ours, cell by cell."""
+"""The table paper.csv: the paper's claims beside our measured values."""
 
 from __future__ import annotations
 
@@ -10,7 +10,14 @@ from benchmark.report.tables.table import Table, row
 
 
 def paper(results: Results, observations: Observations) -> Table:
-    """One row per claim, metric and way of measuring; our cells are empty where nothing was run or defined."""
+    """Return a table with one row per claim, metric and way of measuring (acting or watching).
+
+    The cells of our values are empty where nothing was run or the metric is not defined.
+
+    Args:
+        results: the benchmark.
+        observations: its measured values.
+    """
     rows = []
     for line in beside(results, observations):
         for metric, claimed in line.claim.values.items():

@@ -1,4 +1,4 @@
-"""runs.csv: every run that was planned, and its figures if it finished."""
+"""The table runs.csv: all planned runs, with their metrics if they finished."""
 
 from __future__ import annotations
 
@@ -9,7 +9,14 @@ from benchmark.report.tables.table import RUN, Table, joined, row
 
 
 def runs(results: Results, observations: Observations) -> Table:
-    """One row per run; `runs` also names the run without attack that the impact is measured against."""
+    """Return a table with one row per run.
+
+    The column `runs` also names the run without attack that the attack impact is computed against.
+
+    Args:
+        results: the benchmark.
+        observations: its measured values.
+    """
     titles = observations.titles
     rows = []
     for run in results.runs:

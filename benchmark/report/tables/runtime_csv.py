@@ -1,4 +1,4 @@
-"""runtime.csv: the time of each judgment by stage."""
+"""The table runtime.csv: the time of the judgments by stage."""
 
 from __future__ import annotations
 
@@ -10,7 +10,14 @@ from benchmark.report.tables.table import DETECTOR, Table, row
 
 
 def runtime(results: Results, observations: Observations) -> Table:
-    """One row per run, detector and stage; `total` is the whole judgment and holds the other stages."""
+    """Return a table with one row per run, detector and stage.
+
+    The stage `total` is the whole judgment, so that it contains the others.
+
+    Args:
+        results: the benchmark.
+        observations: its measured values.
+    """
     titles = observations.titles
     rows = []
     for run in results.finished:

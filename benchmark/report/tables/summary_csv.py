@@ -1,4 +1,4 @@
-"""summary.csv and differences.csv: what the report shows, over seeds."""
+"""The tables summary.csv and differences.csv: means over seeds with their intervals, as in the report."""
 
 from __future__ import annotations
 
@@ -11,11 +11,17 @@ from benchmark.measures.observations import Key, Observations
 from benchmark.measures.results import Results
 from benchmark.report.tables.table import Cell, Table, joined, row
 
+# The headings of an estimate's cells.
 INTERVAL = ("unit", "mean", "95 % interval from", "95 % interval to", "seeds", "runs")
 
 
 def summary(results: Results, observations: Observations) -> Table:
-    """One row per figure; detection is at the votes."""
+    """Return a table with one row per mean over seeds; detection metrics are means over the votes.
+
+    Args:
+        results: the benchmark.
+        observations: its measured values.
+    """
     return Table(
         "summary",
         ("setting", "attack", "defense", "role", "detector", "metric", "decision", *INTERVAL),
@@ -38,7 +44,12 @@ def summary(results: Results, observations: Observations) -> Table:
 
 
 def differences(results: Results, observations: Observations) -> Table:
-    """One row per figure and pair of defenses: first minus second on the same seeds."""
+    """Return a table with one row per metric and pair of defenses: first minus second on the same seeds.
+
+    Args:
+        results: the benchmark.
+        observations: its measured values.
+    """
     titles = observations.titles
     rows = []
     for setting in titles.settings:
@@ -58,12 +69,16 @@ def differences(results: Results, observations: Observations) -> Table:
 
 
 def interval_cells(found: Estimate) -> tuple[Cell, ...]:
-    """In the order of the headings, after the unit."""
+    """Return the cells of an estimate, in the order of `INTERVAL` after the unit."""
     return found.mean, found.low, found.high, found.seeds, joined(found.runs)
 
 
 def unit(name: str) -> str:
-    """Of a metric."""
+    """Return the unit of a metric.
+
+    Args:
+        name: of the metric.
+    """
     return {**metrics.OF_RUNS, **_of_defenses()}[name].unit
 
 

@@ -1,4 +1,4 @@
-"""A table as text: how its cells are written to a CSV file and read back."""
+"""Tables as text, written to CSV files and read back."""
 
 from __future__ import annotations
 
@@ -11,18 +11,19 @@ from benchmark.atomic_file import write_whole
 
 Cell = str | int | float | bool | None
 
+# The headings of the columns that identify a run, or a detector in a run.
 RUN = ("setting", "attack", "defense", "seed")
 DETECTOR = (*RUN, "role", "detector")
 
 
 @dataclass(frozen=True)
 class Table:
-    """Every cell is text already.
+    """A table whose cells are already text.
 
     Attributes:
         name: of the file, without .csv.
         headings: with units.
-        rows: as long as the headings.
+        rows: each with one cell per heading.
     """
 
     name: str
@@ -31,7 +32,18 @@ class Table:
 
 
 def text(cell: Cell) -> str:
-    """Nothing for None, yes or no, and ten digits of a number: more would differ between machines."""
+    """Return a cell as text.
+
+    None is empty, a bool is yes or no, and a float has ten significant digits: further ones would differ between
+    machines.
+
+    Args:
+        cell: the value.
+
+    Example:
+        >>> text(None), text(True), text(1 / 3)
+        ('', 'yes', '0.3333333333')
+    """
     if cell is None:
         return ""
     if isinstance(cell, bool):
@@ -40,17 +52,25 @@ def text(cell: Cell) -> str:
 
 
 def row(*cells: Cell) -> tuple[str, ...]:
-    """One row of a table."""
+    """Return one row of a table: the values as text."""
     return tuple(text(cell) for cell in cells)
 
 
 def joined(runs: Sequence[str]) -> str:
-    """The folders that a number comes from, in one cell."""
+    """Return the folders of runs in one cell, separated by spaces."""
     return " ".join(runs)
 
 
 def write(table: Table, folder: Path) -> Path:
-    """A whole file or none."""
+    """Write a table to NAME.csv, replacing the file only when it is complete.
+
+    Args:
+        table: the table.
+        folder: where to write it; it must exist.
+
+    Returns:
+        The path of the file.
+    """
     path = folder / f"{table.name}.csv"
 
     def write_rows(partial: Path) -> None:
@@ -62,7 +82,11 @@ def write(table: Table, folder: Path) -> Path:
 
 
 def read(path: Path) -> Table:
-    """What `write` wrote."""
+    """Read a table that `write` wrote.
+
+    Args:
+        path: the CSV file.
+    """
     with path.open(encoding="utf-8", newline="") as file:
         headings, *rows = [tuple(cells) for cells in csv.reader(file)] or [()]
     return Table(path.stem, headings, rows)
