@@ -1,10 +1,10 @@
-"""Seconds that it takes to decode a client's message, beside `pickle.loads` on the same bytes.
+"""Seconds to decode a client's message, beside `pickle.loads` on the same bytes.
 
     python -m pytest benchmark/speed/bench_decoding.py --benchmark-columns=min,median,max,rounds
 
-The timed region is from the bytes that gRPC hands over to the message with all tensors in memory of their own.
-ResNet-18 is a message of 47 MB in 122 tensors, MobileNetV3-Large one of 22 MB in 312. Repetitions of the two alternate.
-Compare medians within one run only: machines differ, and so does their load.
+The timed region is from the bytes that gRPC delivers to the message with all tensors in memory of their own. A message
+with ResNet-18 has 47 MB in 122 tensors, one with MobileNetV3-Large 22 MB in 312. Repetitions of the two decoders
+alternate. Compare medians within one run only: machines differ, and so does their load.
 """
 
 from __future__ import annotations
@@ -27,7 +27,11 @@ REPETITIONS = 15
 
 
 def upload(network: str) -> bytes:
-    """What a client sends after training."""
+    """Return the bytes of a client's message after training.
+
+    Args:
+        network: torchvision's name.
+    """
     message = Message(3, 1, 0)
     message.add_params("model_params", getattr(torchvision.models, network)().state_dict())
     message.add_params("num_samples", 600)
@@ -35,7 +39,12 @@ def upload(network: str) -> bytes:
 
 
 def seconds(decode: Callable[[bytes], Any], content: bytes) -> float:
-    """The time of one decoding; what it returns is freed outside of it."""
+    """Return the time of one decoding (s); freeing its result is not timed.
+
+    Args:
+        decode: the decoder.
+        content: the message.
+    """
     start = perf_counter()
     decoded = decode(content)
     end = perf_counter()
@@ -45,14 +54,14 @@ def seconds(decode: Callable[[bytes], Any], content: bytes) -> float:
 
 @pytest.mark.parametrize("network", NETWORKS)
 def test_seconds_per_message(benchmark: BenchmarkFixture, network: str) -> None:
-    """Decode one upload; `pickle.loads` and the ratio of the medians are in extra_info."""
+    """Time the decoding of one upload; the time of `pickle.loads` and the ratio of the medians are in extra_info."""
     content = upload(network)
     budget = Budget(bytes=2 * len(content))
 
     def decode(content: bytes) -> Any:
         return decode_message(content, budget)
 
-    # A warm-up of both comes before, and then they take turns, so that load falls on both alike.
+    # After one warm-up the two alternate, so that the machine's load affects both alike.
     times: dict[str, list[float]] = {"ours": [], "pickle": []}
     for _ in range(REPETITIONS + 1):
         times["ours"].append(seconds(decode, content))

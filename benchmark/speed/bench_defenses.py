@@ -2,20 +2,20 @@
 
     python -m pytest benchmark/speed/bench_defenses.py -k "resnet18 and K20" --benchmark-columns=min,median,max,rounds
 
-A benchmark is named NETWORK-K-RULE, as resnet18-K20-krum, and -k chooses among them: resnet18 or mobilenet_v3_large;
-K10, K20 or K50; rules by a part of their name, or as `K20-krum]` by the whole. ByzFL's are timed at resnet18-K20 alone.
-The timed region is what the server does between the last upload and the aggregation:
+A benchmark is named NETWORK-K-RULE, such as resnet18-K20-krum, and -k selects among them: resnet18 or
+mobilenet_v3_large; K10, K20 or K50; rules by a part of their name, or by the whole name as `K20-krum]`. ByzFL's rules
+are timed at resnet18-K20 only. The timed region is the server's work between the last upload and the aggregation:
 
     rule = build()          not timed; a new one for each repetition, nothing cached from the last one
     start
         rule judges the K uploads
     stop
 
-No file is written and no picture drawn. All rules of a network and a K judge the same uploads; those of one such pair
-are in memory at a time, 2.2 GB for 50 ResNet-18, and the largest rules need as much again. A judgment of the first ten
-uploads comes before, so that code that is loaded at the first use does not count. Five repetitions of a rule that takes
-less than 0.5 s, three of one that takes less than 15 s, one of others.
-Compare medians within one run only: machines differ, and so does their load.
+No file is written and no picture is drawn. All rules of a network and a K judge the same uploads. The uploads of one
+such pair are in memory at a time: 2.2 GB for 50 ResNet-18, and the largest rules need as much again. Each benchmark
+starts with a judgment of the first ten uploads, so that code that is loaded at first use is not timed. There are five
+repetitions of a rule that takes less than 0.5 s, three of one that takes less than 15 s, and one of others. Compare
+medians within one run only: machines differ, and so does their load.
 """
 
 from __future__ import annotations
@@ -40,6 +40,7 @@ from fedml_gradcam_ae import Round
 
 PACKAGE = Path(fedml_gradcam_ae.__file__).parent
 RULES = rules() | byzfl_rules()
+# The network and K at which ByzFL's rules are timed.
 BYZFL_AT = ("resnet18", 20)
 CASES = [
     ((network, clients), name)
@@ -51,7 +52,7 @@ CASES = [
 
 @pytest.fixture(scope="module")
 def uploads(request: pytest.FixtureRequest) -> Round:
-    """The same for every rule."""
+    """Return the uploads of a network and K, which are the same for every rule."""
     return stored_round(*request.param)
 
 
@@ -64,7 +65,7 @@ def uploads(request: pytest.FixtureRequest) -> Round:
 def test_seconds_per_round(
     benchmark: BenchmarkFixture, request: pytest.FixtureRequest, uploads: Round, name: str
 ) -> None:
-    """One judgment of all uploads."""
+    """Time one judgment of all uploads by one rule."""
     network, clients = request.node.callspec.params["uploads"]
     rule = RULES[name]
     benchmark.group = f"{network}, K = {clients}"
@@ -72,35 +73,45 @@ def test_seconds_per_round(
     judge(*prepared(rule, uploads.only(range(CLIENTS[0]))))
     benchmark.pedantic(judge, setup=lambda: (prepared(rule, uploads), {}), rounds=1)  # type: ignore[no-untyped-call]
     if benchmark.stats is not None:  # None with --benchmark-disable
-        # How often shows only now, and pytest-benchmark has to be told before; what it computes, it computes later.
+        # pytest-benchmark asks for the number of repetitions in advance, but it depends on the first time. Adding times
+        # here works since statistics are computed later.
         for _ in range(repetitions(benchmark.stats.stats.data[0]) - 1):
             benchmark.stats.update(seconds(*prepared(rule, uploads)))
 
 
 def prepared(rule: Rule, uploads: Round) -> tuple[Callable[[Any], Any], Any]:
-    """A new judge and what it is given."""
+    """Return a new judge and its input.
+
+    Args:
+        rule: what to time.
+        uploads: of the round.
+    """
     return rule.build(len(uploads.uploads)), rule.prepare(uploads)
 
 
 def judge(rule: Callable[[Any], Any], given: Any) -> None:
-    """The timed region."""
+    """Judge the uploads: the timed region."""
     rule(given)
 
 
 def seconds(rule: Callable[[Any], Any], given: Any) -> float:
-    """As pytest-benchmark takes them."""
+    """Return the time of one judgment (s), measured as pytest-benchmark does."""
     start = perf_counter()
     judge(rule, given)
     return perf_counter() - start
 
 
 def repetitions(seconds: float) -> int:
-    """Of a rule that takes so long."""
+    """Return the number of repetitions for a rule.
+
+    Args:
+        seconds: the time of its first judgment.
+    """
     return 5 if seconds < 0.5 else 3 if seconds < 15 else 1
 
 
 def conditions() -> dict[str, Any]:
-    """What the time depends on beside the machine."""
+    """Return what the time depends on beside the machine: threads, commit, versions and the path of the plug-in."""
     libraries = ", ".join(f"{name} {version(name)}" for name in ("torch", "fedml", "byzfl"))
     return {
         "threads": torch.get_num_threads(),
@@ -111,7 +122,10 @@ def conditions() -> dict[str, Any]:
 
 
 def last_change() -> str:
-    """The last commit that changed the plug-in, with a + where there are changes since; empty outside of git."""
+    """Return the last commit that changed the plug-in, or an empty string outside of git.
+
+    A + is appended if the plug-in has uncommitted changes.
+    """
 
     def git(*arguments: str) -> str:
         found = subprocess.run(["git", *arguments, "--", "."], cwd=PACKAGE, capture_output=True, text=True)

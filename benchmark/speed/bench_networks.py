@@ -1,4 +1,4 @@
-"""Training images per second of each network, with the channels outermost in memory and innermost (channels_last).
+"""Training images per second of each network, with channels outermost in memory and innermost (channels_last).
 
     OMP_NUM_THREADS=1 python -m pytest benchmark/speed/bench_networks.py --benchmark-columns=min,median,max,rounds
 
@@ -10,8 +10,7 @@ The timed region is one client's local epoch as FedML's simulator runs it:
         get_model_params
     stop
 
-Images per second are 256 / median.
-Compare medians within one run only: machines differ, and so does their load.
+Images per second are 256 / median. Compare medians within one run only: machines differ, and so does their load.
 """
 
 from __future__ import annotations
@@ -34,7 +33,7 @@ REPETITIONS = 5
 @pytest.mark.parametrize("channels_last", [False, True], ids=["channels_first", "channels_last"])
 @pytest.mark.parametrize("name", sorted(networks()))
 def test_a_local_epoch(benchmark: BenchmarkFixture, name: str, channels_last: bool) -> None:
-    """One client's epoch."""
+    """Time one client's local epoch."""
     torch.manual_seed(0)
     network = networks()[name].build(classes=10, channels=3, size=32)
     if channels_last:

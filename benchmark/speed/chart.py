@@ -1,4 +1,4 @@
-"""Seconds per round over K: one panel for each network, one line for each rule, its name at the line's end."""
+"""The chart of seconds per round over K: one panel per network, one labeled line per rule."""
 
 from __future__ import annotations
 
@@ -15,11 +15,18 @@ from benchmark.speed import CLIENTS, NETWORKS
 from benchmark.speed.measured import Measured, Times
 
 HEIGHT = 6.4  # inches: enough for the names of all rules above each other
-APART = 0.026  # of the height: the distance between two names
+APART = 0.026  # fraction of the height: the minimum distance between two names
 
 
 def chart(times: Times) -> Figure | None:
-    """Rules that are timed at one K alone are left out: they have no line; None if all are."""
+    """Draw the chart of median seconds per round over K.
+
+    Args:
+        times: the measured times. Rules that are timed at a single K are left out, since they have no line.
+
+    Returns:
+        The figure; None if no rule is left.
+    """
     rules = sorted({rule for _, rule, _ in times})
     lines = {
         (network, rule): found
@@ -58,7 +65,7 @@ def _axes(panel: Axes, low: float, high: float) -> None:
 
 
 def _names(panel: Axes, ends: dict[str, Measured], colors: dict[str, str]) -> None:
-    """Beside the lines' ends, moved apart, each joined to its line."""
+    """Write the rules' names beside the ends of their lines, moved apart, each joined to its line."""
     low, high = (math.log(limit) for limit in panel.get_ylim())
     order = sorted(ends, key=lambda rule: ends[rule].median)
     heights = spread([(math.log(ends[rule].median) - low) / (high - low) for rule in order], APART)
@@ -75,7 +82,19 @@ def _names(panel: Axes, ends: dict[str, Measured], colors: dict[str, str]) -> No
 
 
 def spread(wanted: Sequence[float], apart: float) -> list[float]:
-    """The heights nearest to the wanted ones, in ascending order, that are so far apart."""
+    """Move heights apart by as little as possible (least squares).
+
+    Args:
+        wanted: the preferred heights, in ascending order.
+        apart: the minimum distance of neighbors.
+
+    Returns:
+        The heights in ascending order.
+
+    Example:
+        >>> spread([0.0, 0.5, 0.5], apart=0.25)
+        [0.0, 0.375, 0.625]
+    """
     steps = [apart * position for position in range(len(wanted))]
     moved = isotonic_regression([height - step for height, step in zip(wanted, steps, strict=True)])
     return [float(height) + step for height, step in zip(moved, steps, strict=True)]

@@ -2,9 +2,9 @@
 
     python -m benchmark.speed.compare A B [-k "resnet18 and K20 and median"] [--turns 3]
 
-prints each rule's median in A and in B and their ratio, below 1 where B is faster; the last column has the smallest and
-the largest ratio of any turn: what it spans is no difference. Each commit is unpacked into a temporary folder, which is
-removed whatever happens; the repository and the working tree are only read.
+prints each rule's median in A and in B and their ratio, below 1 if B is faster. The last column has the smallest and
+the largest ratio of any turn: changes within this range are noise. Each commit is unpacked into a temporary folder,
+which is removed in any case. The repository and the working tree are only read.
 """
 
 from __future__ import annotations
@@ -26,18 +26,32 @@ from typing import Any
 from benchmark.report.console import format_table
 
 ROOT = Path(__file__).parents[2]
-TIMED_BY = ("benchmark/speed/bench_defenses.py", "benchmark/speed")  # this checkout's, put over the commit's own
+# This checkout's files, which replace the commit's own.
+TIMED_BY = ("benchmark/speed/bench_defenses.py", "benchmark/speed")
+# Which benchmarks are timed by default, as pytest's -k.
 SELECTED = "resnet18 and K20 and not fedml and not byzfl"
 
-Seconds = Mapping[tuple[str, str], list[float]]  # of every repetition, by group of uploads and rule
+Seconds = Mapping[tuple[str, str], list[float]]  # of each repetition, by group of uploads and rule
 
 
 class CannotCompareError(Exception):
-    """Why there is nothing to compare."""
+    """An error whose message says why the commits cannot be compared."""
 
 
 def compare(commits: Sequence[str], turns: int, selected: str) -> str:
-    """The table, as text."""
+    """Time two commits in turns and compare them.
+
+    Args:
+        commits: A and B.
+        turns: how often each is timed.
+        selected: the benchmarks, as pytest's -k.
+
+    Returns:
+        The table as text.
+
+    Raises:
+        CannotCompareError: if a commit does not exist, or its benchmark cannot be run.
+    """
     with tempfile.TemporaryDirectory(prefix="compare-commits-") as folder:
         trees = [unpack(commit, Path(folder) / name) for commit, name in zip(commits, "AB", strict=True)]
         measured: list[list[Seconds]] = [[], []]
@@ -50,7 +64,18 @@ def compare(commits: Sequence[str], turns: int, selected: str) -> str:
 
 
 def unpack(commit: str, folder: Path) -> Path:
-    """The commit's files, with this checkout's benchmark in place of its own."""
+    """Unpack a commit, with this checkout's benchmark in place of its own.
+
+    Args:
+        commit: of this repository.
+        folder: where to unpack it.
+
+    Returns:
+        The folder.
+
+    Raises:
+        CannotCompareError: if the commit does not exist.
+    """
     archive = subprocess.run(["git", "archive", "--format=tar", f"{commit}^{{tree}}"], cwd=ROOT, capture_output=True)
     if archive.returncode:
         raise CannotCompareError(f"{commit!r} is no commit of this repository: {archive.stderr.decode().strip()}")
@@ -67,7 +92,18 @@ def unpack(commit: str, folder: Path) -> Path:
 
 
 def time(tree: Path, selected: str) -> Seconds:
-    """Run a tree's benchmark in a process of its own, which finds the tree's plug-in before an installed one."""
+    """Run the benchmark in a new process that imports the plug-in of an unpacked commit.
+
+    Args:
+        tree: the folder of the commit.
+        selected: the benchmarks, as pytest's -k.
+
+    Returns:
+        The seconds of each repetition, by group of uploads and rule.
+
+    Raises:
+        CannotCompareError: if nothing is selected, the benchmark fails, or another plug-in was imported.
+    """
     answer = tree / "benchmark.json"
     answer.unlink(missing_ok=True)
     command = [sys.executable, "-m", "pytest", "benchmark/speed/bench_defenses.py", "-q", "-k", selected]
@@ -85,7 +121,12 @@ def time(tree: Path, selected: str) -> Seconds:
 
 
 def rows(before: Sequence[Seconds], after: Sequence[Seconds]) -> list[list[str]]:
-    """A line for each rule that both have, of as many turns of each."""
+    """Return one row for each rule that both commits have.
+
+    Args:
+        before: the times of A, one mapping per turn.
+        after: the times of B, one mapping per turn.
+    """
     lines = []
     for key in before[0]:
         if key not in after[0]:
@@ -98,7 +139,14 @@ def rows(before: Sequence[Seconds], after: Sequence[Seconds]) -> list[list[str]]
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """0, or 1 if it could not be compared."""
+    """Compare two commits and print the table.
+
+    Args:
+        arguments: of the command line; None: those of the process.
+
+    Returns:
+        0 if all went well, 1 if the commits cannot be compared, 130 after Ctrl-C.
+    """
     parser = argparse.ArgumentParser(prog="python -m benchmark.speed.compare", description=__doc__.splitlines()[0])
     parser.add_argument(
         "commits", nargs=2, metavar=("A", "B"), help="whatever git understands: a hash, a branch, HEAD~3"
@@ -119,6 +167,6 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    for number in (signal.SIGTERM, signal.SIGHUP):  # the folder is removed as after Ctrl-C
+    for number in (signal.SIGTERM, signal.SIGHUP):  # exit as after Ctrl-C, so that the temporary folder is removed
         signal.signal(number, lambda received, _: sys.exit(128 + received))
     sys.exit(main())

@@ -1,4 +1,4 @@
-"""Measured times: read from pytest-benchmark's JSON, kept as a small CSV file."""
+"""Measured times, read from pytest-benchmark's JSON and stored in a small CSV file."""
 
 from __future__ import annotations
 
@@ -27,16 +27,16 @@ HEADINGS = (
 
 @dataclass(frozen=True)
 class Measured:
-    """One rule on the uploads of one network and K.
+    """The times of one rule on the uploads of one network and K.
 
     Attributes:
         network: torchvision's name.
         clients: K.
         rule: its name in the benchmark.
         median: of the repetitions (s).
-        shortest: of them (s).
-        longest: of them (s).
-        repetitions: that count; one more came before them.
+        shortest: of the repetitions (s).
+        longest: of the repetitions (s).
+        repetitions: the number of timed judgments; one more, not counted, came before them.
         threads: of PyTorch.
         commit: the last one that changed the plug-in.
         versions: of Python and the libraries.
@@ -55,7 +55,14 @@ class Measured:
 
 
 def load(paths: Iterable[Path]) -> Times:
-    """What pytest-benchmark (.json) or `table` (.csv) wrote; where a time is in two files, the later one's counts."""
+    """Read measured times from files.
+
+    Args:
+        paths: files of pytest-benchmark (.json) or of `table` (.csv). If two have the same time, the later file counts.
+
+    Returns:
+        The times by network, rule and K.
+    """
     found: dict[tuple[str, str, int], Measured] = {}
     for path in paths:
         for one in _from_csv(path) if path.suffix == ".csv" else _from_json(path):
@@ -87,7 +94,11 @@ def _from_csv(path: Path) -> Iterable[Measured]:
 
 
 def table(times: Times) -> Table:
-    """runtime.csv, without anything about the machine."""
+    """Return the table of runtime.csv, without facts about the machine; times have four significant digits.
+
+    Args:
+        times: the measured times.
+    """
     return Table(
         "runtime",
         HEADINGS,
@@ -110,7 +121,17 @@ def table(times: Times) -> Table:
 
 
 def exponent(times: Times, network: str, rule: str, clients: Sequence[int]) -> float | None:
-    """p of t ~ K^p between the smallest and the largest K: 1 is linear; None where one of them was not measured."""
+    """Return p of t ~ K^p, fitted to the smallest and the largest K; 1 is linear.
+
+    Args:
+        times: the measured times.
+        network: torchvision's name.
+        rule: its name in the benchmark.
+        clients: the values of K.
+
+    Returns:
+        The exponent; None if the smallest or the largest K was not measured.
+    """
     low, high = (times.get((network, rule, number)) for number in (min(clients), max(clients)))
     if low is None or high is None:
         return None

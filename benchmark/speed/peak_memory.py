@@ -1,11 +1,11 @@
-"""Peak memory of each defense on K = 20 ResNet-18 uploads, next to the uploads themselves.
+"""Peak memory of each defense on K = 20 ResNet-18 uploads, beside the size of the uploads themselves.
 
     python -m benchmark.speed.peak_memory            all of them, each in a process of its own
     python -m benchmark.speed.peak_memory krum       one
 
-Measured, on Linux, is how far the process's peak (VmHWM) rises above what it holds when all uploads are there. One
-judgment on a small model comes first, so that code that is loaded at the first use does not count. ByzFL's rules are
-given state dicts here, too: the matrix that they need is part of their price.
+On Linux, this is the rise of the process's peak (VmHWM) above its memory when all uploads are loaded. A judgment on a
+small model comes first, so that code that is loaded at first use does not count. ByzFL's rules are given state dicts
+here, too: the matrix that they need is part of their memory.
 """
 
 from __future__ import annotations
@@ -18,11 +18,19 @@ from torch import nn
 
 from fedml_gradcam_ae import Round
 
+# K, the number of uploads.
 CLIENTS = 20
 
 
 def measure(name: str) -> tuple[float, float]:
-    """Bytes beside the uploads, and bytes of the uploads."""
+    """Measure the peak memory of one rule.
+
+    Args:
+        name: of the rule.
+
+    Returns:
+        The bytes that the rule needs beside the uploads, and the bytes of the uploads.
+    """
     from benchmark.speed.rules import byzfl_rules, rules
     from benchmark.speed.uploads import round_of, stored_round
 
@@ -36,7 +44,7 @@ def measure(name: str) -> tuple[float, float]:
     round = stored_round("resnet18", CLIENTS)
     size = sum(t.numel() * t.element_size() for upload in round.uploads for t in upload.values())
     before = _status("VmRSS")
-    Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew from here
+    Path("/proc/self/clear_refs").write_text("5")  # resets the peak
     judge(round)
     return max(0.0, _status("VmHWM") - before), size
 
@@ -47,7 +55,7 @@ def _status(field: str) -> float:
 
 
 def main() -> None:
-    """One rule, or a table of all."""
+    """Print the peak memory of the rule that the command line names, or a table of all rules."""
     if len(sys.argv) > 1:
         used, size = measure(sys.argv[1])
         print(f"{sys.argv[1]:36s}{used / 1e6:10.0f}{100 * used / size:12.0f}")

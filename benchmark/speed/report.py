@@ -22,7 +22,13 @@ from benchmark.speed.measured import Times, exponent, load, table
 
 
 def markdown(times: Times) -> str:
-    """A line for each rule, the fastest first: seconds for each network and K, and how they grow with K."""
+    """Return a Markdown table with one line per rule, the fastest first.
+
+    It shows the seconds for each network and K, and the exponent of their growth with K.
+
+    Args:
+        times: the measured times.
+    """
     networks = [name for name in NETWORKS if any(key[0] == name for key in times)]
     columns = [(network, number) for network in networks for number in (*CLIENTS, None)]
     head = [
@@ -40,7 +46,13 @@ def markdown(times: Times) -> str:
 
 
 def by_time(times: Times) -> list[str]:
-    """The rules, by their first network's median at the middle K, where the most are measured."""
+    """Return the rules by their median at the middle K, the fastest first.
+
+    Each rule's first measured network counts. Most rules are measured at the middle K.
+
+    Args:
+        times: the measured times.
+    """
     middle = CLIENTS[len(CLIENTS) // 2]
 
     def place(rule: str) -> tuple[float, str]:
@@ -68,13 +80,18 @@ def _exponent(times: Times, network: str, rule: str) -> str:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Write and print."""
+    """Write the CSV file and the chart, and print the table.
+
+    Args:
+        arguments: of the command line; None: those of the process.
+    """
     parser = argparse.ArgumentParser(prog="python -m benchmark.speed.report", description=__doc__.splitlines()[0])
     parser.add_argument("files", nargs="+", type=Path, metavar="FILE", help="of --benchmark-json, or a runtime.csv")
     parser.add_argument("--out", type=Path, required=True, help="folder for runtime.csv and figures/runtime.*")
     options = parser.parse_args(arguments)
     options.out.mkdir(parents=True, exist_ok=True)
-    times = load([write(table(load(options.files)), options.out)])  # what is shown is what is in the file
+    # Read back, so that the table and the chart show the rounded values of the file.
+    times = load([write(table(load(options.files)), options.out)])
     drawn = chart(times)
     if drawn:
         save(drawn, options.out, "runtime")

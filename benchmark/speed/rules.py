@@ -1,4 +1,4 @@
-"""Every rule that is timed: all registered defenses, FedML's Krum family, and ByzFL's rules that we have as well."""
+"""The rules that are timed: all registered defenses, FedML's Krum family, and the rules of ByzFL that we also have."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from fedml_gradcam_ae import Round
 from fedml_gradcam_ae.contract import registry
 from fedml_gradcam_ae.contract.settings import DefenseSettings
 
-SHARE = 0.1  # of the clients is assumed malicious
-# What a registered defense is given of the keys that it has; all others keep their defaults.
+SHARE = 0.1  # fraction of the clients that rules assume to be malicious
+# Settings of registered defenses, as far as a defense has these keys. Other settings keep their defaults.
 PARAMETERS: dict[str, Any] = {
     "malicious": SHARE,
     "beta": SHARE,
@@ -28,7 +28,7 @@ PARAMETERS: dict[str, Any] = {
     "local_weight_decay": 0.0,
     "local_batch_size": 32,
 }
-# Registered defenses that are timed a second time, with other parameters.
+# Registered defenses that are also timed with other settings.
 VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "gradcam_ae-paper": ("gradcam_ae", {"profile": "paper"}),
     "gradcam_ae-paper-native": ("gradcam_ae", {"profile": "paper", "map_size": "native"}),
@@ -37,11 +37,11 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
 
 @dataclass(frozen=True)
 class Rule:
-    """How to time one.
+    """How to time one rule.
 
     Attributes:
-        build: from the number of clients to a new judge, which takes what `prepare` makes.
-        prepare: of the uploads, before the clock starts; by default a Round in which nothing is computed yet.
+        build: from the number of clients to a new judge, a function of what `prepare` returns.
+        prepare: from the uploads to the judge's input, not timed; by default a copy of the Round with nothing cached.
     """
 
     build: Callable[[int], Callable[[Any], Any]]
@@ -49,7 +49,10 @@ class Rule:
 
 
 def rules() -> dict[str, Rule]:
-    """By name; a defense that somebody registers is among them."""
+    """Return all registered defenses and FedML's Krum and multi-Krum by name.
+
+    Defenses that are registered outside of the plug-in are included.
+    """
     defenses = registry.defenses()
     variants = {**{name: (name, {}) for name in defenses}, **VARIANTS}
     ours = {name: Rule(partial(_ours, defenses[base], changed)) for name, (base, changed) in variants.items()}
@@ -61,7 +64,7 @@ def rules() -> dict[str, Rule]:
 
 
 def byzfl_rules() -> dict[str, Rule]:
-    """By name; they work on a matrix, which is made before the clock starts."""
+    """Return ByzFL's rules by name; their input is a matrix, which is built before the timed region."""
     return {
         "byzfl:Krum": Rule(lambda clients: byzfl.Krum(f=_malicious(clients)), matrix),
         "byzfl:MultiKrum": Rule(lambda clients: byzfl.MultiKrum(f=_malicious(clients)), matrix),
@@ -82,6 +85,6 @@ def _ours(cls: type[Any], changed: dict[str, Any], clients: int) -> Callable[[Ro
 
 
 def _fedml_krum(clients: int, kept: int) -> Callable[[Round], Any]:
-    """FedML's Krum (kept = 1) or multi-Krum, which allows no more than K - 2 f - 2 to be kept."""
+    """Return FedML's Krum (kept = 1) or multi-Krum, which can keep at most K - 2 f - 2 uploads."""
     rule = KrumDefense(SimpleNamespace(byzantine_client_num=_malicious(clients), krum_param_m=kept))
     return lambda round: rule.defend_before_aggregation(list(zip(round.samples, round.uploads, strict=True)))

@@ -2,16 +2,17 @@
 
     python -m benchmark.studies.held_out configs/small/in-sample.yaml --out results/in-sample
 
-Every run of the configuration must defend with gradcam_ae, whose heat maps are taken as they come. In every round one
-autoencoder of the same settings reconstructs each client's maps after training on
+Every run of the configuration must defend with gradcam_ae, whose heat maps are used as they are. In every round, an
+autoencoder with the same settings reconstructs each client's maps after training on
 
-* all: every client's maps, as the paper has it;
-* others: every client's but this one's;
-* others, no other attacker: every other benign client's (for an attacker, no accomplice's maps are among them);
-* others, one attacker: as `others`, in a round that has but one attacker, by leaving out the other ones altogether.
+* all: the maps of all clients, as in the paper;
+* others: the maps of all other clients;
+* others, no other attacker: the maps of all other benign clients (for an attacker, no accomplice's maps are included);
+* others, one attacker: as `others`, in a round with a single attacker, after the other attackers were removed.
 
-The truth decides what is trained on, so that this explains detectors and is none. Prints and writes the AUROC of the
-errors, mean over rounds, and each way's mean error of attackers as a multiple of the benign clients'.
+The choice of training maps uses the truth: this explains detectors and is no detector itself. The study prints and
+writes the AUROC of the errors, mean over rounds, and for each way the attackers' mean error as a multiple of the benign
+clients'.
 """
 
 from __future__ import annotations
@@ -35,12 +36,18 @@ from fedml_gradcam_ae.defenses.gradcam_ae.threshold import reconstruction_error
 from fedml_gradcam_ae.networks.images import seeded_generator
 from fedml_gradcam_ae.recording.events import Event, RoundReport, listening
 
-Maps = tuple[Tensor, list[bool]]  # (clients, images, height, width) and who is malicious
+Maps = tuple[Tensor, list[bool]]  # (clients, images, height, width), and whether each client is malicious
 WAYS = ("all", "others", "others, no other attacker", "others, one attacker")
 
 
 def errors(maps: Tensor, train: Tensor, settings: GradCAMAESettings) -> Tensor:
-    """(clients,): how badly an autoencoder that was trained on `train` reconstructs `maps`."""
+    """Return the reconstruction errors of maps by an autoencoder that was trained on other maps, (clients,).
+
+    Args:
+        maps: what to reconstruct, (clients, images, height, width).
+        train: what to train on, (clients, images, height, width).
+        settings: of the autoencoder and of the error.
+    """
     model = fit_autoencoder(
         train.flatten(2).flatten(0, 1),
         hidden=settings.hidden_size,
@@ -55,7 +62,17 @@ def errors(maps: Tensor, train: Tensor, settings: GradCAMAESettings) -> Tensor:
 
 
 def scored(maps: Tensor, malicious: list[bool], way: str, settings: GradCAMAESettings) -> tuple[Tensor, list[bool]]:
-    """Errors in one of `WAYS`, and who of those scored is malicious."""
+    """Return the reconstruction errors of one round in one way.
+
+    Args:
+        maps: (clients, images, height, width).
+        malicious: whether each client is malicious; at least one is.
+        way: one of `WAYS`.
+        settings: of the autoencoder and of the error.
+
+    Returns:
+        The errors of the clients that the way scores, and whether each of these clients is malicious.
+    """
     bad = torch.tensor(malicious)
     if way == "all":
         return errors(maps, maps, settings), malicious
@@ -72,7 +89,12 @@ def scored(maps: Tensor, malicious: list[bool], way: str, settings: GradCAMAESet
 
 
 def collect(run: Run, out: Path) -> list[Maps]:
-    """Simulate the run; the heat maps of each round with attackers."""
+    """Simulate a run and collect the finite heat maps of each round that has attackers.
+
+    Args:
+        run: it defends with gradcam_ae.
+        out: the results folder.
+    """
     from benchmark.running.simulation import simulate
 
     found: list[Maps] = []
@@ -92,7 +114,14 @@ def collect(run: Run, out: Path) -> list[Maps]:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Print and write the table."""
+    """Run the study; print the table and write held-out.csv.
+
+    Args:
+        arguments: of the command line; None: those of the process.
+
+    Returns:
+        0 if all went well, 2 for a mistake in the configuration.
+    """
     parser = argparse.ArgumentParser(prog="python -m benchmark.studies.held_out", description=__doc__.split("\n")[0])
     parser.add_argument("config", type=Path)
     parser.add_argument("--out", type=Path, required=True, help="folder for the results")
@@ -126,6 +155,8 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _means(rounds: list[tuple[Tensor, list[bool]]]) -> tuple[float, float]:
+    """Return the means over rounds: AUROC, and the attackers' mean error as a multiple of the benign clients'."""
+
     def over(measure: Callable[[Tensor, list[bool]], float]) -> float:
         return fmean(measure(*found) for found in rounds)
 

@@ -18,11 +18,19 @@ from benchmark.config import Device, Run, check_device, read_config
 from benchmark.studies.replay.views import View
 from fedml_gradcam_ae.contract.settings import AttackSettings, SettingsError
 
+# The fractions of attackers that are staged by default.
 SHARES = (0.1, 0.2, 0.3, 0.4)
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run every federation whose file is missing."""
+    """Simulate every federation whose file is missing.
+
+    Args:
+        arguments: of the command line; None: those of the process.
+
+    Returns:
+        0 if all went well, 2 for a mistake in the configuration or in the views.
+    """
     parser = argparse.ArgumentParser(prog="python -m benchmark.studies.replay", description=__doc__.split("\n")[0])
     parser.add_argument("config", type=Path)
     parser.add_argument("--out", type=Path, required=True, help="folder for the files")
@@ -52,7 +60,14 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def record(run: Run, attacks: Sequence[dict[str, Any]], views: Sequence[View], options: argparse.Namespace) -> None:
-    """Simulate one federation and write its file; nothing if it is there already."""
+    """Simulate one federation and write its file, unless it exists.
+
+    Args:
+        run: the federation without attack.
+        attacks: the attacks to stage, as in the configuration.
+        views: the heat maps to compute.
+        options: of the command line.
+    """
     import fedml_gradcam_ae
     from benchmark import data
     from benchmark.running.simulation import fedml_args, simulate, versions
@@ -94,7 +109,7 @@ def record(run: Run, attacks: Sequence[dict[str, Any]], views: Sequence[View], o
     def step() -> None:
         seconds = time.perf_counter() - start
         done = f"{path.name}: round {len(recorder.rounds)} of {federation.rounds}, {seconds:.0f} s"
-        print(done, file=sys.stderr, flush=True)  # FedML's rules print, so the run's output goes to its log
+        print(done, file=sys.stderr, flush=True)  # standard output goes to the run's log, since FedML's rules print
 
     with watching({"replay": recorder}):
         simulate(run, options.out, print, step)

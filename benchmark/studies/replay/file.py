@@ -1,4 +1,4 @@
-"""The file of a replay set: every round's arrays, and what they are of."""
+"""The file of a replay set: the arrays of all rounds, and a description of the federation."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ Arrays = Mapping[str, np.ndarray[Any, Any]]
 
 @dataclass(frozen=True)
 class Replay:
-    """One federation.
+    """The recorded rounds of one federation.
 
     Attributes:
-        about: data, model, partition, seed, versions; `cases`: a name, the attack and the share of attackers of each.
-        rounds: see `recorder.Recorder`.
+        about: data, model, partition, seed and versions; `cases`: name, attack and fraction of attackers of each case.
+        rounds: the arrays of each round by name; see `recorder.Recorder`.
     """
 
     about: dict[str, Any]
@@ -28,16 +28,26 @@ class Replay:
 
 
 def save(path: Path, about: Mapping[str, Any], rounds: Sequence[Arrays]) -> None:
-    """The whole file or none of it."""
+    """Write a replay set to a file that is complete or absent.
+
+    Args:
+        path: of the file, ending in .npz.
+        about: the description of the federation; values that JSON can hold.
+        rounds: the arrays of each round by name.
+    """
     flat = {f"{number}/{name}": array for number, arrays in enumerate(rounds, 1) for name, array in arrays.items()}
     partial = path.with_suffix(".partial")
-    with partial.open("wb") as file:  # a name would be given the ending of a whole file
+    with partial.open("wb") as file:  # given a path, NumPy would append .npz
         np.savez_compressed(file, about=np.array(json.dumps({**about, "rounds": len(rounds)})), **flat)
     os.replace(partial, path)
 
 
 def load(path: Path) -> Replay:
-    """What `save` has written."""
+    """Read a replay set that `save` wrote.
+
+    Args:
+        path: of the file.
+    """
     with np.load(path) as file:
         about = json.loads(str(file["about"]))
         rounds = [

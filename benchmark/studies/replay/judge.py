@@ -3,11 +3,12 @@
     python -m benchmark.studies.replay.judge results/replay/*.npz --out docs/results/robust.csv
     python -m benchmark.studies.replay.judge results/replay/*.npz --ablate
     python -m benchmark.studies.replay.judge results/replay/*.npz --federations judged.csv   # a line for each
-    python -m benchmark.studies.replay.judge results/more/*.npz judged.csv   # which counts among others later
+    python -m benchmark.studies.replay.judge results/more/*.npz judged.csv   # rows of a CSV file count as well
 
-The probe is the profile's: its first images in the replay's largest view, and in the smallest one for directions. What
-is printed is a mean over federations with its 95 % interval over seeds, of means over rounds: AUROC of the scores,
-recall and false-positive rate of a round's flags, and the same of each vote (two flags of three rounds).
+The probe images are the profile's: its first images in the replay's largest view, and in the smallest view for
+directions. The printed values are means over federations, with 95 % intervals over seeds, of means over rounds: AUROC
+of the scores, recall and false-positive rate of the flags of a round, and recall and false-positive rate of each vote
+(two flags in three rounds).
 """
 
 from __future__ import annotations
@@ -37,8 +38,11 @@ from fedml_gradcam_ae.defenses.gradcam_ae.suspicion import ratios_of
 from fedml_gradcam_ae.defenses.gradcam_ae.threshold import flag, voted_out
 from fedml_gradcam_ae.networks.batchnorm import Statistics
 
+# The metrics of a federation, in the order of their columns.
 FIGURES = ("AUROC", "recall", "FPR", "recall per vote", "FPR per vote")
+# The columns that identify a row of the summary.
 CASE = ("data", "model", "partition", "attack", "attackers", "variant")
+# The kinds of evidence that `Evidence` can find.
 PARTS = ("copies", "means", "errors", "statistics", "disagreement")
 Flags = list[bool]
 Row = dict[str, Any]
@@ -46,7 +50,7 @@ Parts = Mapping[str, Tensor]
 
 
 class PlainDeviation(Evidence):
-    """Without an autoencoder: the error is the deviation itself."""
+    """Evidence without an autoencoder: the error is the deviation itself."""
 
     @override
     def _reconstruct(self, deviations: Tensor, trusted: Tensor, near: Tensor, number: int) -> Tensor:
@@ -54,7 +58,7 @@ class PlainDeviation(Evidence):
 
 
 class EachAlone(Evidence):
-    """Held out alone, its near relations being learned from."""
+    """Evidence whose autoencoders hold out each client alone, so that they also learn from clients near to it."""
 
     @override
     def _reconstruct(self, deviations: Tensor, trusted: Tensor, near: Tensor, number: int) -> Tensor:
@@ -63,14 +67,14 @@ class EachAlone(Evidence):
 
 @dataclass(frozen=True)
 class Variant:
-    """The profile with something changed.
+    """The robust profile with changes.
 
     Attributes:
-        judge: what judges.
-        rules: keys of `Rules` that differ.
+        judge: builds the evidence from its rules.
+        rules: the fields of `Rules` that are changed.
         parts: the kinds of evidence that count.
-        of_updates: look for copies among the updates themselves, and at no heat map.
-        directions: look at no statistics, as if the network had no BatchNorm.
+        of_updates: whether to look for copies among the updates, in place of all evidence from heat maps.
+        directions: whether to use directions in place of BatchNorm's statistics, as if the network had no BatchNorm.
     """
 
     judge: Callable[[Rules], Evidence] = Evidence
@@ -80,7 +84,7 @@ class Variant:
     directions: bool = False
 
 
-# A copy ratio of next to nothing finds no copies and trusts everybody.
+# Rules by which all clients are trusted: a copy ratio near 0 finds no copies.
 EVERYBODY = {"copy_ratio": 1e-12, "mean_ratio": 0.0}
 VARIANTS = {
     "robust": Variant(),
@@ -106,13 +110,23 @@ VARIANTS = {
 def judged(
     replay: Replay, case: int, variants: Mapping[str, Variant]
 ) -> Iterator[tuple[str, list[tuple[list[float], Flags]]]]:
-    """By variant: the scores, infinite for unusable maps, and the truth of each round of one case."""
+    """Judge one case of a replay set by each variant.
+
+    Args:
+        replay: the recorded federation.
+        case: the position of the case.
+        variants: by name; a variant of updates is skipped if the file has no inner products.
+
+    Yields:
+        The name of the variant and, for each round, the scores (infinite for unusable maps) and the truth, both
+        (clients,).
+    """
     truth = [arrays["malicious"][case].tolist() for arrays in replay.rounds]
     known: list[tuple[Variant, list[Parts]]] = []
     for name, variant in variants.items():
         if variant.of_updates and "grams" not in replay.rounds[0]:
             continue
-        look = replace(variant, parts=())  # variants that count other parts of the same evidence share it
+        look = replace(variant, parts=())  # variants that differ only in the parts share their evidence
         rounds = next((found for seen, found in known if seen == look), None)
         if rounds is None:
             rounds = list(_evidence(replay, case, variant))
@@ -121,7 +135,7 @@ def judged(
 
 
 def _evidence(replay: Replay, case: int, variant: Variant) -> Iterator[Parts]:
-    """Each round's evidence of every kind, (clients,)."""
+    """Yield the scores of each round by kind of evidence, (clients,)."""
     settings = GradCAMAE.Settings(profile="robust")
     evidence = variant.judge(replace(Rules.of(settings), **(variant.rules or {})))
     for number, arrays in enumerate(replay.rounds, 1):
@@ -142,7 +156,7 @@ def _evidence(replay: Replay, case: int, variant: Variant) -> Iterator[Parts]:
 
 
 def _scores(parts: Parts, counted: Sequence[str]) -> list[float]:
-    """The largest of the parts that count; 0, if none of them was looked at."""
+    """Return the maximum of the parts that count; 0 if none of them was computed."""
     kept = [parts[part] for part in counted if part in parts]
     scores = torch.stack(kept).max(dim=0).values if kept else torch.zeros_like(parts["copies"])
     found: list[float] = scores.float().tolist()
@@ -150,13 +164,20 @@ def _scores(parts: Parts, counted: Sequence[str]) -> list[float]:
 
 
 def _spread(scores: Tensor, usable: Tensor) -> Tensor:
+    """Return the scores of usable clients in an array of all clients, infinite for the others, (clients,)."""
     everybody = torch.full((len(usable),), torch.inf, dtype=scores.dtype)
     everybody[usable] = scores
     return everybody
 
 
 def figures(rounds: Sequence[tuple[list[float], Flags]], every: int = 3, needed: int = 2) -> dict[str, float]:
-    """Each of `FIGURES` that is defined, mean over rounds or votes."""
+    """Return each metric of `FIGURES` that is defined, averaged over rounds or votes.
+
+    Args:
+        rounds: scores and truth of each round, both (clients,).
+        every: rounds divisible by this number are votes.
+        needed: the number of flags since the last vote that excludes a client.
+    """
     found: dict[str, list[float | None]] = {name: [] for name in FIGURES}
     flagged: dict[int, list[int]] = {}
     for number, (scores, truth) in enumerate(rounds, 1):
@@ -176,7 +197,12 @@ def figures(rounds: Sequence[tuple[list[float], Flags]], every: int = 3, needed:
 
 
 def _copies_of_updates(gram: np.ndarray[Any, Any], copy_ratio: float) -> Tensor:
-    """The scores of `Evidence`'s copies with distances between updates; infinite where a length overflows."""
+    """Return the copy scores of `Evidence`, computed from distances of updates; infinite where a length overflows.
+
+    Args:
+        gram: inner products of the updates, (clients, clients).
+        copy_ratio: of the profile.
+    """
     usable = np.isfinite(gram).all(axis=1) & np.isfinite(gram.diagonal())
     scores = torch.zeros(int(usable.sum()), dtype=torch.float64)
     if len(scores) >= FEWEST:
@@ -191,7 +217,7 @@ def _maps(arrays: Arrays, view: str, rows: np.ndarray[Any, Any], images: int) ->
 
 
 def _native(arrays: Arrays, view: str, rows: np.ndarray[Any, Any], images: int, directions: bool) -> Maps | Statistics:
-    """What small images show: statistics where the network has any and directions are not asked for."""
+    """Return the evidence from small images: statistics if the network has BatchNorm, else or on request maps."""
     if directions or "stored" not in arrays:
         return _maps(arrays, view, rows, images)
     stored, measured = (torch.from_numpy(arrays[name])[rows.astype(int)] for name in ("stored", "measured"))
@@ -199,11 +225,14 @@ def _native(arrays: Arrays, view: str, rows: np.ndarray[Any, Any], images: int, 
 
 
 def by_federation(files: Sequence[Path], variants: Mapping[str, Variant]) -> list[Row]:
-    """One row per federation, attack, share of attackers and variant; what stands in two files counts once.
+    """Judge replay sets, and read rows that were judged before.
 
     Args:
         files: replay sets, and `.csv` files that hold such rows.
         variants: what to judge the replay sets by.
+
+    Returns:
+        One row per federation, attack, fraction of attackers and variant. A row that two files have counts once.
     """
     found: dict[tuple[Any, ...], Row] = {}
     for path in files:
@@ -237,7 +266,14 @@ def _read(path: Path) -> Iterator[Row]:
 
 
 def summary(federations: Sequence[Row]) -> list[Row]:
-    """One row per setting, attack, share of attackers and variant: means over federations and their intervals."""
+    """Average over federations.
+
+    Args:
+        federations: rows of `by_federation`.
+
+    Returns:
+        One row per setting, attack, fraction of attackers and variant: means over federations and their intervals.
+    """
     groups: dict[tuple[Any, ...], list[Row]] = {}
     for federation in federations:
         groups.setdefault(tuple(federation[column] for column in CASE), []).append(federation)
@@ -254,7 +290,14 @@ def summary(federations: Sequence[Row]) -> list[Row]:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Print the table; write it where asked to."""
+    """Judge replay sets, print the table, and write CSV files if asked to.
+
+    Args:
+        arguments: of the command line; None: those of the process.
+
+    Returns:
+        0 if all went well, 2 if a file does not exist.
+    """
     parser = argparse.ArgumentParser(
         prog="python -m benchmark.studies.replay.judge", description=__doc__.split("\n")[0]
     )

@@ -1,4 +1,4 @@
-"""A watcher that stages attacks on a round of honest uploads and keeps what detectors need of each."""
+"""A watcher that stages attacks on each round of honest uploads and records what detectors need."""
 
 from __future__ import annotations
 
@@ -22,17 +22,18 @@ from fedml_gradcam_ae.networks.evaluating import answer
 from fedml_gradcam_ae.networks.images import draw_images, preserved_random_state, seeded_generator
 from fedml_gradcam_ae.networks.training import train_locally
 
+# The models that heat maps of uploads can be compared with; see `Recorder._references`.
 REFERENCES = ("global", "step", "trained")
 
 
 @dataclass(frozen=True)
 class Staged:
-    """An attack by so many of the clients.
+    """An attack by a given fraction of the clients.
 
     Attributes:
         name: for tables, without the attackers.
-        attack: an instance of ours; None for no attack.
-        settings: its settings, with `attackers`.
+        attack: an instance of one of the plug-in's attacks; None for no attack.
+        settings: of the attack, with `attackers`; None for no attack.
     """
 
     name: str
@@ -42,11 +43,11 @@ class Staged:
 
 @dataclass(frozen=True)
 class Reference:
-    """How the server's own model is trained: as the clients' are.
+    """The training of the server's own model, with the clients' settings.
 
     Attributes:
-        images: test images that it is trained on.
-        training: `train_locally`'s.
+        images: the number of test images that it is trained on.
+        training: keyword arguments of `train_locally`.
     """
 
     images: int
@@ -54,20 +55,30 @@ class Reference:
 
 
 class Recorder:
-    """Judges nobody; `rounds` fills up with one mapping from names to arrays per round.
+    """A detector that flags no client and appends one mapping from names to arrays to `rounds` per round.
 
-    Arrays of a round, R rows being the references (`REFERENCES`), the honest uploads in the order of clients and every
-    poisoned upload once:
+    In each round every model is one of R rows: the references (`REFERENCES`), the honest uploads in the order of
+    clients, and every poisoned upload once. The arrays of a round are:
 
     * `labels`: (images,);
-    * `SIZE/logits`: (R, images, classes); `SIZE/LAYER`: (R, images, height, width); `SIZE/classes`: of the last layer,
-      (R, images, classes, height, width);
+    * `SIZE/logits`: (R, images, classes);
+    * `SIZE/LAYER`: (R, images, height, width);
+    * `SIZE/classes`: (R, images, classes, height, width), at the last layer;
     * `cases`: (cases, clients), the row that each client uploads in each case;
     * `malicious`: (cases, clients);
-    * `samples`: (clients,), those that each claims;
-    * `grams`: (cases, clients, clients), inner products of the updates, if asked for;
-    * `stored`, `measured`: (R, channels), `layers`: (channels,), of a network with BatchNorm, see `Statistics`; of the
-      images of the smallest view.
+    * `samples`: (clients,), the number that each client claims;
+    * `grams`: (cases, clients, clients), inner products of the updates, if `grams` is set;
+    * `stored`, `measured`: (R, channels), and `layers`: (channels,), for a network with BatchNorm, see `Statistics`; on
+      the images of the smallest view.
+
+    Args:
+        cases: the attacks to stage.
+        views: the heat maps to compute.
+        images: the number of probe images per round.
+        seed: draws the images of each round.
+        reference: how the server's own model is trained.
+        local_data: the clients' training data, for attacks that use them.
+        grams: whether to record inner products.
     """
 
     def __init__(
@@ -85,7 +96,14 @@ class Recorder:
         self.rounds: list[dict[str, np.ndarray[Any, Any]]] = []
 
     def judge(self, round: Round) -> Verdict:
-        """Keep the round, as it is and under each attack."""
+        """Record the round, without attack and under each attack.
+
+        Args:
+            round: of honest uploads.
+
+        Returns:
+            Equal weights for all clients.
+        """
         device = next(round.network.parameters()).device
         here = [{name: tensor.to(device) for name, tensor in model.items()} for model in round.uploads]
         start = {name: tensor.to(device) for name, tensor in round.global_model.items()}
@@ -97,6 +115,7 @@ class Recorder:
         return Verdict(weights=[share] * len(round.uploads))
 
     def _record(self, round: Round) -> dict[str, np.ndarray[Any, Any]]:
+        """Return the arrays of one round; see the class."""
         generator = seeded_generator(self.seed, 7, round.number)
         count = self.images + self.reference.images
         images, labels = draw_images(round.test_data, count, generator)
@@ -140,7 +159,7 @@ class Recorder:
         table = np.tile(np.array(honest, dtype=np.int16), (len(self.cases), 1))
         truth = np.zeros(table.shape, dtype=bool)
         grams: dict[int, Tensor] = {}
-        # Attacks by the same clients one after the other: what those overhear together is computed once for all.
+        # Attacks by the same clients follow each other, so that what these clients know is computed only once.
         for number in sorted(range(len(self.cases)), key=lambda number: attackers[number]):
             positions, uploads = attackers[number], list(round.uploads)
             settings = self.cases[number].settings
@@ -161,7 +180,16 @@ class Recorder:
         return arrays
 
     def _references(self, round: Round, images: Tensor, labels: Tensor) -> list[Upload]:
-        """Models that no client can move: the global one, after one step, and after a client's training."""
+        """Return models that no client can influence, in the order of `REFERENCES`.
+
+        These are the global model, the global model after one gradient step as long as the median update, and a model
+        trained as the clients' are.
+
+        Args:
+            round: of honest uploads.
+            images: the server's training images, (images, channels, height, width).
+            labels: (images,), int64.
+        """
         names = round.parameters
         trained = train_locally(
             round.network,
@@ -179,7 +207,7 @@ class Recorder:
         return [round.global_model, stepped, trained]
 
     def _step(self, round: Round, images: Tensor, labels: Tensor) -> Tensor:
-        """The gradient of the loss at the global model, (parameters,)."""
+        """Return the gradient of the loss at the global model, (parameters,)."""
         flat = flatten(round.global_model, round.parameters).requires_grad_()
         with torch.enable_grad():
             tensors = {**round.global_model, **unflatten(flat, round.global_model, round.parameters)}
@@ -189,7 +217,11 @@ class Recorder:
 
 
 def _equal(one: Upload, other: Upload) -> bool:
-    """Of the first tensor and then of all at once: a GPU would have to finish its work for each tensor's answer."""
+    """Return whether two uploads are equal.
+
+    The first tensor decides in most cases. The others are compared with a single answer, since a GPU has to finish its
+    work before each answer.
+    """
     first = next(iter(one))
     return torch.equal(one[first], other[first]) and bool(
         torch.stack([(one[name] == other[name]).all() for name in one]).all()

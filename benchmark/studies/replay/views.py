@@ -14,10 +14,10 @@ from fedml_gradcam_ae.heatmaps.forward import run_to_layers, weigh
 
 @dataclass(frozen=True)
 class View:
-    """One way to look at an upload.
+    """The size of the probe images and the layers at which the heat maps of an upload are computed.
 
     Attributes:
-        size: pixels that the probe images are resized to.
+        size: height and width in pixels that the probe images are resized to.
         layers: dotted names, in the order of the forward pass; `auto` is the end of the last convolutional stage.
     """
 
@@ -26,10 +26,17 @@ class View:
 
     @classmethod
     def parse(cls, text: str) -> View:
-        """A view written as `64:layer3,layer4`.
+        """Parse a view.
+
+        Args:
+            text: size and layers, such as `64:layer3,layer4`.
 
         Raises:
-            ValueError: if it is written otherwise.
+            ValueError: if the text has another form.
+
+        Example:
+            >>> View.parse("64:layer3,layer4")
+            View(size=64, layers=('layer3', 'layer4'))
         """
         size, colon, layers = text.partition(":")
         if not size.isdecimal() or not colon or not all(layers.split(",")):
@@ -39,12 +46,12 @@ class View:
 
 @dataclass(frozen=True)
 class Seen:
-    """One upload in one view.
+    """The heat maps and logits of one upload in one view.
 
     Attributes:
         logits: (images, classes).
         maps: by layer, (images, height, width): signed maps of the label's logit, eq. (12) without its ReLU.
-        classes: (images, classes, height, width): the same of every class, at the last layer.
+        classes: (images, classes, height, width): the same for every class, at the last layer.
     """
 
     logits: Tensor
@@ -53,14 +60,14 @@ class Seen:
 
 
 def look(network: nn.Module, upload: Upload, images: Tensor, labels: Tensor, view: View) -> Seen:
-    """Run one upload once, and the gradients down to each layer.
+    """Compute the heat maps and logits of an upload with a single forward pass.
 
     Args:
         network: the architecture, in eval mode.
         upload: a state dict that fits it.
         images: (images, channels, height, width), of the view's size.
-        labels: (images,).
-        view: its layers have 4-D output and run once.
+        labels: (images,), int64.
+        view: its layers have 4-D output and run once per forward pass.
     """
     constants = {name: tensor.detach() for name, tensor in upload.items()}
     logits, activations = run_to_layers(network, constants, images, view.layers)
