@@ -17,8 +17,8 @@ def main(arguments: list[str] | None = None) -> int:
         arguments: the words after `python -m benchmark`; None: those of the process.
 
     Returns:
-        0 if all went well, 1 if a run failed or a table does not agree with its raw lines, 2 for a mistake in what was
-        asked for.
+        0 if all went well, 1 if a run failed or a table does not agree with its raw lines, 2 for invalid arguments or
+        settings.
     """
     options = _parser().parse_args(arguments)
     try:

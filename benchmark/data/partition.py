@@ -17,7 +17,9 @@ from fedml_gradcam_ae.contract.settings import SettingsError
 
 REDRAWS = 1000  # draws of random sizes, until every client has enough samples, before an error is raised
 
+# Positions of samples, one list per client.
 Parts = list[list[int]]
+# Numbers of samples, (groups, clients); a group is a class or the whole data set.
 Counts = NDArray[np.int64]
 
 

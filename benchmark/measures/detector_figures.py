@@ -14,6 +14,7 @@ from typing import Literal
 from benchmark.measures import metrics
 from benchmark.measures.judgments import Judgment
 
+# The decision that metrics are computed from; see the top of this file.
 Decision = Literal["left out", "accused"]
 DECISIONS: tuple[Decision, ...] = ("left out", "accused")
 

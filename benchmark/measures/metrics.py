@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 Better = Literal["higher", "lower"]
 Function = Callable[..., float | None]
+# Whether each client of a round is malicious, (clients,).
 Truth = Sequence[bool]
 
 
@@ -143,19 +144,43 @@ def _both(truth: Truth) -> bool:
 
 @of_decisions("recall", "fraction", "higher")
 def recall(truth: Truth, accused: Truth) -> float | None:
-    """Share of the attackers that are accused; undefined without attackers."""
+    """Share of the attackers that are accused; undefined without attackers.
+
+    Args:
+        truth: whether each client is malicious, (clients,).
+        accused: whether each client is accused or left out, (clients,).
+
+    Returns:
+        The value; None where it is not defined.
+    """
     return recall_score(truth, accused) if any(truth) else None
 
 
 @of_decisions("precision", "fraction", "higher")
 def precision(truth: Truth, accused: Truth) -> float | None:
-    """Share of the accused that are attackers; undefined without attackers and where nobody is accused."""
+    """Share of the accused that are attackers; undefined without attackers and where nobody is accused.
+
+    Args:
+        truth: whether each client is malicious, (clients,).
+        accused: whether each client is accused or left out, (clients,).
+
+    Returns:
+        The value; None where it is not defined.
+    """
     return precision_score(truth, accused) if any(truth) and any(accused) else None
 
 
 @of_decisions("FPR", "fraction", "lower")
 def false_positive_rate(truth: Truth, accused: Truth) -> float | None:
-    """False-positive rate: share of the benign clients that are accused."""
+    """False-positive rate: share of the benign clients that are accused.
+
+    Args:
+        truth: whether each client is malicious, (clients,).
+        accused: whether each client is accused or left out, (clients,).
+
+    Returns:
+        The value; None without benign clients.
+    """
     if all(truth):
         return None
     kept, taken = confusion_matrix(truth, accused, labels=[False, True])[0]
@@ -164,76 +189,164 @@ def false_positive_rate(truth: Truth, accused: Truth) -> float | None:
 
 @of_decisions("ACC", "fraction", "higher")
 def detection_accuracy(truth: Truth, accused: Truth) -> float | None:
-    """Share of the clients that are judged rightly, attackers and benign together."""
+    """Share of the clients that are judged rightly, attackers and benign together.
+
+    Args:
+        truth: whether each client is malicious, (clients,).
+        accused: whether each client is accused or left out, (clients,).
+    """
     return accuracy_score(truth, accused)  # type: ignore[no-any-return]
 
 
 @of_decisions("F1", "fraction", "higher")
 def f1(truth: Truth, accused: Truth) -> float | None:
-    """Harmonic mean of precision and recall, 0 where attackers are missed and nobody is accused."""
+    """Harmonic mean of precision and recall, 0 where attackers are missed and nobody is accused.
+
+    Args:
+        truth: whether each client is malicious, (clients,).
+        accused: whether each client is accused or left out, (clients,).
+
+    Returns:
+        The value; None without attackers.
+    """
     return f1_score(truth, accused) if any(truth) else None
 
 
 @of_decisions("MCC", "-1 to 1", "higher")
 def matthews(truth: Truth, accused: Truth) -> float | None:
-    """Matthews correlation of accused and malicious; undefined unless there are both kinds of clients and answers."""
+    """Matthews correlation of accused and malicious; undefined unless there are both kinds of clients and answers.
+
+    Args:
+        truth: whether each client is malicious, (clients,).
+        accused: whether each client is accused or left out, (clients,).
+
+    Returns:
+        The value in [-1, 1]; None where it is not defined.
+    """
     return matthews_corrcoef(truth, accused) if _both(truth) and _both(accused) else None
 
 
 @of_decisions("balanced accuracy", "fraction", "higher")
 def balanced_accuracy(truth: Truth, accused: Truth) -> float | None:
-    """(recall + 1 - FPR) / 2, which the GradCAM-AE paper calls AUC; 0.5 is chance."""
+    """(recall + 1 - FPR) / 2, which the GradCAM-AE paper calls AUC; 0.5 is chance.
+
+    Args:
+        truth: whether each client is malicious, (clients,).
+        accused: whether each client is accused or left out, (clients,).
+
+    Returns:
+        The value; None unless there are both attackers and benign clients.
+    """
     return balanced_accuracy_score(truth, accused) if _both(truth) else None
 
 
 @of_scores("AUROC", "fraction", "higher")
 def auroc(truth: Truth, scores: Sequence[float]) -> float | None:
-    """Chance that a random attacker of a round scores higher than a random benign client; 0.5 is chance."""
+    """Chance that a random attacker of a round scores higher than a random benign client; 0.5 is chance.
+
+    Args:
+        truth: whether each client is malicious, (clients,).
+        scores: ranks of the clients' suspicion, (clients,).
+
+    Returns:
+        The value; None unless there are both attackers and benign clients.
+    """
     return roc_auc_score(truth, scores) if _both(truth) else None
 
 
 @of_scores("AUPRC", "fraction", "higher")
 def auprc(truth: Truth, scores: Sequence[float]) -> float | None:
-    """Average precision of the scores; a random order reaches the share of attackers."""
+    """Average precision of the scores; a random order reaches the share of attackers.
+
+    Args:
+        truth: whether each client is malicious, (clients,).
+        scores: ranks of the clients' suspicion, (clients,).
+
+    Returns:
+        The value; None unless there are both attackers and benign clients.
+    """
     return average_precision_score(truth, scores) if _both(truth) else None
 
 
 @of_detectors("seconds per round", "s", "lower")
 def seconds_per_round(judgments: Sequence[Judgment]) -> float | None:
-    """What the judgment itself took, mean over rounds."""
+    """What the judgment itself took, mean over rounds.
+
+    Args:
+        judgments: all rounds of one detector in one run.
+
+    Returns:
+        Seconds; None if no time was recorded.
+    """
     seconds = [judgment.seconds["total"] for judgment in judgments if "total" in judgment.seconds]
     return fmean(seconds) if seconds else None
 
 
 @of_runs("accuracy", "fraction", "higher")
 def accuracy(run: RunResult) -> float | None:
-    """Test accuracy of the global model after the last tested round."""
+    """Test accuracy of the global model after the last tested round.
+
+    Args:
+        run: a finished run.
+
+    Returns:
+        A fraction; None if no round was tested.
+    """
     return run.tests[-1].accuracy if run.tests else None
 
 
 @of_runs("worst-class accuracy", "fraction", "higher")
 def worst_class_accuracy(run: RunResult) -> float | None:
-    """The lowest accuracy of any class after the last tested round."""
+    """The lowest accuracy of any class after the last tested round.
+
+    Args:
+        run: a finished run.
+
+    Returns:
+        A fraction; None if no round was tested.
+    """
     known = [value for value in run.tests[-1].class_accuracy if value is not None] if run.tests else []
     return min(known, default=None)
 
 
 @of_runs("attack impact", "fraction", "lower", against_clean=True)
 def attack_impact(run: RunResult, clean: RunResult) -> float | None:
-    """Accuracy that the attack takes away: without attack minus with it, same defense and seed."""
+    """Accuracy that the attack takes away: without attack minus with it, same defense and seed.
+
+    Args:
+        run: a finished run with an attack.
+        clean: the run without attack of the same setting, defense and seed.
+
+    Returns:
+        A fraction; None if one of them has no tested round.
+    """
     without, with_attack = accuracy(clean), accuracy(run)
     return None if without is None or with_attack is None else without - with_attack
 
 
 @of_runs("whole run", "s", "lower")
 def run_seconds(run: RunResult) -> float | None:
-    """Wall-clock time of the simulation, training included."""
+    """Wall-clock time of the simulation, training included.
+
+    Args:
+        run: a finished run.
+
+    Returns:
+        Seconds; None if they were not recorded.
+    """
     return run.seconds
 
 
 @of_runs("peak memory", "MiB", "lower")
 def peak_memory(run: RunResult) -> float | None:
-    """The most memory that the process of the run held at once."""
+    """The most memory that the process of the run held at once.
+
+    Args:
+        run: a finished run.
+
+    Returns:
+        MiB; None if it was not recorded.
+    """
     return None if run.peak_memory is None else run.peak_memory / 2**20
 
 

@@ -89,11 +89,25 @@ class Observations:
         return self._found.keys()
 
     def by_seed(self, key: Key) -> BySeed:
-        """Return the measured values of a key by seed; an empty mapping if there are none."""
+        """Return the measured values of a key by seed.
+
+        Args:
+            key: what was measured.
+
+        Returns:
+            The values; an empty mapping if there are none.
+        """
         return self._found.get(key, {})
 
     def estimate(self, key: Key) -> Estimate | None:
-        """Return the mean and interval of a key over its seeds; None if nothing was measured."""
+        """Return the mean and interval of a key over its seeds.
+
+        Args:
+            key: what was measured.
+
+        Returns:
+            The estimate; None if nothing was measured.
+        """
         return estimate(self.by_seed(key))
 
     def of_run(self, setting: str, attack: str, defense: str, metric: str) -> BySeed:

@@ -7,6 +7,7 @@ from typing import Any
 
 from benchmark.measures.results import Results, RunResult
 
+# The titles of the types "none".
 NO_ATTACK, UNDEFENDED = "no attack", "undefended"
 # The sections of a run's settings whose differences make up the title of a setting.
 SECTIONS = ("data", "model", "federation")
@@ -34,15 +35,32 @@ class Titles:
         self.places = {self.place(run) for run in results.runs}
 
     def attack(self, run: RunResult) -> str:
-        """Return the title of a run's attack; "no attack" without one."""
+        """Return the title of a run's attack.
+
+        Args:
+            run: of this benchmark.
+
+        Returns:
+            The title; "no attack" without one.
+        """
         return self.attacks[self._attacks.index(run.attack)]
 
     def defense(self, run: RunResult) -> str:
-        """Return the title of a run's defense; "undefended" without one."""
+        """Return the title of a run's defense.
+
+        Args:
+            run: of this benchmark.
+
+        Returns:
+            The title; "undefended" without one.
+        """
         return self.defenses[self._defenses.index(run.defense)]
 
     def setting(self, run: RunResult) -> str:
         """Return the title of a run's setting: the values of data, model and federation in which the settings differ.
+
+        Args:
+            run: of this benchmark.
 
         Returns:
             The title; empty if all runs have the same setting.
@@ -50,7 +68,11 @@ class Titles:
         return self.settings[self._settings.index(_flat(run))]
 
     def place(self, run: RunResult) -> tuple[str, str, str]:
-        """Return the titles of a run's setting, attack and defense: its cell in the report."""
+        """Return the titles of a run's setting, attack and defense: its cell in the report.
+
+        Args:
+            run: of this benchmark.
+        """
         return self.setting(run), self.attack(run), self.defense(run)
 
     def defense_type(self, name: str) -> str:

@@ -15,6 +15,7 @@ from pathlib import Path
 FOLDER = Path(__file__).parents[2] / "configs" / "paper"
 # The name of each scale; see `SCALE`.
 SCALES = ("full", "small", "tiny")
+# The partitions of most experiments as YAML; `NON_IID` has the second one only.
 PARTITIONS = "partition: [iid, dirichlet]"
 NON_IID = "partition: dirichlet"
 RESNET, MOBILENET = "resnet18", "mobilenet_v3_large"
@@ -127,6 +128,7 @@ class Scale:
     gradcam: str = ""
 
 
+# The beginning of the optimizer's keys; the learning rate follows.
 _ADAM = "optimizer: adam, learning_rate"
 SCALE: Mapping[str, Scale] = {
     "full": Scale(

@@ -12,6 +12,7 @@ from benchmark.measures.results import Results
 from benchmark.measures.titles import NO_ATTACK
 from benchmark.paper import beside, heading
 
+# The headings of the table of a setting.
 HEADINGS = ("attack", "defense", "accuracy", "recall", "precision", "false-positive rate", "defense, s per round")
 
 

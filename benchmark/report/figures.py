@@ -16,11 +16,14 @@ from PIL import Image
 
 from benchmark.report.markup import Html, tag
 
+# The folder of figures inside the benchmark's folder.
 FOLDER = "figures"
 # Okabe and Ito's palette, distinct for the color-blind, without its yellow, which is hard to see on white.
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#7F7F7F")
+# Markers and line styles of series; see `style`.
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 LINES = ("-", "--", ":", "-.")
+# The colors of benign clients and of attackers.
 BENIGN, ATTACKER = COLORS[0], COLORS[1]
 PALETTE = 128  # colors of a PNG
 WIDTH = 4.3  # inches: nearly full size on a phone, three side by side on a desktop screen

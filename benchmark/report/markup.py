@@ -91,17 +91,31 @@ def _scrolling(caption: str, head: list[Html], bodies: list[Html], class_: str |
 
 
 def heading(*children: Child, scope: str = "col") -> Html:
-    """Return the heading of a column, or with scope="row" of a row."""
+    """Return the heading of a column or of a row.
+
+    Args:
+        children: the content; plain text may be wrapped as in `name`.
+        scope: "col", or "row" for the heading of a row.
+    """
     return tag(
         "th", *(child if isinstance(child, Html) or not child else name(child) for child in children), scope=scope
     )
 
 
 def name(text: str) -> Html:
-    """Return text that can be wrapped after underscores and colons, for long names on narrow screens."""
+    """Return text that can be wrapped after underscores and colons, for long names on narrow screens.
+
+    Args:
+        text: not HTML.
+    """
     return Html(re.sub("([_:])", r"\1<wbr>", escape(text)))
 
 
 def details(summary: Child, *children: Child) -> Html:
-    """Return content that is folded until its summary is clicked."""
+    """Return content that is folded until its summary is clicked.
+
+    Args:
+        summary: what is always shown.
+        children: the folded content.
+    """
     return tag("details", tag("summary", summary), *children)

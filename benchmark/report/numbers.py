@@ -8,6 +8,7 @@ from benchmark.measures.intervals import Estimate
 from benchmark.report.markup import Html, tag
 
 LOW, HIGH = (249, 196, 148), (141, 190, 226)  # orange and blue: distinct for the color-blind, pale under dark text
+# Shown in place of a missing number.
 UNDEFINED = "\N{EN DASH}"
 
 
@@ -55,7 +56,11 @@ def decimals(value: float) -> int:
 
 
 def source(found: Estimate) -> str:
-    """Return the tooltip of a number: how many seeds and which runs it comes from."""
+    """Return the tooltip of a number: the number of seeds and the runs that it comes from.
+
+    Args:
+        found: the mean.
+    """
     return f"{found.seeds} seed{'s' * (found.seeds != 1)}; runs: {', '.join(found.runs)}"
 
 

@@ -12,6 +12,7 @@ from typing import IO
 
 from fedml_gradcam_ae.contract.settings import SettingsError
 
+# The file that is locked, inside the results folder; it holds the id of the process that locked it last.
 NAME = ".lock"
 PATIENCE = 10.0  # seconds to wait for the lock; workers end sooner than that after their main process was killed
 

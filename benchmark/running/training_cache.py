@@ -28,6 +28,7 @@ from benchmark.atomic_file import write_whole
 if TYPE_CHECKING:
     from benchmark.config import Run
 
+# The folder of the cache inside the results folder.
 FOLDER = "trained"
 WEIGHT, STATE = "weights.", "random_states."  # prefixes of tensor names in a file
 

@@ -24,6 +24,7 @@ from fedml_gradcam_ae import __version__
 from fedml_gradcam_ae.contract.settings import SettingsError
 from fedml_gradcam_ae.networks.images import preserved_random_state
 
+# The folder of the weights inside the results folder.
 FOLDER = "warm-starts"
 # The number of images per batch when testing.
 TEST_BATCH = 256

@@ -18,6 +18,7 @@ import fedml_gradcam_ae
 if TYPE_CHECKING:
     from benchmark.config import Run
 
+# The working directory of worker processes.
 ROOT = Path(__file__).parents[1]
 
 

@@ -22,6 +22,7 @@ from pytest_benchmark.fixture import BenchmarkFixture
 
 from fedml_gradcam_ae.hooks.cross_silo.decoding import Budget, decode_message
 
+# torchvision's names of the networks whose messages are decoded.
 NETWORKS = ("resnet18", "mobilenet_v3_large")
 REPETITIONS = 15
 

@@ -52,7 +52,11 @@ CASES = [
 
 @pytest.fixture(scope="module")
 def uploads(request: pytest.FixtureRequest) -> Round:
-    """Return the uploads of a network and K, which are the same for every rule."""
+    """Return the uploads of a network and K, which are the same for every rule.
+
+    Args:
+        request: its `param` is the pair (network, K).
+    """
     return stored_round(*request.param)
 
 
@@ -65,7 +69,14 @@ def uploads(request: pytest.FixtureRequest) -> Round:
 def test_seconds_per_round(
     benchmark: BenchmarkFixture, request: pytest.FixtureRequest, uploads: Round, name: str
 ) -> None:
-    """Time one judgment of all uploads by one rule."""
+    """Time one judgment of all uploads by one rule.
+
+    Args:
+        benchmark: pytest-benchmark's fixture.
+        request: pytest's, with the network and K.
+        uploads: of the round.
+        name: of the rule.
+    """
     network, clients = request.node.callspec.params["uploads"]
     rule = RULES[name]
     benchmark.group = f"{network}, K = {clients}"
@@ -90,12 +101,22 @@ def prepared(rule: Rule, uploads: Round) -> tuple[Callable[[Any], Any], Any]:
 
 
 def judge(rule: Callable[[Any], Any], given: Any) -> None:
-    """Judge the uploads: the timed region."""
+    """Judge the uploads: the timed region.
+
+    Args:
+        rule: a judge.
+        given: its input; see `prepared`.
+    """
     rule(given)
 
 
 def seconds(rule: Callable[[Any], Any], given: Any) -> float:
-    """Return the time of one judgment (s), measured as pytest-benchmark does."""
+    """Return the time of one judgment (s), measured as pytest-benchmark does.
+
+    Args:
+        rule: a judge.
+        given: its input; see `prepared`.
+    """
     start = perf_counter()
     judge(rule, given)
     return perf_counter() - start

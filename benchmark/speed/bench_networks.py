@@ -26,6 +26,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from benchmark.models import networks
 
+# The number of training images of an epoch.
 IMAGES = 256
 REPETITIONS = 5
 

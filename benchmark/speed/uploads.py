@@ -57,5 +57,9 @@ def round_of(network: nn.Module, clients: int) -> Round:
 
 
 def matrix(round: Round) -> Tensor:
-    """Return the uploads as the matrix that ByzFL expects, (clients, parameters)."""
+    """Return the uploads as the matrix that ByzFL expects, (clients, parameters).
+
+    Args:
+        round: of uploads.
+    """
     return torch.stack([torch.cat([upload[name].flatten() for name in round.parameters]) for upload in round.uploads])

@@ -37,6 +37,7 @@ from fedml_gradcam_ae.networks.images import seeded_generator
 from fedml_gradcam_ae.recording.events import Event, RoundReport, listening
 
 Maps = tuple[Tensor, list[bool]]  # (clients, images, height, width), and whether each client is malicious
+# What the autoencoder is trained on; see the top of this file.
 WAYS = ("all", "others", "others, no other attacker", "others, one attacker")
 
 

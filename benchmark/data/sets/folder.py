@@ -15,6 +15,7 @@ from fedml_gradcam_ae.contract.settings import SettingsError
 # ImageNet's values, the usual choice for photographs. Gray pictures become three equal channels.
 MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
+# The expected files below `root`, for error messages.
 LAYOUT = "train/CLASS/*.png and test/CLASS/*.png (or val/ for test/; jpg, ppm, bmp and others do as well)"
 
 

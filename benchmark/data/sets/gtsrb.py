@@ -16,6 +16,7 @@ from fedml_gradcam_ae.contract.settings import SettingsError
 MEAN = (0.3403, 0.3121, 0.3214)
 STD = (0.2724, 0.2608, 0.2669)
 URL = "https://sid.erda.dk/public/archives/daaeac0d7ce1152aea9b61d9f1e19370"  # torchvision's source
+# The files at `URL`, and the expected files below `root`, for error messages.
 ARCHIVES = "GTSRB-Training_fixed.zip, GTSRB_Final_Test_Images.zip and GTSRB_Final_Test_GT.zip"
 LAYOUT = "gtsrb/GTSRB/Training/00000/*.ppm ..., gtsrb/GTSRB/Final_Test/Images/*.ppm and gtsrb/GT-final_test.csv"
 

@@ -19,6 +19,7 @@ from benchmark.report.tables.table import Table, write
 
 # The folder of the tables inside the benchmark's folder.
 FOLDER = "results"
+# All tables; a new one is added here.
 TABLES = (summary, differences, runs, accuracy, detection, detection_by_round, runtime, paper)
 
 

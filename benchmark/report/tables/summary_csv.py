@@ -69,7 +69,11 @@ def differences(results: Results, observations: Observations) -> Table:
 
 
 def interval_cells(found: Estimate) -> tuple[Cell, ...]:
-    """Return the cells of an estimate, in the order of `INTERVAL` after the unit."""
+    """Return the cells of an estimate, in the order of `INTERVAL` after the unit.
+
+    Args:
+        found: the mean over seeds.
+    """
     return found.mean, found.low, found.high, found.seeds, joined(found.runs)
 
 

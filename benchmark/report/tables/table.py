@@ -57,7 +57,11 @@ def row(*cells: Cell) -> tuple[str, ...]:
 
 
 def joined(runs: Sequence[str]) -> str:
-    """Return the folders of runs in one cell, separated by spaces."""
+    """Return the folders of runs in one cell, separated by spaces.
+
+    Args:
+        runs: names of folders.
+    """
     return " ".join(runs)
 
 

@@ -86,6 +86,7 @@ class Variant:
 
 # Rules by which all clients are trusted: a copy ratio near 0 finds no copies.
 EVERYBODY = {"copy_ratio": 1e-12, "mean_ratio": 0.0}
+# The profile, and with `--ablate` also the profile with changes, by name.
 VARIANTS = {
     "robust": Variant(),
     "copies alone": Variant(parts=["copies"]),
