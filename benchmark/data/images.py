@@ -1,4 +1,4 @@
-"""The images of a data set in memory, read once per process."""
+"""The images of a data set in memory; those of the last two data sets are kept."""
 
 from __future__ import annotations
 

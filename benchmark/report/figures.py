@@ -25,7 +25,7 @@ MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 LINES = ("-", "--", ":", "-.")
 # The colors of benign clients and of attackers.
 BENIGN, ATTACKER = COLORS[0], COLORS[1]
-PALETTE = 128  # colors of a PNG
+PALETTE = 128  # number of colors in a PNG file
 WIDTH = 4.3  # inches: nearly full size on a phone, three side by side on a desktop screen
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from benchmark.config import Run
 
-LARGEST_DOT = 150.0  # square points
+LARGEST_DOT = 150.0  # area in square points
 COLOR = "#4c72b0"
 
 

@@ -28,7 +28,7 @@ from fedml_gradcam_ae.networks.images import preserved_random_state
 FOLDER = "warm-starts"
 # The number of images per batch when testing.
 TEST_BATCH = 256
-MOMENTUM = 0.9  # of sgd
+MOMENTUM = 0.9  # of SGD
 
 Started = dict[str, Any]
 

@@ -143,7 +143,7 @@ def work(out: Path, remember: int, tasks: IO[str], answers: IO[str]) -> None:
         answers: where events are written, as lines of JSON.
     """
     lines = attended(tasks)
-    fedml_gradcam_ae.register()  # first, since importing FedML prints warnings otherwise
+    fedml_gradcam_ae.register()  # before other imports of FedML, which would print warnings
     from benchmark.config import Run
     from benchmark.running.simulation import simulate
 

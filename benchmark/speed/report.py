@@ -4,7 +4,7 @@
     python -m benchmark.speed.report FILE.json [...] --out docs
 
 writes docs/runtime.csv and docs/figures/runtime.png and .svg, and prints the table of docs/speed.md. The benchmark may
-be run in parts, with -k; a runtime.csv is read as well.
+be run in parts, with -k, and its files be given together. A runtime.csv is accepted, too.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What is kept of an upload: its heat maps at several layers on probe images of one size, and its logits."""
+"""Views of an upload: its heat maps at several layers on probe images of one size, and its logits."""
 
 from __future__ import annotations
 
