@@ -1,4 +1,4 @@
-"""The tables of docs/robust.md and the README's of the same, from docs/results/robust, and the page's picture.
+"""The tables of docs/research/robust.md, from docs/results/robust, and the pictures of that page and of the README.
 
     python docs/make_robust.py                             write the tables anew
     PYTHONPATH=. python docs/make_robust.py --maps REPLAY.npz --statistics REPLAY.npz ...     draw the pictures as well
@@ -36,7 +36,7 @@ ACCURACY = "accuracy (fraction)"
 PARTITION = "partition "
 NO_ATTACK = "no attack"
 OURS = "gradcam_ae"
-PAGES = (HERE / "robust.md", HERE.parent / "README.md")
+PAGE = HERE / "research" / "robust.md"
 
 
 def attacks(name: str) -> str:
@@ -491,5 +491,4 @@ if __name__ == "__main__":
     if options.statistics:
         drawn = tracked([load(path) for path in options.statistics], HIDING)
         pictures.save(drawn, HERE / "figures" / "robust-statistics.png")
-    for written in PAGES:
-        written.write_text(page(written.read_text(encoding="utf-8")), encoding="utf-8")
+    PAGE.write_text(page(PAGE.read_text(encoding="utf-8")), encoding="utf-8")

@@ -1,8 +1,8 @@
 """How suspicious a round's heat maps make each client: the evidence of the `robust` profile.
 
-Source: this project's own; docs/robust.md derives it and has the figures. All functions look at the differences between
-an upload's heat maps and the global model's. `trusted` names the clients that are compared with: those that are not
-copies of one another, so that a crowd of colluders cannot define what is usual.
+Source: this project's own; docs/robust.md derives it, docs/research/robust.md has the figures. All functions look at
+the differences between an upload's heat maps and the global model's. `trusted` names the clients that are compared
+with: those that are not copies of one another, so that a crowd of colluders cannot define what is usual.
 """
 
 from __future__ import annotations
