@@ -309,13 +309,19 @@ def test_whole_numbers_that_count_no_batches_are_the_global_models(make_round) -
         assert answer.replaced == ("positions",)
 
 
-def test_infinity_and_nan_are_taken_where_the_global_model_has_them() -> None:
+@pytest.mark.parametrize("known", [True, False], ids=["with the network", "without it"])
+def test_a_mask_with_infinity_or_nan_stays_the_global_models(known) -> None:
     network = nn.Linear(2, 2)
     network.register_buffer("mask", torch.tensor([0.0, float("-inf"), float("nan")]))
     model = state_of(network)
-    assert upload_problem({name: tensor.clone() for name, tensor in model.items()}, model, network) is None
-    moved = {**model, "mask": torch.tensor([float("-inf"), float("-inf"), float("nan")])}
-    assert "'mask' holds NaN or infinity" in str(upload_problem(moved, model, network))
+    template = Template.of(model, network if known else None)
+    honest = admit({name: tensor.clone() for name, tensor in model.items()}, 1, template)
+    assert honest.replaced == ()
+    for mask in ([float("-inf")] * 2 + [float("nan")], [5.0, 1e30, 0.0], [0.0, 7.0, float("nan")], [float("nan")] * 3):
+        answer = admit({**model, "mask": torch.tensor(mask)}, 1, template)
+        assert answer.replaced == ("mask",)
+        assert torch.equal(answer.upload["mask"][:2], model["mask"][:2])
+        assert answer.upload["mask"][2].isnan()
 
 
 def test_a_claim_that_is_cut_excuses_no_count_of_batches(make_round) -> None:

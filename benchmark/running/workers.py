@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from benchmark.config import Run
 
 # The working directory of worker processes.
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 
 class Workers:

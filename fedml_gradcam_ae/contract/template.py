@@ -91,9 +91,7 @@ class Template:
         tensors = {
             name: Expected(
                 like=tensor,
-                # Whole numbers (a table of positions, for example) are not trained, and a wrong one can make a network
-                # fail.
-                frozen=tied.get(name, name) in frozen or (is_whole(tensor) and not _counts(name)),
+                frozen=tied.get(name, name) in frozen or _is_no_weight(name, tensor),
                 same_as=tied.get(name),
                 lowest=_lowest(name, tensor),
                 counts=_counts(name) and tensor.numel() == 1,
@@ -102,6 +100,17 @@ class Template:
         }
         taken = {tensor.untyped_storage().data_ptr() for tensor in model.values() if tensor.numel()}
         return cls(tensors, taken)
+
+
+def _is_no_weight(name: str, tensor: Tensor) -> bool:
+    """Return whether a tensor is certainly not trained.
+
+    Whole numbers (a table of positions, for example) are not, and a wrong one can make a network fail. Nor is a tensor
+    with infinity or NaN (a mask), whose changes have no length that could be bounded.
+    """
+    if is_whole(tensor):
+        return not _counts(name)
+    return tensor.is_floating_point() and not bool(tensor.isfinite().all())
 
 
 def _counts(name: str) -> bool:

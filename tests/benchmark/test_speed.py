@@ -127,7 +127,7 @@ def repository(tmp_path, monkeypatch):
     """One commit with a plug-in, a working tree that has changed since, and this checkout's benchmark."""
     root = tmp_path / "repository"
     for name in ("fedml_gradcam_ae/rule.py", "benchmark/speed/bench_defenses.py", "benchmark/speed/rules.py"):
-        (root / name).parent.mkdir(parents=True)
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).write_text("committed")
     identity = ["-c", "user.name=somebody", "-c", "user.email=somebody@example.org"]
     for command in (["init", "-q"], ["add", "."], [*identity, "commit", "-qm", "first"]):
