@@ -1,1 +1,1 @@
-"""One defense per file, each registered by its decorator."""
+"""The defenses, one per file, each registered by its decorator."""

@@ -1,4 +1,4 @@
-"""Krum: the upload with the nearest neighbors becomes the global model.
+"""Krum: the upload closest to its nearest neighbors becomes the global model.
 
 Source: Blanchard et al., "Machine Learning with Adversaries: Byzantine Tolerant Gradient Descent", NeurIPS 2017.
 """
@@ -15,9 +15,29 @@ from fedml_gradcam_ae.defenses.shared.krum_scores import KrumSettings, krum_scor
 
 @register_defense("krum")
 class Krum(Defense):
-    """Follow the one upload with the smallest sum of squared distances to its K - f - 2 nearest others.
+    """The one upload with the smallest sum of squared distances to its K - f - 2 nearest neighbors.
 
-    Every other upload is left out of the aggregate, but only the f with the largest sums are flagged.
+    K is the number of uploads and f the number that is assumed malicious. All other uploads are left out of the
+    aggregate, but only the f with the largest sums are flagged.
+
+    Example:
+        >>> import torch
+        >>> from fedml_gradcam_ae import Round
+        >>> from fedml_gradcam_ae.defenses.krum import Krum
+        >>> round = Round(
+        ...     number=1,
+        ...     client_ids=[1, 2, 3, 4, 5],
+        ...     uploads=[{"weight": torch.tensor([[value]])} for value in (1.0, 1.1, 1.2, 1.4, 9.0)],
+        ...     samples=[10.0] * 5,
+        ...     global_model={"weight": torch.zeros(1, 1)},
+        ...     network=torch.nn.Linear(1, 1, bias=False),
+        ...     test_data=[],
+        ... )
+        >>> verdict = Krum(Krum.Settings(malicious=1)).judge(round)
+        >>> [f"{score:.2f}" for score in verdict.scores]
+        ['0.05', '0.02', '0.05', '0.13', '118.60']
+        >>> verdict.weights, verdict.flagged
+        ([0.0, 1.0, 0.0, 0.0, 0.0], [False, False, False, False, True])
     """
 
     Settings = KrumSettings
@@ -26,7 +46,11 @@ class Krum(Defense):
 
     @override
     def judge(self, round: Round) -> Verdict:
-        """One client has all the weight; with ties the first of them."""
+        """Give the client with the smallest score all the weight, the first one at a tie.
+
+        Raises:
+            TooFewUploads: if there are fewer than 2f + 3 uploads and f is above 0.
+        """
         clients = len(round.uploads)
         malicious = self.settings.faced(clients, len(round.rejected))
         scores = krum_scores(round.updates.squared_distances, malicious)

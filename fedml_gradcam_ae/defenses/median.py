@@ -17,7 +17,26 @@ from fedml_gradcam_ae.maths.order_statistics import middle_rows
 
 @register_defense("median")
 class Median(Defense):
-    """Per coordinate the middle value; for even K the mean of the two middle ones (`torch.median` takes the lower)."""
+    """The middle value of each coordinate; for an even number of clients K, the mean of the two middle values.
+
+    `torch.median` takes the lower of the two instead.
+
+    Example:
+        >>> import torch
+        >>> from fedml_gradcam_ae import Round
+        >>> from fedml_gradcam_ae.defenses.median import Median
+        >>> round = Round(
+        ...     number=1,
+        ...     client_ids=[1, 2, 3],
+        ...     uploads=[{"weight": torch.tensor([[value]])} for value in (1.0, 1.1, 9.0)],
+        ...     samples=[10.0] * 3,
+        ...     global_model={"weight": torch.zeros(1, 1)},
+        ...     network=torch.nn.Linear(1, 1, bias=False),
+        ...     test_data=[],
+        ... )
+        >>> Median(Median.Settings()).judge(round).model
+        {'weight': tensor([[1.1000]])}
+    """
 
     Settings = DefenseSettings
 
@@ -25,17 +44,17 @@ class Median(Defense):
 
     @override
     def judge(self, round: Round) -> Verdict:
-        """A model; nobody is left out as a whole."""
+        """Return the median model; no client is left out as a whole."""
         return Verdict(model=round.bounded.updates.columnwise(median))
 
 
 def median(values: Tensor) -> Tensor:
-    """The median of each column.
+    """Return the median of each column.
 
     Args:
         values: (clients, columns).
 
     Returns:
-        (columns,).
+        (columns,), the mean of the two middle values where the number of clients is even.
     """
     return middle_rows(values, (len(values) - 1) // 2).mean(dim=0)

@@ -1,7 +1,8 @@
-"""Multi-Krum: the mean of the m uploads with the nearest neighbors.
+"""Multi-Krum: the mean of the m uploads closest to their nearest neighbors.
 
 Source: Blanchard et al., "Machine Learning with Adversaries: Byzantine Tolerant Gradient Descent", NeurIPS 2017,
-section 4. The mean is unweighted, as there: claimed sample counts are untrusted. FedML's and Flower's weigh by samples.
+section 4. The mean is unweighted, as in the paper, since claimed sample counts are untrusted. FedML and Flower weight
+it by samples.
 """
 
 from __future__ import annotations
@@ -17,30 +18,61 @@ from fedml_gradcam_ae.defenses.shared.krum_scores import KrumSettings, krum_scor
 
 @register_defense("multi_krum")
 class MultiKrum(Defense):
-    """Average the m uploads with the smallest Krum scores."""
+    """The unweighted mean of the m uploads with the smallest Krum scores.
+
+    Example:
+        >>> import torch
+        >>> from fedml_gradcam_ae import Round
+        >>> from fedml_gradcam_ae.defenses.multi_krum import MultiKrum
+        >>> round = Round(
+        ...     number=1,
+        ...     client_ids=[1, 2, 3, 4, 5],
+        ...     uploads=[{"weight": torch.tensor([[value]])} for value in (1.0, 1.1, 1.2, 1.4, 9.0)],
+        ...     samples=[10.0] * 5,
+        ...     global_model={"weight": torch.zeros(1, 1)},
+        ...     network=torch.nn.Linear(1, 1, bias=False),
+        ...     test_data=[],
+        ... )
+        >>> verdict = MultiKrum(MultiKrum.Settings(malicious=1)).judge(round)
+        >>> [f"{score:.2f}" for score in verdict.scores]
+        ['0.05', '0.02', '0.05', '0.13', '118.60']
+        >>> verdict.weights
+        [0.25, 0.25, 0.25, 0.25, 0.0]
+    """
 
     class Settings(KrumSettings):
-        """f, and m where it shall not be K - f."""
+        """The assumed number of malicious clients f, and m if it is to differ from K - f."""
 
         kept: int | None = Field(default=None, ge=1, description="m, how many uploads are averaged; null: K - f")
 
         @override
         def check_clients(self, clients: int) -> None:
-            """K > 2f + 2 and K >= m."""
+            """Check that K > 2f + 2 and K >= m.
+
+            Args:
+                clients: K, the number of clients per round.
+
+            Raises:
+                ValueError: if one of the two does not hold.
+            """
             super().check_clients(clients)
             if self.kept is not None and self.kept > clients:
                 raise ValueError(f"kept: there are {clients} clients a round, found {self.kept}")
 
         @override
         def needed(self, malicious: int) -> int:
-            """With f above 0 also as many uploads as shall be kept."""
+            """Return the number of uploads needed: 2f + 3 and at least m; 1 where f is 0."""
             return max(super().needed(malicious), self.kept or 1) if malicious else 1
 
     settings: Settings
 
     @override
     def judge(self, round: Round) -> Verdict:
-        """The m kept share the weight; with ties the first ones are kept."""
+        """Give the m uploads with the smallest scores equal weights; at a tie the first ones are kept.
+
+        Raises:
+            TooFewUploads: if f is above 0 and there are fewer than 2f + 3 uploads or fewer than m.
+        """
         clients = len(round.uploads)
         malicious = self.settings.faced(clients, len(round.rejected))
         scores = krum_scores(round.updates.squared_distances, malicious)

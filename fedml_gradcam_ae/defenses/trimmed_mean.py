@@ -1,7 +1,8 @@
 """Trimmed mean: per coordinate, the mean without the b smallest and the b largest values.
 
 Source: Yin et al., "Byzantine-Robust Distributed Learning: Towards Optimal Statistical Rates", ICML 2018, definition 2.
-ByzFL's and scipy's are the same; FedML's type of this name drops whole clients by their sample count instead.
+The trimmed means of ByzFL and scipy are the same. FedML's rule of this name drops whole clients by their sample count
+instead.
 """
 
 from __future__ import annotations
@@ -21,10 +22,27 @@ from fedml_gradcam_ae.maths.order_statistics import middle_rows
 
 @register_defense("trimmed_mean")
 class TrimmedMean(Defense):
-    """Per coordinate drop the b smallest and b largest values and average the rest, unweighted."""
+    """The unweighted mean per coordinate, without the b smallest and the b largest values.
+
+    Example:
+        >>> import torch
+        >>> from fedml_gradcam_ae import Round
+        >>> from fedml_gradcam_ae.defenses.trimmed_mean import TrimmedMean
+        >>> round = Round(
+        ...     number=1,
+        ...     client_ids=[1, 2, 3, 4, 5],
+        ...     uploads=[{"weight": torch.tensor([[value]])} for value in (1.0, 1.1, 1.3, 1.5, 9.0)],
+        ...     samples=[10.0] * 5,
+        ...     global_model={"weight": torch.zeros(1, 1)},
+        ...     network=torch.nn.Linear(1, 1, bias=False),
+        ...     test_data=[],
+        ... )
+        >>> TrimmedMean(TrimmedMean.Settings(beta=0.2)).judge(round).model  # the mean of 1.1, 1.3 and 1.5
+        {'weight': tensor([[1.3000]])}
+    """
 
     class Settings(DefenseSettings):
-        """The share that is cut off at either end."""
+        """The share of the clients that is cut off at either end."""
 
         beta: float = Field(
             default=0.2, ge=0, lt=0.5, description="share of the clients cut at either end, b = floor(beta * K)"
@@ -34,14 +52,14 @@ class TrimmedMean(Defense):
 
     @override
     def judge(self, round: Round) -> Verdict:
-        """A model; nobody is left out as a whole."""
+        """Return the trimmed mean model; no client is left out as a whole."""
         cut = math.floor(self.settings.beta * len(round.uploads) + 1e-9)
         model = round.bounded.updates.columnwise(lambda values: trimmed_mean(values, cut))
         return Verdict(model=model)
 
 
 def trimmed_mean(values: Tensor, cut: int) -> Tensor:
-    """The mean of each column without its `cut` smallest and `cut` largest values.
+    """Return the mean of each column without its `cut` smallest and `cut` largest values.
 
     Args:
         values: (clients, columns).

@@ -1,1 +1,1 @@
-"""What several defenses have in common."""
+"""Functions that several defenses share."""

@@ -1,4 +1,4 @@
-"""The part of the updates that belongs to a network's output layer."""
+"""The updates of a network's output layer."""
 
 from __future__ import annotations
 
@@ -11,11 +11,16 @@ from fedml_gradcam_ae.contract.updates import Updates
 
 
 def output_layer(network: nn.Module, parameters: Sequence[str]) -> list[str]:
-    """The names of the last module's weight and bias: the last one, in the order of definition, that is trained.
+    """Return the parameter names (weight, bias) of the last trained module, in the order of definition.
 
     Args:
         network: the architecture.
         parameters: the names of the trainable parameters, at least one.
+
+    Example:
+        >>> network = nn.Sequential(nn.Linear(4, 3), nn.Linear(3, 2))
+        >>> output_layer(network, [name for name, _ in network.named_parameters()])
+        ['1.weight', '1.bias']
     """
     layers = []
     for prefix, module in network.named_modules():
@@ -26,7 +31,7 @@ def output_layer(network: nn.Module, parameters: Sequence[str]) -> list[str]:
 
 
 def output_updates(round: Round) -> Updates:
-    """The round's updates, with the coordinates of the output layer alone."""
+    """Return the round's updates, restricted to the coordinates of the output layer."""
     updates = round.updates
     names = output_layer(round.network, round.parameters)
     return Updates(updates.uploads, updates.center, names, updates.mixing)

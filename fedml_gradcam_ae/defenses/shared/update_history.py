@@ -1,4 +1,4 @@
-"""What each client's next update should be if it keeps on doing what it did: FLDetector's prediction."""
+"""FLDetector's prediction of each client's next update from its last one."""
 
 from __future__ import annotations
 
@@ -12,21 +12,22 @@ from fedml_gradcam_ae.contract.updates import flatten
 from fedml_gradcam_ae.contract.upload import ClientId
 from fedml_gradcam_ae.maths.lbfgs import inner_products, lbfgs_coefficients
 
-_LARGEST = torch.finfo(torch.float32).max
+_LARGEST = torch.finfo(torch.float32).max  # stored updates are float32; larger numbers are clamped to it
 
 
 class UpdateHistory:
-    """The last steps of the global model, and the last update of each client.
+    """The last steps of the global model and the last update of each client, from which updates are predicted.
 
-    By the mean value theorem a client that uploaded u_i from the model w_t' uploads u_i + H (w_t - w_t') from w_t;
-    H is the L-BFGS matrix of the pairs (w_j - w_(j-1), u_j - u_(j-1)) of the last rounds, u_j being the mean of the
-    updates that w_j led to. With t' = t - 1 for all clients this is the paper's prediction. A client that paused
-    for more rounds than the window holds is forgotten: there is nothing to predict it from.
+    A client whose last update was u_i, from the model w_t', is predicted to upload u_i + H (w_t - w_t') from the
+    model w_t, by the mean value theorem. H is the L-BFGS matrix of the pairs (w_j - w_(j-1), u_j - u_(j-1)) of the last
+    rounds, where u_j is the mean of the updates from the model w_j. With t' = t - 1 for all clients this is the
+    paper's prediction. A client that paused for more rounds than the window holds is forgotten, since the steps that a
+    prediction needs are no longer stored.
 
     Memory: 2 N + 2 vectors of d numbers, and one for each client of the last N rounds, float32.
 
     Args:
-        window: N, how many pairs are kept.
+        window: N, the number of pairs that are kept.
     """
 
     def __init__(self, window: int) -> None:
@@ -36,11 +37,11 @@ class UpdateHistory:
         self._model: Tensor | None = None  # w of the last round
         self._mean: Tensor | None = None  # u of the last round
         self._last: dict[ClientId, Tensor] = {}  # each client's last update
-        self._seen: dict[ClientId, int] = {}  # how many steps had been taken by then
+        self._seen: dict[ClientId, int] = {}  # the number of steps taken before each client's last update
         self._taken = 0
 
     def surprises(self, round: Round) -> dict[ClientId, float]:
-        """||predicted - u_i|| of every client that there is a prediction for."""
+        """Return the distance ||predicted - u_i|| of each client that has a prediction, by client id."""
         known = [i for i, client in enumerate(round.client_ids) if client in self._last]
         if not self._steps or not known or self._model is None:
             return {}
@@ -64,10 +65,10 @@ class UpdateHistory:
         return dict(zip(clients, total.sqrt().nan_to_num(posinf=1e150).tolist(), strict=True))
 
     def record(self, round: Round, weights: list[float]) -> None:
-        """Remember a round.
+        """Add a round to the history.
 
         Args:
-            round: what was uploaded.
+            round: the round, after it was judged.
             weights: each client's weight in the aggregate, sum 1.
         """
         model = flatten(round.global_model, round.parameters).float().cpu()
@@ -92,7 +93,7 @@ class UpdateHistory:
             del self._seen[client], self._last[client]
 
     def state(self) -> dict[str, Any]:
-        """What must outlive the process; later rounds change some of these very tensors."""
+        """Return the state to save; it shares tensors that later rounds change in place."""
         return {
             "steps": list(self._steps),
             "changes": list(self._changes),
@@ -104,7 +105,7 @@ class UpdateHistory:
         }
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Go on from what `state` returned."""
+        """Continue from what `state` returned."""
         self._steps, self._changes = list(state["steps"]), list(state["changes"])
         self._model, self._mean = state["model"], state["mean"]
         self._last = {client: update.clone() for client, update in state["last"].items()}
