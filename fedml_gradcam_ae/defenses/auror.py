@@ -1,8 +1,8 @@
-"""AUROR: whoever stands in the smaller of two groups in most coordinates that fall into two is left out.
+"""AUROR: leave out the clients that are in the smaller of two clusters in most indicative coordinates.
 
 Source: Shen, Tople and Saxena, "AUROR: Defending Against Poisoning Attacks in Collaborative Deep Learning Systems",
 ACSAC 2016, as commonly implemented for model updates: the coordinates of the output layer are the features. Each
-coordinate is clustered by itself, as in the paper; others cluster all indicative coordinates at once.
+coordinate is clustered by itself, as in the paper; other implementations cluster all indicative coordinates at once.
 """
 
 from __future__ import annotations
@@ -25,16 +25,35 @@ from fedml_gradcam_ae.maths.kmeans_1d import two_means
 
 @register_defense("auror")
 class Auror(Defense):
-    """Leave out who is in the smaller cluster of more than half of the output layer's indicative coordinates.
+    """Clients are left out that are in the smaller cluster of more than a share tau of the indicative coordinates.
 
-    Two clusters are made of the clients' values of each coordinate. In the first rounds everybody is kept, while the
-    server counts in how many of them a coordinate's two centers are at least theta apart: in more than half, and it
-    is indicative from the last of these rounds on. Where both clusters are of one size neither is suspicious.
+    The clients' values of each coordinate of the output layer form two clusters. A coordinate is indicative if, in
+    more than half of the first `observe_rounds` rounds, the two cluster centers are at least theta apart. Before the
+    last of these rounds all clients are kept. Where both clusters have the same size, neither is suspicious.
     State: one count per coordinate of the output layer.
+
+    Example:
+        >>> import torch
+        >>> from fedml_gradcam_ae import Round
+        >>> from fedml_gradcam_ae.defenses.auror import Auror
+        >>> round = Round(
+        ...     number=1,
+        ...     client_ids=[1, 2, 3, 4],
+        ...     uploads=[{"weight": torch.tensor([[value]])} for value in (1.0, 1.1, 0.9, 9.0)],
+        ...     samples=[10.0] * 4,
+        ...     global_model={"weight": torch.zeros(1, 1)},
+        ...     network=torch.nn.Linear(1, 1, bias=False),
+        ...     test_data=[],
+        ... )
+        >>> verdict = Auror(Auror.Settings(observe_rounds=1)).judge(round)
+        >>> verdict.scores, verdict.threshold
+        ([0.0, 0.0, 0.0, 1.0], 0.5)
+        >>> verdict.excluded
+        [False, False, False, True]
     """
 
     class Settings(DefenseSettings):
-        """The defaults are those of its common implementations."""
+        """The settings of AUROR; the defaults are those of its common implementations."""
 
         observe_rounds: int = Field(
             default=10, ge=1, description="rounds in which indicative coordinates are looked for (rounds)"
@@ -58,7 +77,10 @@ class Auror(Defense):
 
     @override
     def judge(self, round: Round) -> Verdict:
-        """Observe, and from the last observed round on leave out who is suspicious too often."""
+        """Count wide coordinates; from the last observed round on, leave out the clients with a score above tau.
+
+        The score is the share of the indicative coordinates in which a client is in the smaller cluster.
+        """
         minority, distance = cluster_columns(output_updates(round))
         if self._observed < self.settings.observe_rounds:
             apart = (distance >= self.settings.theta).long().cpu()
@@ -78,20 +100,21 @@ class Auror(Defense):
 
     @override
     def state(self) -> dict[str, Any]:
-        """What must outlive the process."""
+        """Return the state to save: the number of observed rounds and the counts per coordinate."""
         return {"observed": self._observed, "apart": self._apart}
 
     @override
     def restore(self, state: dict[str, Any]) -> None:
-        """Go on from what `state` returned."""
+        """Continue from what `state` returned."""
         self._observed, self._apart = int(state["observed"]), state["apart"].clone()
 
 
 def cluster_columns(updates: Updates) -> tuple[Tensor, Tensor]:
-    """2-means of each coordinate: who is in the smaller cluster, and how far apart the two centers are.
+    """Split the clients' values of each coordinate into two clusters by 2-means.
 
     Returns:
-        (clients, coordinates), bool, and (coordinates,), float64.
+        Whether a client is in the smaller cluster, (clients, coordinates), bool; and the distance between the two
+        centers, (coordinates,), float64.
     """
     clusters = [two_means(block) for block in updates.blocks()]
     minority = torch.cat([found.minority for found in clusters], dim=1)
@@ -99,10 +122,18 @@ def cluster_columns(updates: Updates) -> tuple[Tensor, Tensor]:
 
 
 def suspicious_share(minority: Tensor, indicative: Tensor) -> Tensor:
-    """In which share of the indicative coordinates a client is in the smaller cluster, (clients,); 0 without any.
+    """Return the share of the indicative coordinates in which each client is in the smaller cluster.
 
     Args:
-        minority: (clients, coordinates), bool.
+        minority: (clients, coordinates), bool: whether a client is in the smaller cluster.
         indicative: (coordinates,), bool.
+
+    Returns:
+        (clients,), float64; 0 where no coordinate is indicative.
+
+    Example:
+        >>> minority = torch.tensor([[True, True, False], [False, False, True]])
+        >>> suspicious_share(minority, torch.tensor([True, True, False]))
+        tensor([1., 0.], dtype=torch.float64)
     """
     return minority[:, indicative].double().sum(1) / max(1, int(indicative.sum()))

@@ -1,7 +1,7 @@
-"""Centered clipping: a mean of the updates, each first pulled to within a distance of last round's result.
+"""Centered clipping: the mean of the updates, each clipped to a radius around the last round's aggregate.
 
 Source: Karimireddy et al., "Learning from History for Byzantine Robust Optimization", ICML 2021, equation (CC). The
-paper sets its radius by hand; `tau: median` is ours.
+paper sets its radius by hand; `tau: median` is this project's own.
 """
 
 from __future__ import annotations
@@ -24,13 +24,31 @@ from fedml_gradcam_ae.defenses.median import median
 
 @register_defense("centered_clipping")
 class CenteredClipping(Defense):
-    """v <- v + mean_i (u_i - v) min(1, tau / ||u_i - v||), starting from last round's v; then w <- w_g + v.
+    """The step v <- v + mean_i (u_i - v) min(1, tau / ||u_i - v||) from the last round's v; the model is w_g + v.
 
-    v is 0 in the first round. BatchNorm's statistics, to which no distance belongs, are the coordinate-wise median.
+    v is 0 in the first round. BatchNorm's running statistics, which no distance includes, are aggregated by the
+    coordinate-wise median.
+
+    Example:
+        >>> import torch
+        >>> from fedml_gradcam_ae import Round
+        >>> from fedml_gradcam_ae.defenses.centered_clipping import CenteredClipping
+        >>> round = Round(
+        ...     number=1,
+        ...     client_ids=[1, 2, 3],
+        ...     uploads=[{"weight": torch.tensor([[value]])} for value in (1.0, 1.2, 9.0)],
+        ...     samples=[10.0] * 3,
+        ...     global_model={"weight": torch.zeros(1, 1)},
+        ...     network=torch.nn.Linear(1, 1, bias=False),
+        ...     test_data=[],
+        ... )
+        >>> verdict = CenteredClipping(CenteredClipping.Settings(tau=2.0)).judge(round)
+        >>> verdict.model  # the mean of 1.0, 1.2 and 2.0
+        {'weight': tensor([[1.4000]])}
     """
 
     class Settings(DefenseSettings):
-        """The radius and the number of steps."""
+        """The clipping radius tau and the number of steps per round."""
 
         tau: float | Literal["median"] = Field(
             default="median",
@@ -52,7 +70,10 @@ class CenteredClipping(Defense):
 
     @override
     def judge(self, round: Round) -> Verdict:
-        """A model; nobody is left out as a whole. The score is the distance to v in the last step."""
+        """Return the clipped mean; no client is left out as a whole.
+
+        The score is the distance to v in the last step.
+        """
         model = dict(round.global_model)
         for name, carried in self._carried.items():
             model[name] = model[name] + carried.to(model[name])
@@ -69,25 +90,31 @@ class CenteredClipping(Defense):
 
     @override
     def state(self) -> dict[str, Any]:
-        """v, which must outlive the process."""
+        """Return the state to save: v."""
         return {"carried": self._carried}
 
     @override
     def restore(self, state: dict[str, Any]) -> None:
-        """Go on from what `state` returned."""
+        """Continue from what `state` returned."""
         self._carried = dict(state["carried"])
 
 
 def clipping_coefficients(gram: Tensor, tau: float | None, iterations: int) -> tuple[Tensor, Tensor]:
-    """The c with which v + sum_i c_i (u_i - v) is the result of so many clipping steps from v.
+    """Return the coefficients c for which v + sum_i c_i (u_i - v) is the result of the clipping steps from v.
 
     Args:
         gram: (clients, clients), the inner products of the u_i - v, float64.
         tau: the radius; None: each step's median distance.
-        iterations: how many steps.
+        iterations: the number of steps.
 
     Returns:
-        Two times (clients,): the coefficients, and the distances to the point before the last step.
+        The coefficients, (clients,), and the distances to the point before the last step, (clients,).
+
+    Example:
+        >>> updates = torch.tensor([1.0, 1.0, 8.0], dtype=torch.float64)
+        >>> coefficients, distances = clipping_coefficients(torch.outer(updates, updates), tau=2.0, iterations=1)
+        >>> [round(coefficient, 3) for coefficient in coefficients.tolist()]
+        [0.333, 0.333, 0.083]
     """
     points = coordinates(gram)
     coefficients = torch.zeros(len(gram), dtype=torch.float64)

@@ -1,8 +1,8 @@
-"""FLAME: the densest majority of models by angle, clipped to the median length, under a little noise.
+"""FLAME: keep a majority cluster of models by cosine distance, clip to the median length and add noise.
 
 Source: Nguyen et al., "FLAME: Taming Backdoors in Federated Learning", USENIX Security 2022, arXiv 2101.02281,
-Algorithm 1. Some implementations compare the angles of updates instead of models, count BatchNorm's statistics in, or
-scale the noise by each layer's own deviation.
+Algorithm 1. Some implementations compare the angles of updates instead of models, include BatchNorm's statistics, or
+scale the noise by each layer's own standard deviation.
 """
 
 from __future__ import annotations
@@ -28,15 +28,36 @@ from fedml_gradcam_ae.networks.images import seeded_generator
 
 @register_defense("flame")
 class FLAME(Defense):
-    """Keep the one cluster of more than half of the models, clip to the median length, average, and add noise.
+    """The clipped and noised mean of the one HDBSCAN cluster that holds more than half of the models.
 
-    HDBSCAN on cosine distances, with at least K // 2 + 1 models in a cluster, leaves one cluster and outliers; it
-    sheds models until hardly more than half are left, attackers or not. The kept updates are clipped to the median
-    length S of all and averaged, every client alike; then the weights get noise N(0, (lambda S)^2).
+    HDBSCAN on cosine distances, with at least K // 2 + 1 models in a cluster, finds one cluster and outliers. It drops
+    models until little more than half of them are left, whether there are attackers or not. The kept updates are
+    clipped to the median length S of all updates and averaged without weights. Then Gaussian noise
+    N(0, (lambda S)^2) is added to the weights.
+
+    Example:
+        >>> import torch
+        >>> from fedml_gradcam_ae import Round
+        >>> from fedml_gradcam_ae.defenses.flame import FLAME
+        >>> models = ([1.0, 0.9], [1.0, 1.1], [1.0, 1.0], [-1.0, 1.0])
+        >>> round = Round(
+        ...     number=1,
+        ...     client_ids=[1, 2, 3, 4],
+        ...     uploads=[{"weight": torch.tensor([model])} for model in models],
+        ...     samples=[10.0] * 4,
+        ...     global_model={"weight": torch.zeros(1, 2)},
+        ...     network=torch.nn.Linear(2, 1, bias=False),
+        ...     test_data=[],
+        ... )
+        >>> verdict = FLAME(FLAME.Settings(noise=0.0)).judge(round)
+        >>> verdict.excluded
+        [False, False, False, True]
+        >>> verdict.model  # the mean of the first three, the longest of them clipped
+        {'weight': tensor([[0.9838, 0.9821]])}
     """
 
     class Settings(DefenseSettings):
-        """The defaults are the paper's, for images."""
+        """The settings of FLAME; the defaults are the paper's for images."""
 
         angles: Literal["models", "updates"] = Field(
             default="models", description="whose angles are compared: the paper's are the models' own"
@@ -48,7 +69,10 @@ class FLAME(Defense):
 
     @override
     def judge(self, round: Round) -> Verdict:
-        """Cluster, clip, average, add noise."""
+        """Cluster the models, clip and average the kept updates, and add noise.
+
+        The score is the mean cosine distance to the kept clients, or to all clients where none is kept.
+        """
         updates = round.updates
         gram = model_gram(updates) if self.settings.angles == "models" else updates.gram
         distances = 1 - cosine_matrix(gram)
@@ -70,17 +94,20 @@ class FLAME(Defense):
 
 
 def model_gram(updates: Updates) -> Tensor:
-    """<w_i, w_j>, (clients, clients), from the updates' own: w_i = w_g + u_i."""
+    """Return the models' inner products <w_i, w_j>, (clients, clients), from those of the updates u_i = w_i - w_g."""
     along = updates.dot(updates.center)
     square = flatten(updates.center, updates.names).double().square().sum()
     return updates.gram + along[:, None] + along + square
 
 
 def outside_majority(distances: Tensor) -> list[bool]:
-    """Who is not in HDBSCAN's single cluster of more than half; nobody where there is one client.
+    """Return for each client whether it is outside of HDBSCAN's single cluster of more than half of the clients.
 
     Args:
         distances: (clients, clients), symmetric.
+
+    Returns:
+        One value per client; False for a single client.
     """
     from sklearn.cluster import HDBSCAN
 
@@ -101,7 +128,14 @@ def outside_majority(distances: Tensor) -> list[bool]:
 def with_noise(
     model: dict[str, Tensor], round: Round, deviation: float, generator: torch.Generator
 ) -> dict[str, Tensor]:
-    """The model with N(0, deviation^2) on the trainable parameters."""
+    """Return the model with Gaussian noise N(0, deviation^2) added to the trainable parameters.
+
+    Args:
+        model: the state dict.
+        round: the round, for the names of its trainable parameters and of tied weights.
+        deviation: the standard deviation of the noise.
+        generator: draws the noise, on the CPU.
+    """
 
     def noisy(tensor: Tensor) -> Tensor:
         noise = torch.randn(tensor.shape, generator=generator, dtype=tensor.dtype)

@@ -1,7 +1,7 @@
 """FLCert-D: clients in disjoint groups, one FedAvg model per group, and a majority vote of the models.
 
 Source: Cao et al., "FLCert: Provably Secure Federated Learning against Poisoning Attacks", arXiv 2210.00584, section 4.
-An ensemble and no filter: it leaves nobody out, and a wrong vote needs attackers in many groups.
+FLCert is an ensemble and no filter: no client is left out, and a wrong vote needs attackers in many groups.
 """
 
 from __future__ import annotations
@@ -29,21 +29,48 @@ from fedml_gradcam_ae.networks.outputs import Classifier, OutputSettings
 
 @register_defense("flcert")
 class FLCert(Defense):
-    """Each client trains its group's model, and the groups' models vote on every prediction.
+    """An ensemble of one model per group of clients, which votes on every prediction.
 
-    Clients start from their group's model (`start_for`) and tests ask the vote (`predictor`), which both need the
-    simulator `sp`. FedML's own global model is the groups' coordinate-wise median; nobody starts from it.
+    Clients start their training from their group's model (`start_for`), and tests use the vote (`predictor`). Both
+    need the simulator `sp`. FedML's own global model is the coordinate-wise median of the groups' models; no client
+    starts from it.
+
+    Example:
+        >>> import torch
+        >>> from fedml_gradcam_ae import Round
+        >>> from fedml_gradcam_ae.defenses.flcert import FLCert, group_of
+        >>> clients = [6, 1, 3]
+        >>> [group_of(client, groups=3, seed=0) for client in clients]
+        [0, 1, 2]
+        >>> round = Round(
+        ...     number=1,
+        ...     client_ids=clients,
+        ...     uploads=[{"weight": torch.tensor([[value]])} for value in (1.0, 1.1, 9.0)],
+        ...     samples=[10.0] * 3,
+        ...     global_model={"weight": torch.zeros(1, 1)},
+        ...     network=torch.nn.Linear(1, 1, bias=False),
+        ...     test_data=[],
+        ... )
+        >>> flcert = FLCert(FLCert.Settings(groups=3))
+        >>> flcert.judge(round).model  # the median of the three groups' models
+        {'weight': tensor([[1.1000]])}
+        >>> flcert.start_for(3, round.global_model)  # client 3 alone spoils its group
+        {'weight': tensor([[9.]])}
     """
 
     class Settings(OutputSettings, DefenseSettings):
-        """The number of groups, and how clients fall into them."""
+        """The number of groups, and the seed of the hash that assigns clients to them."""
 
         groups: int = Field(default=5, ge=1, description="N, how many groups of clients there are, one model each")
         seed: int = Field(default=0, ge=0, description="goes into the hash that puts a client into its group")
 
         @override
         def check_clients(self, clients: int) -> None:
-            """At least one client for each group."""
+            """Check that there is at least one client per group.
+
+            Raises:
+                ValueError: if there are more groups than clients.
+            """
             if self.groups > clients:
                 raise ValueError(f"groups: there are only {clients} clients a round, found {self.groups} groups")
 
@@ -55,7 +82,7 @@ class FLCert(Defense):
 
     @override
     def judge(self, round: Round) -> Verdict:
-        """Average each group's uploads, weighted by samples (6); a group without any keeps its model."""
+        """Average each group's uploads, weighted by samples (6); a group without uploads keeps its model."""
         models = self._models or [dict(round.global_model)] * self.settings.groups
         members = [group_of(client, self.settings.groups, self.settings.seed) for client in round.client_ids]
         self._models = []
@@ -68,7 +95,10 @@ class FLCert(Defense):
 
     @override
     def start_for(self, client: ClientId, global_model: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-        """The model of the client's group; batches are counted from the global model's count in all groups."""
+        """Return the model of the client's group.
+
+        Integer tensors, such as BatchNorm's count of batches, are those of the global model in all groups.
+        """
         if not self._models:
             return global_model
         model = self._models[group_of(client, self.settings.groups, self.settings.seed)]
@@ -79,24 +109,28 @@ class FLCert(Defense):
 
     @override
     def predictor(self, network: nn.Module) -> nn.Module:
-        """The vote of the groups' models, as a module that answers with scores."""
+        """Return the groups' majority vote as a module whose output are class scores."""
         return MajorityVote(Classifier(network, self.settings.logits), self._models) if self._models else network
 
     @override
     def state(self) -> dict[str, Any]:
-        """The groups' models, which must outlive the process."""
+        """Return the state to save: the groups' models."""
         return {"models": self._models}
 
     @override
     def restore(self, state: dict[str, Any]) -> None:
-        """Go on from what `state` returned."""
+        """Continue from what `state` returned."""
         self._models = list(state["models"])
 
 
 class MajorityVote(nn.Module):
-    """Each model votes for its arg-max class; the score of a class is its number of votes.
+    """A majority vote: each model votes for its arg-max class, and the score of a class is its number of votes.
 
-    Among equal numbers the smaller label wins: each class is a little lower than the one before it.
+    At a tie the smaller label wins, since the score of each class is slightly below that of the class before it.
+
+    Args:
+        network: the architecture, an image classifier.
+        models: one state dict per voter.
     """
 
     def __init__(self, network: nn.Module, models: list[Mapping[str, Tensor]]) -> None:
@@ -105,13 +139,13 @@ class MajorityVote(nn.Module):
 
     @override
     def forward(self, images: Tensor) -> Tensor:
-        """Scores of shape (images, classes)."""
+        """Return the class scores of a batch of images, (images, classes)."""
         counts = self.votes(images)
         classes = counts.shape[1]
         return counts - torch.arange(classes, dtype=torch.float32, device=counts.device) / (2 * classes)
 
     def votes(self, images: Tensor) -> Tensor:
-        """How many models answer with each class, (images, classes)."""
+        """Return the number of models that predict each class, (images, classes), float32."""
         counts = torch.zeros(0, dtype=torch.float32)
         for position, model in enumerate(self.models):
             tensors = {name: tensor.to(images.device) for name, tensor in model.items()}
@@ -122,20 +156,25 @@ class MajorityVote(nn.Module):
 
 
 def group_of(client: ClientId, groups: int, seed: int) -> int:
-    """g(i) = hash(client id) mod N, the same in every process."""
+    """Return a client's group g(i) = hash(client id) mod N, which is the same in every process."""
     return int.from_bytes(hashlib.sha256(f"{seed}:{client}".encode()).digest()[:8], "big") % groups
 
 
 def certified_attackers(votes: Tensor) -> Tensor:
-    """How many attackers cannot change the vote, whatever they upload: floor((M_y - M_z - [z < y]) / 2).
+    """Return the number of attackers that cannot change the vote, whatever they upload.
 
-    y is the winner and z the runner-up; each attacker sits in one group and can turn one vote from y to z.
+    This is floor((M_y - M_z - [z < y]) / 2) for M votes, y the winner and z the runner-up. Each attacker is in one
+    group and can turn one vote from y to z.
 
     Args:
         votes: (images, classes), at least two classes.
 
     Returns:
-        (images,), at least 0.
+        (images,), int64, at least 0.
+
+    Example:
+        >>> certified_attackers(torch.tensor([[5.0, 0.0], [4.0, 1.0], [1.0, 4.0]]))
+        tensor([2, 1, 1])
     """
     classes = votes.shape[1]
     ranked = (

@@ -1,9 +1,9 @@
-"""FLDetector: clients whose updates do not follow from their own earlier ones are left out.
+"""FLDetector: leave out the clients whose updates do not follow from their own earlier updates.
 
 Source: Zhang, Cao, Jia and Gong, "FLDetector: Defending Federated Learning Against Model Poisoning Attacks via
-Detecting Malicious Clients", KDD 2022, arXiv 2207.09209. The paper ends the training when it detects, removes the
-detected clients and starts over from the first model; a federation that runs cannot start over, so that here the
-detected clients are left out of the round, and with `permanent` of all later ones.
+Detecting Malicious Clients", KDD 2022, arXiv 2207.09209. The paper stops the training at a detection, removes the
+detected clients and starts over from the first model. A running federation cannot start over, so here the detected
+clients are left out of the round, and with `permanent` of all later rounds.
 """
 
 from __future__ import annotations
@@ -25,23 +25,44 @@ from fedml_gradcam_ae.maths.gap_statistic import count_clusters
 from fedml_gradcam_ae.maths.kmeans_1d import two_means
 from fedml_gradcam_ae.networks.images import seeded_generator
 
-_MOST_CLUSTERS = 7
+_MOST_CLUSTERS = 7  # the largest number of clusters that the gap statistic considers
 
 
 @register_defense("fldetector")
 class FLDetector(Defense):
-    """Leave out the group of clients whose uploads are further from what their last ones predict.
+    """The cluster of clients whose updates are furthest from their predictions is left out.
 
-    A client's score is the mean over its last N rounds of ||predicted - u_i|| over the mean of that among the
-    round's clients (1: like everybody; the paper divides by the sum, which would make rounds with fewer clients
-    count more). If the gap statistic finds more than one cluster of scores, the upper one of two is malicious.
-    Everybody is kept before N rounds were predicted, which takes N + 2, and before `start_round`. A client without
-    any prediction of its own is kept, with the mean score of those that are kept.
-    State: see `UpdateHistory`, and the last N distances of each client.
+    A client's distance in a round is ||predicted - u_i||, divided by the mean of these distances over the round's
+    clients. (The paper divides by the sum, which would give rounds with fewer clients more weight.) Its score is the
+    mean of its distances in its last N predicted rounds; 1 is usual. If the gap statistic finds more than one cluster
+    of scores, the upper of two clusters is left out. All clients are kept until N rounds were predicted, which takes
+    N + 2 rounds, and before `start_round`. A client without a prediction is kept; it gets the mean score of the kept
+    clients.
+    State: that of `UpdateHistory`, and the last N distances of each client.
+
+    Example:
+        >>> import torch
+        >>> from fedml_gradcam_ae import Round
+        >>> from fedml_gradcam_ae.defenses.fldetector import FLDetector
+        >>> detector = FLDetector(FLDetector.Settings(window=1))
+        >>> for number, last in [(1, 1.3), (2, 1.3), (3, 9.0)]:
+        ...     updates = (1.0, 1.1, 1.2, 1.15, last)  # client 5 turns malicious in round 3
+        ...     round = Round(
+        ...         number=number,
+        ...         client_ids=[1, 2, 3, 4, 5],
+        ...         uploads=[{"weight": torch.tensor([[number + update]])} for update in updates],
+        ...         samples=[10.0] * 5,
+        ...         global_model={"weight": torch.tensor([[float(number)]])},
+        ...         network=torch.nn.Linear(1, 1, bias=False),
+        ...         test_data=[],
+        ...     )
+        ...     verdict = detector.judge(round)
+        >>> verdict.excluded
+        [False, False, False, False, True]
     """
 
     class Settings(DefenseSettings):
-        """The defaults are the published code's."""
+        """The settings of FLDetector; the defaults are those of the published code."""
 
         window: int = Field(
             default=10, ge=1, description="N, the rounds that a prediction and a score look back on (rounds)"
@@ -64,7 +85,7 @@ class FLDetector(Defense):
 
     @override
     def judge(self, round: Round) -> Verdict:
-        """Compare with the predictions, score, detect, and remember the round."""
+        """Score clients by their distance to the prediction, leave out the detected ones and record the round."""
         self._note(self._history.surprises(round))
         own = {
             client: math.fsum(found) / len(found)
@@ -95,13 +116,13 @@ class FLDetector(Defense):
 
     @override
     def release(self, client: ClientId) -> None:
-        """Judge a client again that was left out for good, by what it uploads from now on."""
+        """Take back a client's permanent removal and forget its past distances."""
         self.removed.pop(client, None)
         self._distances.pop(client, None)
 
     @override
     def state(self) -> dict[str, Any]:
-        """What must outlive the process; later rounds change some of these very tensors."""
+        """Return the state to save; it shares tensors that later rounds change in place."""
         return {
             "history": self._history.state(),
             "distances": {client: list(found) for client, found in self._distances.items()},
@@ -111,14 +132,14 @@ class FLDetector(Defense):
 
     @override
     def restore(self, state: dict[str, Any]) -> None:
-        """Go on from what `state` returned."""
+        """Continue from what `state` returned."""
         self._history.restore(state["history"])
         self._distances = {client: list(found) for client, found in state["distances"].items()}
         self._predicted_rounds = int(state["predicted_rounds"])
         self.removed = dict(state["removed"])
 
     def _note(self, surprises: dict[ClientId, float]) -> None:
-        """Add a round's distances, relative to their mean, to those of the last rounds."""
+        """Divide a round's distances by their mean and add them to those of the last rounds."""
         surprises = {client: distance for client, distance in surprises.items() if client not in self.removed}
         if not surprises:
             return
@@ -129,7 +150,7 @@ class FLDetector(Defense):
             self._distances[client] = [*self._distances.get(client, []), relative][-self.settings.window :]
 
     def _threshold(self, scores: dict[ClientId, float], number: int) -> float | None:
-        """Halfway between the centers of the two clusters; None where nobody is to be left out."""
+        """Return the threshold halfway between the two cluster centers; None where no client is to be left out."""
         settings = self.settings
         if not scores or self._predicted_rounds < settings.window or number < settings.start_round:
             return None

@@ -1,8 +1,8 @@
-"""FLTrust: uploads count as far as they point where the server's own training points.
+"""FLTrust: weight uploads by their cosine with the update of the server's own training.
 
 Source: Cao, Fang, Liu and Gong, "FLTrust: Byzantine-robust Federated Learning via Trust Bootstrapping", NDSS 2021,
-arXiv 2012.13995, Algorithm 2 with the server's learning rate 1. Where nobody is trusted the model stays; some
-implementations take the plain mean then.
+arXiv 2012.13995, Algorithm 2 with the server's learning rate 1. Where no client is trusted, the global model stays;
+some implementations take the plain mean instead.
 """
 
 from __future__ import annotations
@@ -30,15 +30,39 @@ from fedml_gradcam_ae.networks.training import train_locally
 
 @register_defense("fltrust")
 class FLTrust(Defense):
-    """Weigh uploads by their cosine with an update that the server trains itself, all scaled to its length.
+    """The mean of the updates, scaled to the length of the server's own update and weighted by their cosine with it.
 
-    w_g + sum_i TS_i u_i ||u_0|| / ||u_i|| / sum_i TS_i, TS_i = max(0, cos(u_i, u_0)), where u_0 comes from training
-    on a few root images. These are taken from the server's test data, which FedML gives a server and nothing else:
-    the accuracy that is measured on those is then a little better than on images that nobody trained on.
+    The model is w_g + sum_i TS_i u_i ||u_0|| / ||u_i|| / sum_i TS_i with the trust scores TS_i = max(0, cos(u_i, u_0)).
+    The server's update u_0 comes from training on a few root images. These are drawn from the server's test data, the
+    only data that FedML gives a server. The accuracy on the test data is therefore slightly higher than on images
+    outside of any training.
+
+    Example:
+        >>> import torch
+        >>> from fedml_gradcam_ae import Round
+        >>> from fedml_gradcam_ae.defenses.fltrust import FLTrust
+        >>> images = torch.tensor([1.0, 1.0, -1.0, -1.0]).view(4, 1, 1, 1)
+        >>> direction = torch.tensor([[1.0], [-1.0]])  # of honest training on these images
+        >>> round = Round(
+        ...     number=1,
+        ...     client_ids=[1, 2, 3],
+        ...     uploads=[{"1.weight": scale * direction} for scale in (1.0, 2.0, -1.0)],
+        ...     samples=[10.0] * 3,
+        ...     global_model={"1.weight": torch.zeros(2, 1)},
+        ...     network=torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(1, 2, bias=False)),
+        ...     test_data=[(images, torch.tensor([0, 0, 1, 1]))],
+        ... )
+        >>> training = {"local_epochs": 1, "local_learning_rate": 0.1, "local_optimizer": "sgd", "local_batch_size": 4}
+        >>> verdict = FLTrust(FLTrust.Settings(root_images=4, **training)).judge(round)
+        >>> [f"{score:.1f}" for score in verdict.scores], verdict.excluded  # a score is minus the cosine
+        (['-1.0', '-1.0', '1.0'], [False, False, True])
+        >>> verdict.model
+        {'1.weight': tensor([[ 0.0500],
+                [-0.0500]])}
     """
 
     class Settings(OutputSettings, DefenseSettings):
-        """What is None is the clients' own, from `train_args`."""
+        """The settings of the server's training; None means the clients' value from `train_args`."""
 
         root_images: int = Field(
             default=100, ge=1, description="test images that the server trains on, drawn once per run"
@@ -83,21 +107,25 @@ class FLTrust(Defense):
 
     @override
     def prepare(self, network: nn.Module, test_data: Iterable[Any]) -> None:
-        """Draw the root images and run the network on them once, so that a mistake shows before any training.
+        """Draw the root images and run the network on them once, so that errors show before any training.
+
+        Args:
+            network: the architecture.
+            test_data: the server's batches (images, labels).
 
         Raises:
-            ValueError: if the test data hold no image that can be used, or the network cannot be trained on them.
+            ValueError: if the test data hold no usable image, or the network cannot be trained on them.
         """
         images, _ = self._root_set(network, test_data)
         trained = copy.deepcopy(Classifier(network, self.settings.logits)).train()
         like = next(trained.parameters())
-        batch = -(-len(images) // -(-len(images) // self._training["batch_size"]))  # as large as the first one
+        batch = -(-len(images) // -(-len(images) // self._training["batch_size"]))  # the size of the first batch
         with preserved_random_state(), torch.no_grad():
             run(trained, images[:batch].to(like))
 
     @override
     def judge(self, round: Round) -> Verdict:
-        """Train, compare and combine for one round."""
+        """Train the server's update u_0 and combine the uploads; the score is minus the cosine with u_0."""
         start = perf_counter()
         images, labels = self._root_set(round.network, round.test_data)
         trained = train_locally(
@@ -152,15 +180,15 @@ class FLTrust(Defense):
 
 
 def _training_of(settings: FLTrust.Settings) -> dict[str, Any]:
-    """What `train_locally` has to be told.
+    """Return the keyword arguments for `train_locally`.
 
     Raises:
-        SettingsError: naming what is neither given nor known from the clients' training.
+        SettingsError: if a value is neither set nor known from the clients' training; the message names it.
     """
     keys = ("epochs", "learning_rate", "optimizer", "weight_decay", "batch_size")
     values = {key: getattr(settings, f"local_{key}") for key in keys}
     if values["optimizer"] == "sgd" and values["weight_decay"] is None:
-        values["weight_decay"] = 0.0  # FedML's SGD has none
+        values["weight_decay"] = 0.0  # FedML's SGD has no weight decay
     missing = [f"local_{key}" for key, value in values.items() if value is None]
     if missing:
         extras = [FLTrust.Settings.model_fields[key].json_schema_extra for key in missing]

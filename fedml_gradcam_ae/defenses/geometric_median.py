@@ -2,8 +2,8 @@
 
 Source: Pillutla et al., "Robust Aggregation for Federated Learning", arXiv 1912.13445, algorithm 2, the smoothed
 Weiszfeld iteration. Every iterate is a weighted mean of the updates, so distances to it follow from the Gram matrix and
-the iteration never touches the parameters. ByzFL makes the same steps, 3 of them with nu = 0.1 unless told otherwise;
-FedML's `rfa` works tensor by tensor and, with equal sample counts, answers with the first client's model.
+the iteration never reads the parameters. ByzFL makes the same steps, by default 3 of them with nu = 0.1. FedML's `rfa`
+works tensor by tensor and, with equal sample counts, returns the first client's model.
 """
 
 from __future__ import annotations
@@ -20,17 +20,40 @@ from fedml_gradcam_ae.contract.registry import register_defense
 from fedml_gradcam_ae.contract.round import Round, Verdict
 from fedml_gradcam_ae.contract.settings import DefenseSettings
 
-_STILL = 1e-10
-_SPANNED = 1e-14
-_OUT_OF_ALL_PROPORTION = 1000.0
+_STILL = 1e-10  # the iteration stops once the mean moves by less than this, in median distances to it
+_SPANNED = 1e-14  # a smaller squared rest of a unit vector is rounding: the vectors before it span it
+_OUT_OF_ALL_PROPORTION = 1000.0  # uploads further out than this, in median distances, get no weight at the start
 
 
 @register_defense("geometric_median")
 class GeometricMedian(Defense):
-    """Average with the weights that make the mean the geometric median."""
+    """The weighted mean of the uploads that is their geometric median.
+
+    Example:
+        >>> import torch
+        >>> from fedml_gradcam_ae import Round
+        >>> from fedml_gradcam_ae.defenses.geometric_median import GeometricMedian
+        >>> round = Round(
+        ...     number=1,
+        ...     client_ids=[1, 2, 3],
+        ...     uploads=[{"weight": torch.tensor([[value]])} for value in (1.0, 1.1, 9.0)],
+        ...     samples=[10.0] * 3,
+        ...     global_model={"weight": torch.zeros(1, 1)},
+        ...     network=torch.nn.Linear(1, 1, bias=False),
+        ...     test_data=[],
+        ... )
+        >>> verdict = GeometricMedian(GeometricMedian.Settings()).judge(round)
+        >>> [f"{weight:.3f}" for weight in verdict.weights]
+        ['0.000', '1.000', '0.000']
+        >>> [f"{score:.1f}" for score in verdict.scores]  # distances to the geometric median
+        ['0.1', '0.0', '7.9']
+    """
 
     class Settings(DefenseSettings):
-        """RFA weighs clients by their samples; claimed counts are untrusted, so equal weights are the default."""
+        """The settings of the iteration.
+
+        RFA weights clients by their samples. Equal weights are the default here, since claimed counts are untrusted.
+        """
 
         weighting: Literal["equal", "samples"] = Field(
             default="equal", description="whether a client counts once, or as often as it claims samples (as in RFA)"
@@ -42,7 +65,10 @@ class GeometricMedian(Defense):
 
     @override
     def judge(self, round: Round) -> Verdict:
-        """Weights; nobody is left out as a whole. The score is the distance to the geometric median."""
+        """Return the weights of the geometric median; no client is left out as a whole.
+
+        The score is the distance to the geometric median.
+        """
         settings = self.settings
         shares = torch.tensor([float(n) for n in round.samples], dtype=torch.float64)
         shares = shares / shares.sum() if settings.weighting == "samples" else torch.ones_like(shares) / len(shares)
@@ -55,13 +81,14 @@ class GeometricMedian(Defense):
 
 
 def geometric_median_weights(points: Tensor, shares: Tensor, smoothing: float, iterations: int) -> Tensor:
-    """The weights p with which sum_i p_i x_i minimizes sum_i a_i max(||x_i - z||, nu) over z, about.
+    """Return weights p for which z = sum_i p_i x_i approximately minimizes sum_i a_i max(||x_i - z||, nu).
 
     Args:
         points: (clients, dimensions), x, float64.
         shares: (clients,), a, sum 1.
         smoothing: nu.
-        iterations: at most so many; fewer once the mean no longer moves by 1e-10 of the median distance to it.
+        iterations: the largest number of iterations; the iteration stops earlier once the mean moves by less than
+            1e-10 of the median distance to it.
 
     Returns:
         (clients,), sum 1.
@@ -79,10 +106,10 @@ def geometric_median_weights(points: Tensor, shares: Tensor, smoothing: float, i
 
 
 def _start(points: Tensor, shares: Tensor) -> Tensor:
-    """The weights to start with: the shares of all points but those that lie out of all proportion.
+    """Return the initial weights: the shares, without points beyond 1000 median distances of the most central point.
 
-    Each step takes a factor of about the number of clients off a distant point's pull on the mean: from 1e18 times the
-    usual distance, the way back would take more steps than there are.
+    Each step reduces a distant point's pull on the mean by a factor of about the number of clients. From a point at
+    1e18 times the usual distance, the iteration would need more steps than it has.
     """
     distances = torch.cdist(points, points, compute_mode="donot_use_mm_for_euclid_dist")
     usual = distances.quantile(0.5, dim=1)
@@ -94,13 +121,16 @@ def _start(points: Tensor, shares: Tensor) -> Tensor:
 
 
 def coordinates(gram: Tensor) -> Tensor:
-    """Points with these inner products, (clients, clients), up to rounding: the rows of a Cholesky factor.
+    """Return points with the given inner products, up to rounding: the rows of a Cholesky factor.
 
-    The shortest vectors come first, so that each one's coordinates are as exact as its own inner products, however
-    long others are; a difference of two entries of the Gram matrix would lose them.
+    The shortest vectors come first. Each vector's coordinates are then as exact as its own inner products, however
+    long other vectors are; a difference of two entries of the Gram matrix would lose these digits.
 
     Args:
         gram: (clients, clients), <u_i, u_j>, float64.
+
+    Returns:
+        (clients, clients), one point per row, float64.
     """
     order = gram.diagonal().sort().indices
     scale = gram.diagonal().clamp(min=0).sqrt()
@@ -109,9 +139,9 @@ def coordinates(gram: Tensor) -> Tensor:
     factor = torch.zeros_like(gram)
     for column in range(len(gram)):
         left = cosines[column:, column] - factor[column:, :column] @ factor[column, :column]
-        if left[0] > _SPANNED:  # else it is what rounding leaves of a vector that the ones before it span
+        if left[0] > _SPANNED:  # otherwise the vectors before it span this one, and the rest is rounding
             factor[column:, column] = left / left[0].sqrt()
-    # Vectors that are nearly parallel blow up the rounding; their lengths are known.
+    # Nearly parallel vectors amplify rounding errors, so each row is scaled to its known length.
     factor /= torch.linalg.vector_norm(factor, dim=1, keepdim=True).clamp(min=_SPANNED)
     points = torch.zeros_like(gram)
     points[order] = factor * scale[order][:, None]
@@ -119,10 +149,10 @@ def coordinates(gram: Tensor) -> Tensor:
 
 
 def distances_to_mean(points: Tensor, weights: Tensor) -> Tensor:
-    """||x_i - z|| for z = sum_j p_j x_j, (clients,).
+    """Return the distances ||x_i - z|| to the weighted mean z = sum_j p_j x_j, (clients,).
 
     Args:
-        points: (clients, dimensions).
+        points: (clients, dimensions), x.
         weights: (clients,), p.
     """
     distances: Tensor = torch.linalg.vector_norm(points - weights @ points, dim=1)

@@ -1,9 +1,9 @@
-"""SignGuard: uploads of an unusual length, or with an unusual share of positive numbers, are left out.
+"""SignGuard: leave out updates of unusual length or with unusual shares of signs.
 
 Source: Xu et al., "Byzantine-robust Federated Learning through Collaborative Malicious Gradient Filtering",
 ICDCS 2022, arXiv 2109.05872; the plain variant, without the similarity features of SignGuard-Sim and -Dist. The
-published code divides each statistic by its largest value, which blows a single exact zero up to a full unit, and
-takes a window of neighboring coordinates; here the shares stay as they are and the coordinates are drawn.
+published code divides each statistic by its largest value, which turns a single exact zero into a full unit, and takes
+a window of neighboring coordinates. Here the shares are not scaled and the coordinates are drawn at random.
 """
 
 from __future__ import annotations
@@ -24,16 +24,35 @@ from fedml_gradcam_ae.networks.images import seeded_generator
 
 @register_defense("signguard")
 class SignGuard(Defense):
-    """Keep who passes both a filter on the updates' lengths and a clustering of their signs, and clip what is kept.
+    """The clipped mean of the clients that pass a filter on lengths and a clustering of signs.
 
-    A length must lie between `lowest` and `highest` times the median. The shares of positive, zero and negative
-    numbers among randomly drawn coordinates are clustered by mean shift, and the largest cluster is kept: what is
-    further from its center than the bandwidth is not, which costs a third of the clients where nobody attacks. What
-    passes both is clipped to the median length and averaged, every client alike.
+    The length of an update must be between `lowest` and `highest` times the median length. The shares of positive, zero
+    and negative numbers among randomly drawn coordinates are clustered by mean shift, and the largest cluster is kept.
+    Clients further from its center than the bandwidth are left out, which is a third of the clients where there is no
+    attack. The updates that pass both filters are clipped to the median length and averaged without weights.
+
+    Example:
+        >>> import torch
+        >>> from fedml_gradcam_ae import Round
+        >>> from fedml_gradcam_ae.defenses.signguard import SignGuard
+        >>> round = Round(
+        ...     number=1,
+        ...     client_ids=[1, 2, 3, 4],
+        ...     uploads=[{"weight": torch.tensor([[value]])} for value in (1.0, 1.1, 0.9, 9.0)],
+        ...     samples=[10.0] * 4,
+        ...     global_model={"weight": torch.zeros(1, 1)},
+        ...     network=torch.nn.Linear(1, 1, bias=False),
+        ...     test_data=[],
+        ... )
+        >>> verdict = SignGuard(SignGuard.Settings()).judge(round)
+        >>> verdict.reasons
+        {4: "its update is longer than the others': 9, median 1.05"}
+        >>> verdict.model  # the mean of 1.0, 1.05 (clipped) and 0.9
+        {'weight': tensor([[0.9833]])}
     """
 
     class Settings(DefenseSettings):
-        """The defaults are the published code's."""
+        """The settings of SignGuard; the defaults are those of the published code."""
 
         lowest: float = Field(default=0.1, ge=0, description="the shortest update kept (in median lengths)")
         highest: float = Field(default=3.0, gt=0, description="the longest update kept (in median lengths)")
@@ -50,7 +69,10 @@ class SignGuard(Defense):
 
     @override
     def judge(self, round: Round) -> Verdict:
-        """Filter by length and by signs, clip, average."""
+        """Filter clients by length and by signs, and clip and average the kept updates.
+
+        The score is the distance to the cluster's center in bandwidths, infinite for an update of unusual length.
+        """
         settings, updates = self.settings, round.updates
         norms = updates.squared_norms.sqrt()
         median = float(np.median(norms.cpu().numpy()))
@@ -78,29 +100,38 @@ class SignGuard(Defense):
 
 
 def draw_columns(size: int, share: float, generator: torch.Generator, device: torch.device) -> Tensor:
-    """Which of `size` coordinates are looked at: `share` of them, at least one, ascending."""
+    """Return a random `share` of `size` coordinates, at least one, in ascending order, (columns,)."""
     return torch.randperm(size, generator=generator)[: max(1, int(share * size))].sort().values.to(device)
 
 
 def sign_shares(values: Tensor) -> Tensor:
-    """(clients, 3): the shares of positive, zero and negative numbers.
+    """Return the shares of positive, zero and negative numbers.
 
     Args:
         values: (clients, columns).
+
+    Returns:
+        (clients, 3), float64.
+
+    Example:
+        >>> sign_shares(torch.tensor([[1.0, 2.0, 0.0, -1.0]]))
+        tensor([[0.5000, 0.2500, 0.2500]], dtype=torch.float64)
     """
     counts = torch.stack([found.sum(1) for found in (values > 0, values == 0, values < 0)], dim=1)
     return counts.double() / values.shape[1]
 
 
 def largest_cluster(points: Tensor) -> tuple[list[float], list[bool]]:
-    """The largest cluster of a mean shift whose bandwidth is the points' mean distance to half of the others.
+    """Return the largest cluster of a mean shift, with scikit-learn's bandwidth for the quantile 0.5.
+
+    This bandwidth is the mean, over the points, of the distance within which half of the points are.
 
     Args:
         points: (clients, features).
 
     Returns:
-        How far each point is from the cluster's center (in bandwidths), and whether it belongs to it. A bandwidth
-        of 0, half of the points equal, tells nothing: all belong to it.
+        Each point's distance to the cluster's center in bandwidths, and whether it belongs to the cluster. Where the
+        bandwidth is 0, since half of the points are equal, all points belong to it.
     """
     from sklearn.cluster import MeanShift, estimate_bandwidth
 
