@@ -23,13 +23,24 @@ from fedml_gradcam_ae.heatmaps import Probe, ProbeSettings
 
 @register_defense("gradcam_krum")
 class GradCAMKrum(Defense):
-    """Follow the one upload whose heat maps have the nearest neighbors; flag the f with the furthest.
+    """The one upload with the smallest Krum score of its heat maps; the f with the largest scores are flagged.
 
-    Every other upload is left out of the aggregate as well, as Krum has it, but only the f worst count as detected.
+    All other uploads are left out of the aggregate, as in Krum, but only the f with the largest scores are flagged.
+
+    Example:
+        The scores are Krum's, of flattened heat maps of shape (clients, images, height, width).
+
+        >>> import torch
+        >>> from fedml_gradcam_ae.defenses.shared.krum_scores import krum_scores
+        >>> maps = torch.zeros(5, 1, 2, 2)
+        >>> maps[:, 0, 0, 0] = torch.tensor([0.1, 0.2, 0.3, 0.5, 0.9])  # where the models look
+        >>> rows = maps.flatten(1)
+        >>> krum_scores(torch.cdist(rows, rows).square(), malicious=1)
+        tensor([0.0500, 0.0200, 0.0500, 0.1300, 0.5200])
     """
 
     class Settings(ProbeSettings, KrumSettings):
-        """The probe, scaled as the authors' code has it, and f."""
+        """The settings of the probe images and heat maps, scaled as in the authors' code, and f."""
 
     settings: Settings
 
@@ -44,7 +55,13 @@ class GradCAMKrum(Defense):
 
     @override
     def judge(self, round: Round) -> Verdict:
-        """One client has all the weight. Uploads whose maps hold NaN or infinity come last in any order."""
+        """Give the client with the smallest score all the weight.
+
+        Uploads whose maps hold NaN or infinity have an infinite score and are flagged.
+
+        Raises:
+            TooFewUploads: if f is above 0 and there are fewer than 2f + 3 uploads.
+        """
         start = perf_counter()
         clients = len(round.uploads)
         malicious = self.settings.faced(clients, len(round.rejected))
@@ -54,7 +71,7 @@ class GradCAMKrum(Defense):
         scores = torch.full((clients,), math.inf, dtype=torch.float64)
         if any(usable):
             flat = maps[usable].flatten(1).double()
-            # Those without usable maps were malicious already, as those without a usable upload.
+            # Clients without usable maps count among the f, like clients without a usable upload.
             left = self.settings.faced(len(flat), len(round.rejected) + clients - len(flat))
             scores[torch.tensor(usable)] = krum_scores(_squared_distances(flat), left).cpu()
         best = int(scores.argmin())

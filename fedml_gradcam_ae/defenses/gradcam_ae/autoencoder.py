@@ -1,4 +1,4 @@
-"""The autoencoder that heat maps are reconstructed with (paper, section 5.2)."""
+"""The autoencoder that reconstructs heat maps (paper, section 5.2)."""
 
 from __future__ import annotations
 
@@ -12,10 +12,16 @@ Activation = Literal["sigmoid", "identity"]
 
 
 class Autoencoder(nn.Module):
-    """One hidden layer: positions -> hidden (ReLU) -> positions.
+    """An autoencoder with one hidden layer: positions -> hidden (ReLU) -> positions.
 
-    The paper names neither activation; ReLU inside is the usual choice, the sigmoid at the end is the
-    authors' code's and fits maps scaled to [0, 1].
+    The paper names neither activation. ReLU in the hidden layer is the usual choice; the sigmoid at the end is that of
+    the authors' code and fits maps scaled to [0, 1].
+
+    Args:
+        positions: the number of values per map.
+        hidden: the width of the hidden layer.
+        output: the last activation.
+        generator: draws the initial weights, on the CPU.
     """
 
     def __init__(self, positions: int, hidden: int, output: Activation, generator: torch.Generator) -> None:
@@ -26,13 +32,16 @@ class Autoencoder(nn.Module):
 
     @override
     def forward(self, maps: Tensor) -> Tensor:
-        """(maps, positions) -> the same shape."""
+        """Return the reconstructions of maps (maps, positions), of the same shape."""
         reconstruction: Tensor = self.output(self.decoder(torch.relu(self.encoder(maps))))
         return reconstruction
 
 
 def _linear(inputs: int, outputs: int, generator: torch.Generator) -> nn.Linear:
-    """PyTorch's own start for a linear layer, U(-1/sqrt(inputs), 1/sqrt(inputs)), from a private generator, float32."""
+    """Return a float32 linear layer with PyTorch's initialization, drawn from `generator`.
+
+    Weights and biases are U(-1/sqrt(inputs), 1/sqrt(inputs)).
+    """
     layer: nn.Linear = nn.utils.skip_init(nn.Linear, inputs, outputs, dtype=torch.float32)  # type: ignore[no-untyped-call]
     bound = inputs**-0.5
     for parameter in layer.parameters():
@@ -49,19 +58,19 @@ def fit_autoencoder(
     output: Activation,
     generator: torch.Generator,
 ) -> Autoencoder:
-    """Train an autoencoder on all maps at once: Adam on the mean squared error (13).
+    """Return an autoencoder trained on all maps at once, by Adam on the mean squared error (13).
 
     Args:
         maps: (maps, positions), finite.
-        hidden: width of the hidden layer.
-        epochs: passes over the maps; each is one step on all of them.
-        learning_rate: Adam's.
+        hidden: the width of the hidden layer.
+        epochs: the number of passes over the maps; each is one step on all of them.
+        learning_rate: Adam's learning rate.
         weight_decay: Adam's L2 penalty.
         output: the last activation.
         generator: draws the initial weights; nothing else is random.
     """
     model = Autoencoder(maps.shape[1], hidden, output, generator).to(maps)
-    # The fused step touches each weight once; at 224 x 224 positions the plain one takes most of the time.
+    # The fused step reads each weight once; at 224 x 224 positions the plain step takes most of the time.
     optimizer = torch.optim.Adam(model.parameters(), lr=learning_rate, weight_decay=weight_decay, fused=True)
     with torch.enable_grad():
         for _ in range(epochs):
@@ -80,18 +89,18 @@ def held_out_reconstructions(
     weight_decay: float,
     generator: torch.Generator,
 ) -> Tensor:
-    """Reconstruct each client's maps by an autoencoder that has seen none of them.
+    """Reconstruct each client's maps by an autoencoder that was not trained on them.
 
-    One autoencoder per fold, all from the same weights and trained at once: Adam on Huber's loss, since a map that
-    deviates a lot should not rule the fit. The last activation is the identity.
+    There is one autoencoder per fold. All start from the same weights and are trained at once by Adam on Huber's loss,
+    so that a map with large deviations does not dominate the fit. The last activation is the identity.
 
     Args:
         maps: (clients, images, positions), finite.
-        held: (folds, clients), bool: whom each autoencoder is not trained on. A client that no fold holds out, or
-            that several do, is reconstructed by the first fold that holds it out (or the first of all).
-        hidden: width of the hidden layer.
-        epochs: passes over the maps; each is one step on all of them.
-        learning_rate: Adam's.
+        held: (folds, clients), bool: the clients that each fold's autoencoder is not trained on. A client is
+            reconstructed by the first fold that holds it out, or by the first fold where none does.
+        hidden: the width of the hidden layer.
+        epochs: the number of passes over the maps; each is one step on all of them.
+        learning_rate: Adam's learning rate.
         weight_decay: Adam's L2 penalty.
         generator: draws the initial weights.
 
@@ -99,13 +108,13 @@ def held_out_reconstructions(
         (clients, images, positions).
 
     Raises:
-        ValueError: if a fold holds everybody out.
+        ValueError: if a fold holds out all clients.
     """
     if bool(held.all(dim=1).any()):
         raise ValueError("A fold that holds every client out leaves an autoencoder nothing to be trained on.")
     start = Autoencoder(maps.shape[-1], hidden, "identity", generator).to(maps)
-    # One autoencoder per fold side by side. Maps are so small that calls are what costs time: gradients written out
-    # take half of autograd's, which takes half of `torch.func.vmap`'s.
+    # The folds' autoencoders are batched. Maps are so small that the number of calls determines the time: explicit
+    # gradients take half of autograd's time, which is half of `torch.func.vmap`'s.
     parameters = [_stacked(p, len(held)) for layer in (start.encoder, start.decoder) for p in layer.parameters()]
     inward, inward_bias, outward, outward_bias = parameters
     flat = maps.flatten(0, 1).expand(len(held), -1, -1)
@@ -119,7 +128,7 @@ def held_out_reconstructions(
     optimizer = torch.optim.Adam(parameters, lr=learning_rate, weight_decay=weight_decay, fused=True)
     for _ in range(epochs):
         hidden_layer, reconstructed = reconstruct()
-        slope = (reconstructed - flat).clamp_(-1, 1).mul_(weights)  # of Huber's loss
+        slope = (reconstructed - flat).clamp_(-1, 1).mul_(weights)  # the gradient of Huber's loss
         outward.grad, outward_bias.grad = torch.bmm(slope.mT, hidden_layer), slope.sum(dim=1)
         slope = torch.bmm(slope, outward).mul_(hidden_layer > 0)
         inward.grad, inward_bias.grad = torch.bmm(slope.mT, flat), slope.sum(dim=1)

@@ -1,4 +1,4 @@
-"""The images that the `robust` profile makes its maps of, in two sizes; docs/robust.md says why."""
+"""The probe images of the `robust` profile, in two sizes; docs/robust.md says why."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from fedml_gradcam_ae.defenses.gradcam_ae.settings import ProfileSettings
 from fedml_gradcam_ae.heatmaps import class_maps, draw_probe, find_target_layer, resize
 from fedml_gradcam_ae.networks.outputs import Classifier, count_classes
 
-SMALLEST = 2  # positions a side: one position is no map
-LARGEST_IMAGE = 1024  # pixels: `auto` goes no further
+SMALLEST = 2  # the fewest positions per side of a heat map: a single position shows no place in the image
+LARGEST_IMAGE = 1024  # pixels per side: from this size on, `probe_size: auto` stops doubling
 
 
 @dataclass(frozen=True)
 class ProbeImages:
-    """Of one round.
+    """The probe images of one round.
 
     Attributes:
         large: (images, channels, height, width), enlarged so that their maps have several positions.
-        native: (images, channels, height, width), as large as the network is trained on.
-        labels: (images,), of `large`; 0 for an image without one.
+        native: (images, channels, height, width), in the size that the network is trained on.
+        labels: (images,), the labels of `large`; 0 for an image without one.
     """
 
     large: Tensor
@@ -32,22 +32,30 @@ class ProbeImages:
 
 
 class ClassProbe:
-    """Draws the images of a round, once `prepare` has found the layer and the size."""
+    """A source of probe images: `prepare` finds the layer and the image size, `draw` draws a round's images.
+
+    Args:
+        settings: the settings of the profile.
+    """
 
     def __init__(self, settings: ProfileSettings) -> None:
         self.settings = settings
-        self.size: int | None = None  # pixels of the large images; None: they stay as they are
+        self.size: int | None = None  # pixels per side of the large images; None: they are not resized
         self._classes: int | None = None
 
     def prepare(self, network: nn.Module, test_data: Iterable[Any]) -> str:
-        """Find the target layer and the size of the large images, so that a mistake shows before any training.
+        """Find the target layer and the size of the large images, so that errors show before any training.
+
+        Args:
+            network: the architecture.
+            test_data: the server's batches (images, labels).
 
         Returns:
             The layer's dotted name.
 
         Raises:
-            ValueError: if the test data hold no image that can be used, the network cannot run on them or returns no
-                logits, the layer does not exist, or its maps are under 2 x 2.
+            ValueError: if the test data hold no usable image, the network cannot run on them or returns no logits, the
+                layer does not exist, or its maps are smaller than 2 x 2.
         """
         network = Classifier(network, self.settings.logits)
         images, _ = self._draw(network, test_data, number=0)
@@ -57,10 +65,15 @@ class ClassProbe:
         return layer
 
     def draw(self, network: nn.Module, test_data: Iterable[Any], number: int) -> ProbeImages:
-        """The images of round `number`.
+        """Return the images of round `number`.
+
+        Args:
+            network: the architecture.
+            test_data: the server's batches (images, labels).
+            number: the round, from 1.
 
         Raises:
-            ValueError: if the test data hold no image that can be used.
+            ValueError: if the test data hold no usable image.
         """
         images, labels = self._draw(network, test_data, number)
         count = self.settings.probe_images
@@ -73,7 +86,7 @@ class ClassProbe:
 
     def _size(self, network: nn.Module, image: Tensor, layer: str) -> int | None:
         asked, size = self.settings.probe_size, min(image.shape[-2:])
-        if image.dim() < 3:  # numbers in a row, which the network makes an image of
+        if image.dim() < 3:  # a flat vector, which the network itself reshapes to an image
             if isinstance(asked, int):
                 raise ValueError(f"probe_size: images of {size} numbers in a row cannot be resized: `native`.")
             return None

@@ -1,8 +1,8 @@
-"""GradCAM-AE: uploads whose heat maps an autoencoder reconstructs badly are left out.
+"""GradCAM-AE: leave out uploads whose heat maps an autoencoder reconstructs badly.
 
 Source: Zheng et al., "GradCAM-AE: A New Shield Defense against Poisoning Attacks on Federated Learning",
-ACM TOPS 2025, section 5. docs/how-it-works.md goes through the equations and their errata, docs/robust.md through what
-the `robust` profile does instead.
+ACM TOPS 2025, section 5. docs/how-it-works.md explains the equations and their errata, docs/robust.md the `robust`
+profile, which replaces some of them.
 """
 
 from __future__ import annotations
@@ -32,9 +32,25 @@ PROFILES: dict[str, Any] = {"paper": PaperProfile, "robust": RobustProfile}
 
 @register_defense("gradcam_ae")
 class GradCAMAE(Defense):
-    """Judge uploads by the heat maps that they make of the server's test images.
+    """A vote over rounds on flags by the heat maps that uploads produce on the server's test images.
 
-    State (flags of the last rounds, permanent removals, directions) is keyed by client id; see `state` and `restore`.
+    The state (flags of the last rounds, permanent removals, directions) is keyed by client id; see `state` and
+    `restore`.
+
+    Example:
+        The profile `paper`, from four clients' maps and reconstructions (clients, images, height, width) to the flags:
+
+        >>> import torch
+        >>> from fedml_gradcam_ae.defenses.gradcam_ae.threshold import error_threshold, flag, reconstruction_error
+        >>> maps = torch.tensor([0.2, 0.3, 0.2, 0.9]).view(4, 1, 1, 1).expand(4, 1, 2, 2)
+        >>> errors = reconstruction_error(maps, torch.full((4, 1, 2, 2), 0.2))
+        >>> errors
+        tensor([0.0000, 0.1000, 0.0000, 0.7000])
+        >>> threshold = error_threshold(errors, alpha=1.0)
+        >>> f"{threshold:.2f}"
+        '0.49'
+        >>> flag(errors.tolist(), threshold)
+        [False, False, False, True]
     """
 
     Settings = GradCAMAESettings
@@ -48,7 +64,11 @@ class GradCAMAE(Defense):
 
     @override
     def prepare(self, network: nn.Module, test_data: Iterable[Any]) -> None:
-        """Find the target layer and check its maps, so that a mistake shows before any training.
+        """Find the target layer and check its maps, so that errors show before any training.
+
+        Args:
+            network: the architecture.
+            test_data: the server's batches (images, labels).
 
         Raises:
             ValueError: if the test data are empty, the layer does not exist, or its maps are too small.
@@ -57,17 +77,20 @@ class GradCAMAE(Defense):
 
     @override
     def judge(self, round: Round) -> Verdict:
-        """Heat maps, autoencoder, threshold, flags and vote for one round; see the module's source."""
+        """Judge one round by heat maps, autoencoder, threshold, flags and vote; see the module's source.
+
+        Clients that were removed for good, and clients whose maps hold NaN or infinity, have an infinite score.
+        """
         present = [i for i, client in enumerate(round.client_ids) if client not in self.votes.removed]
         found = self.score(round.only(present)) if present else NOBODY
         scores = _spread(found.scores, present, len(round.client_ids))
         flagged = flag(scores, found.threshold)
         suspects = {client for client, bad in zip(round.client_ids, flagged, strict=True) if bad}
-        # A client whose upload was unusable has earned a flag as well.
+        # An unusable upload counts as a flag in the vote.
         out = self.votes.decide(round.number, suspects | set(round.rejected))
         for position, score, why in zip(present, found.scores, found.why or [""] * len(present), strict=True):
             client = round.client_ids[position]
-            if score == math.inf:  # no vote can bring back an upload without usable maps
+            if score == math.inf:  # an upload without usable maps is left out whatever the vote says
                 out[client] = "its heat maps hold NaN or infinity"
             elif why and flagged[position] and client in out:
                 out[client] = out[client] or why
@@ -87,30 +110,30 @@ class GradCAMAE(Defense):
         )
 
     def score(self, round: Round) -> Scored:
-        """What the profile says of the clients that were not removed for good."""
+        """Return the profile's scores of a round with at least one upload, without permanently removed clients."""
         found: Scored = self.profile.score(round)
         return found
 
     @override
     def state(self) -> dict[str, Any]:
-        """What must outlive the process: flags by round, permanent removals, and what the profile remembers."""
+        """Return the state to save: flags by round, permanent removals and the profile's state."""
         return {**self.votes.state(), **self.profile.state()}
 
     @override
     def restore(self, state: dict[str, Any]) -> None:
-        """Go on from what `state` returned."""
+        """Continue from what `state` returned."""
         self.votes.restore(state)
         self.profile.restore(state)
 
     @override
     def release(self, client: ClientId) -> None:
-        """Judge a client again that was voted out for good."""
+        """Take back a client's permanent removal and forget its past flags and scores."""
         self.votes.release(client)
         self.profile.forget(client)
 
 
 def _spread(values: Sequence[float], present: list[int], clients: int) -> list[float]:
-    """The values at the positions of those present, infinity elsewhere."""
+    """Return one value per client: those given at the positions `present`, infinity elsewhere."""
     spread = [math.inf] * clients
     for position, value in zip(present, values, strict=True):
         spread[position] = value
@@ -118,7 +141,7 @@ def _spread(values: Sequence[float], present: list[int], clients: int) -> list[f
 
 
 def _spread_maps(maps: Tensor, present: list[int], clients: int) -> Tensor:
-    """The maps at the positions of those present, NaN elsewhere, on the CPU."""
+    """Return one map per client, on the CPU: those given at the positions `present`, NaN elsewhere."""
     spread = torch.full((clients, *maps.shape[1:]), math.nan, dtype=torch.float32)
     spread[present] = maps.float().cpu()
     return spread

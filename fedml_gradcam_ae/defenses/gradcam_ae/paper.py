@@ -1,4 +1,4 @@
-"""The `paper` profile: sections 5.1 to 5.3 as published, by an autoencoder that is trained on what it scores.
+"""The `paper` profile: sections 5.1 to 5.3 as published, with an autoencoder trained on the maps that it scores.
 
 Source: Zheng et al., "GradCAM-AE: A New Shield Defense against Poisoning Attacks on Federated Learning", ACM TOPS 2025.
 """
@@ -23,18 +23,22 @@ from fedml_gradcam_ae.networks.images import seeded_generator
 
 
 class PaperProfile:
-    """Remembers nothing from round to round."""
+    """The scores of the published defense; no state is kept between rounds.
+
+    Args:
+        settings: the settings of the defense.
+    """
 
     def __init__(self, settings: GradCAMAESettings) -> None:
         self.settings = settings
         self.probe = Probe(settings)
 
     def prepare(self, network: nn.Module, test_data: Iterable[Any]) -> None:
-        """See `Probe.prepare`."""
+        """Prepare the probe; see `Probe.prepare`."""
         self.probe.prepare(network, test_data)
 
     def score(self, round: Round) -> Scored:
-        """Equations (11) to (16) for a round with at least one upload."""
+        """Return the scores by equations (11) to (16) for a round with at least one upload."""
         start = perf_counter()
         settings = self.settings
         maps = self.probe.maps(round)
@@ -62,11 +66,11 @@ class PaperProfile:
         return Scored(scores.tolist(), threshold, maps, reconstructions, seconds)
 
     def state(self) -> dict[str, Any]:
-        """Nothing."""
+        """Return an empty state."""
         return {}
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Nothing."""
+        """Do nothing, since there is no state."""
 
     def forget(self, client: Any) -> None:
-        """Nothing."""
+        """Do nothing, since there is no state."""

@@ -1,4 +1,4 @@
-"""What a profile says of a round's uploads."""
+"""The scores that a profile gives a round's uploads."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Scored:
-    """Every list runs over the uploads that were scored.
+    """The scores of one round's uploads; every list runs over the scored uploads.
 
     Attributes:
         scores: higher is more suspicious; infinite where the heat maps hold NaN or infinity.
         threshold: the score above which a client is flagged.
-        heat_maps: (clients, images, height, width), what the autoencoder was given; NaN where unusable.
-        reconstructions: the same shape.
-        seconds: by stage.
-        why: what was found, for a score above the threshold that has a name; empty for others.
+        heat_maps: (clients, images, height, width), the autoencoder's input; NaN where unusable.
+        reconstructions: (clients, images, height, width), the autoencoder's output.
+        seconds: the time spent, by stage.
+        why: the reason for each score above the threshold, where the profile names one; else an empty string.
     """
 
     scores: Sequence[float]

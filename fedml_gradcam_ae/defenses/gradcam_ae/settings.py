@@ -1,4 +1,4 @@
-"""The profile, and the probe's keys, which have other defaults in each."""
+"""The settings of GradCAM-AE: the profile, and the probe's keys, whose defaults depend on the profile."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ from fedml_gradcam_ae.defenses.gradcam_ae.autoencoder import Activation
 from fedml_gradcam_ae.heatmaps import ProbeSettings
 
 DEFAULT: Literal["robust", "paper"] = "robust"
-# Where the paper's profile differs from the defaults.
+# The `paper` profile's defaults for keys whose defaults below are those of `robust`.
 PAPER = {"probe_images": 1, "probe_size": 224, "hidden_size": 128, "epochs": 200, "learning_rate": 0.001}
+# The keys that only one profile has.
 OWN = {
     "paper": {"target_class", "map_scaling", "map_size", "output_activation", "reconstruction_error", "alpha"},
     "robust": {"false_alarm", "copy_ratio", "mean_ratio", "native_images", "memory", "folds"},
@@ -19,7 +20,7 @@ OWN = {
 
 
 class ProfileSettings(ProbeSettings):
-    """Of the defense, and of an attacker who knows it."""
+    """The settings of the profile and its probe images, for the defense and for an attacker that knows it."""
 
     profile: Literal["robust", "paper"] = Field(
         default=DEFAULT,
@@ -44,7 +45,7 @@ class ProfileSettings(ProbeSettings):
     def _follow_the_profile(cls, values: Any) -> Any:
         profile = values.get("profile", DEFAULT) if isinstance(values, dict) else None
         if profile not in OWN:
-            return values  # the field's own check answers
+            return values  # the field's own check raises the error
         other = "paper" if profile == "robust" else "robust"
         known = set(cls.model_fields)
         if strangers := sorted(OWN[other] & known & set(values)):
@@ -62,7 +63,7 @@ class ProfileSettings(ProbeSettings):
 
 
 class GradCAMAESettings(ProfileSettings):
-    """Of both profiles; what the paper leaves open follows the authors' code."""
+    """The settings of both profiles; where the paper leaves a value open, the authors' code decides."""
 
     hidden_size: int = Field(default=32, ge=1, description="width of the autoencoder's hidden layer")
     epochs: int = Field(default=100, ge=1, description="training steps of the autoencoder each round")

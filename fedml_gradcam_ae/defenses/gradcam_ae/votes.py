@@ -1,4 +1,4 @@
-"""Flags over rounds: who is left out in which round, and who never comes back (paper, eq. 18 and 19)."""
+"""The vote over rounds: which clients are left out in a round or for good (paper, eq. 18 and 19)."""
 
 from __future__ import annotations
 
@@ -10,12 +10,17 @@ from fedml_gradcam_ae.defenses.gradcam_ae.threshold import voted_out
 
 
 class Votes:
-    """Remembers the flags of the last rounds, by client id.
+    """The flags of the last rounds by client id, and the vote on them.
 
     Args:
-        every: xi; in rounds divisible by it the vote decides, in the others the round's own flags.
-        needed: epsilon, the flags that a vote needs.
-        permanent: whether who is voted out stays out.
+        every: xi; the vote decides in rounds divisible by it, and the round's own flags decide in the others.
+        needed: epsilon, the number of flags that a vote needs.
+        permanent: whether clients that are voted out stay out.
+
+    Example:
+        >>> votes = Votes(every=3, needed=2, permanent=False)
+        >>> votes.decide(1, {"a"}), votes.decide(2, {"a"}), votes.decide(3, {"b"})
+        ({'a': None}, {'a': None}, {'a': 'flagged in 2 of 3 rounds'})
     """
 
     def __init__(self, every: int, needed: int, permanent: bool) -> None:
@@ -24,11 +29,14 @@ class Votes:
         self._flags: dict[int, set[ClientId]] = {}
 
     def decide(self, number: int, flagged: Set[ClientId]) -> dict[ClientId, str | None]:
-        """Who is left out in this round, with a reason where it is not this round's flag.
+        """Return the clients that are left out in this round.
 
         Args:
             number: the round, from 1.
-            flagged: who is flagged in it.
+            flagged: the clients that are flagged in it.
+
+        Returns:
+            By client id, the reason; None where it is this round's flag.
         """
         self._flags = {past: who for past, who in self._flags.items() if past > number - self.every}
         self._flags[number] = set(flagged)
@@ -42,17 +50,17 @@ class Votes:
         return {**out, **{client: f"voted out for good in round {past}" for client, past in self.removed.items()}}
 
     def release(self, client: ClientId) -> None:
-        """Take back a removal, and forget the flags that led to it."""
+        """Take back a client's removal and forget its flags."""
         self.removed.pop(client, None)
         for flagged in self._flags.values():
             flagged.discard(client)
 
     def state(self) -> dict[str, Any]:
-        """What must outlive the process."""
+        """Return the state to save: the flags of the last rounds and the permanent removals."""
         flags = {number: sorted(clients, key=str) for number, clients in self._flags.items()}
         return {"flags": flags, "removed": dict(self.removed)}
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Go on from what `state` returned."""
+        """Continue from what `state` returned."""
         self._flags = {int(number): set(clients) for number, clients in state["flags"].items()}
         self.removed = dict(state["removed"])
