@@ -1,1 +1,1 @@
-"""One attack per file, each registered by its decorator."""
+"""The attacks, one per file, each registered by its decorator."""

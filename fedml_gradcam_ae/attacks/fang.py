@@ -1,9 +1,9 @@
 """Fang's attacks: against Krum, and against the trimmed mean (and the median).
 
 Source: Fang et al., "Local Model Poisoning Attacks to Byzantine-Robust Federated Learning", USENIX Security 2020.
-"Full" knowledge is the benign uploads that are overheard, "partial" the attackers' own honest ones. The paper writes
-the trimmed-mean version for models; here it is about updates, so that an extreme's sign is that of a change. Weights
-that no client moved stay.
+With "full" knowledge the attackers use the overheard benign uploads, with "partial" knowledge their own honest uploads.
+The paper formulates the trimmed-mean version for models. Here it uses updates, so that the sign of an extreme is that
+of a change. Weights that no client moved stay.
 """
 
 from __future__ import annotations
@@ -24,22 +24,44 @@ from fedml_gradcam_ae.contract.updates import squared_distances
 from fedml_gradcam_ae.defenses.shared.krum_scores import krum_scores
 from fedml_gradcam_ae.networks.images import seeded_generator
 
-_SMALLEST_STEP = 1e-5
-_BEYOND = 2.0  # b
-_DEVIATIONS = (3.0, 4.0)
+_SMALLEST_STEP = 1e-5  # the search for lambda stops below this
+_BEYOND = 2.0  # b: poisoned weights are up to this factor beyond the benign extreme
+_DEVIATIONS = (3.0, 4.0)  # with partial knowledge, the range of the shift in standard deviations
 
 
 @register_attack("fang")
 class Fang(Attack):
-    """Move every weight against the direction s = sign(mean) in which the benign clients move it.
+    """Updates that move every weight against the direction s = sign(mean) of the benign clients.
 
-    `krum`: u = -lambda s for all attackers, with the largest lambda of 1, 1/2, 1/4, ... that makes Krum pick it.
-    `trimmed_mean`, full knowledge: each attacker's weight lies beyond the benign extreme on the side away from s, up
-    to twice (or, where the way leads toward 0, down to half) as far from 0. Partial: mean - s U(3, 4) std.
+    `krum`: u = -lambda s for all attackers, with the largest lambda of 1, 1/2, 1/4, ... for which Krum picks u.
+    `trimmed_mean` with full knowledge: each attacker's weight is beyond the benign extreme on the side opposite to s,
+    up to twice as far from 0, or down to half as far where that side is toward 0. `trimmed_mean` with partial
+    knowledge: mean - s U(3, 4) std.
+
+    Example:
+        >>> import torch
+        >>> from dataclasses import replace
+        >>> from fedml_gradcam_ae import Round
+        >>> from fedml_gradcam_ae.attacks.fang import Fang
+        >>> from fedml_gradcam_ae.defenses.krum import Krum
+        >>> round = Round(
+        ...     number=1,
+        ...     client_ids=[1, 2, 3, 4, 5],
+        ...     uploads=[{"weight": torch.tensor([[value]])} for value in (0.1, -0.2, 0.3, 0.5, 0.2)],
+        ...     samples=[10.0] * 5,
+        ...     global_model={"weight": torch.zeros(1, 1)},
+        ...     network=torch.nn.Linear(1, 1, bias=False),
+        ...     test_data=[],
+        ... )
+        >>> poisoned = Fang(Fang.Settings(rule="krum")).poison(round, attackers=[4])
+        >>> poisoned  # the benign mean is positive
+        [{'weight': tensor([[-0.1250]])}]
+        >>> Krum(Krum.Settings(malicious=1)).judge(replace(round, uploads=[*round.uploads[:4], *poisoned])).weights
+        [0.0, 0.0, 0.0, 0.0, 1.0]
     """
 
     class Settings(ColludingSettings):
-        """With partial knowledge the attackers' own honest uploads take the place of the overheard ones."""
+        """The settings of the attack; with partial knowledge, no benign upload is overheard."""
 
         rule: Literal["krum", "trimmed_mean"] = Field(
             default="krum", description="the server's rule that the attack is made for"
@@ -63,10 +85,10 @@ class Fang(Attack):
 
     @override
     def poison(self, round: Round, attackers: Sequence[int]) -> list[dict[str, Tensor]]:
-        """One upload for each position in `attackers`.
+        """Return one upload for each position in `attackers`.
 
-        An attacker that takes part alone, where clients are sampled, has no standard deviation to estimate with
-        partial knowledge, and uploads its honest update.
+        With partial knowledge and rule `trimmed_mean`, an attacker that is the only one in a round (where clients are
+        sampled) cannot estimate a standard deviation and uploads its honest update.
         """
         partial = self.settings.knowledge == "partial"
         colluders = Colluders(round, attackers, self.settings, heard=attackers if partial else None)
@@ -83,16 +105,19 @@ class Fang(Attack):
 
 
 def largest_step(gram: Tensor, slopes: Tensor, square: float, copies: int) -> float:
-    """The largest lambda of 1, 1/2, 1/4, ... for which Krum picks u = -lambda s; the first below 1e-5 if there is none.
+    """Return the largest lambda of 1, 1/2, 1/4, ... for which Krum picks u = -lambda s.
 
-    Krum sees the benign updates and the attackers' copies of u, and assumes as many malicious clients as there are
-    copies. ||u_i + lambda s||^2 = ||u_i||^2 + 2 lambda <u_i, s> + lambda^2 ||s||^2, so no lambda needs the vectors.
+    Krum is given the benign updates and the attackers' copies of u, and assumes as many malicious clients as there are
+    copies. Since ||u_i + lambda s||^2 = ||u_i||^2 + 2 lambda <u_i, s> + lambda^2 ||s||^2, inner products suffice.
 
     Args:
         gram: (benign, benign), <u_i, u_j>.
         slopes: (benign,), <u_i, s>.
         square: ||s||^2.
-        copies: how many attackers upload u.
+        copies: the number of attackers that upload u.
+
+    Returns:
+        lambda; the first value below 1e-5 if Krum picks u for none of them.
     """
     benign = len(gram)
     squares = gram.diagonal()
@@ -104,17 +129,23 @@ def largest_step(gram: Tensor, slopes: Tensor, square: float, copies: int) -> fl
         distances[:benign, benign:] = to_copy[:, None]
         distances[benign:, :benign] = to_copy
         scores = krum_scores(distances, copies)
-        if bool(scores[benign] < scores[:benign].min()):  # at a tie it depends on the order of clients
+        if bool(scores[benign] < scores[:benign].min()):  # at a tie Krum's pick would depend on the order of clients
             return step
         step /= 2
     return step
 
 
 def largest_step_alone(gram: Tensor, slopes: Tensor, square: float, attackers: int) -> float:
-    """lambda as the attackers find it on their own: their honest updates in the place of the benign ones.
+    """Return the lambda found with partial knowledge: the attackers' honest updates take the place of the benign ones.
 
-    As in the paper, first a single copy has to be picked among them; where no lambda achieves that, more are added.
-    Copies that are one another's only neighbors are picked at once, so this ends.
+    As in the paper, Krum first has to pick a single copy of u among these updates. Where no lambda achieves that, more
+    copies are added. Krum always picks copies that are each other's only neighbors, so the search ends.
+
+    Args:
+        gram: (attackers, attackers), <u_i, u_j> of the attackers' honest updates.
+        slopes: (attackers,), <u_i, s>.
+        square: ||s||^2.
+        attackers: the number of attackers.
     """
     step = 1.0
     for copies in range(1, attackers + 2):
@@ -125,7 +156,15 @@ def largest_step_alone(gram: Tensor, slopes: Tensor, square: float, attackers: i
 
 
 def beyond_the_extreme(colluders: Colluders, attackers: int, generator: torch.Generator) -> Iterator[Tensor]:
-    """Full knowledge: updates (d,) beyond the smallest benign one where the mean rises, the largest where it falls."""
+    """Yield one update (d,) per attacker, for full knowledge.
+
+    Each coordinate is below the smallest benign value where the mean is positive, and above the largest one elsewhere.
+
+    Args:
+        colluders: the attackers' knowledge.
+        attackers: the number of attackers.
+        generator: draws how far beyond the extreme the values are.
+    """
     signs, extremes = [], []
     for block in colluders.updates.blocks(fleeting=True):
         rises = block.mean(dim=0) > 0
@@ -134,12 +173,12 @@ def beyond_the_extreme(colluders: Colluders, attackers: int, generator: torch.Ge
     sign, extreme = torch.cat(signs), torch.cat(extremes)
     for _ in range(attackers):
         factor = 1 + (_BEYOND - 1) * _uniform(len(extreme), generator).to(extreme.device)
-        # Away from s is away from 0 for an extreme on that side, toward 0 for one on the other.
+        # Opposite to s means away from 0 if the extreme is on that side of 0, and toward 0 otherwise.
         yield torch.where(extreme * sign < 0, extreme * factor, extreme / factor)
 
 
 def below_the_mean(colluders: Colluders, attackers: int, generator: torch.Generator) -> Iterator[Tensor]:
-    """Partial knowledge: updates (d,), mean - s U(3, 4) std."""
+    """Yield one update (d,) per attacker, for partial knowledge: mean - s U(3, 4) std."""
     mean, std = colluders.mean, colluders.std
     low, high = _DEVIATIONS
     for _ in range(attackers):

@@ -1,8 +1,8 @@
-"""IPM, inner product manipulation: the benign mean, backward.
+"""IPM, inner product manipulation: the reversed benign mean.
 
-Source: Xie et al., "Fall of Empires: Breaking Byzantine-tolerant SGD by Inner Product Manipulation", UAI 2019. Written
-for gradients there; here for updates. Its experiments use epsilon 0.1, and 2 among others in later work; libraries call
-it tau and differ in the default only.
+Source: Xie et al., "Fall of Empires: Breaking Byzantine-tolerant SGD by Inner Product Manipulation", UAI 2019. The
+paper uses gradients; here the attack uses updates. Its experiments use epsilon 0.1; later work uses 2, among others.
+Other libraries call epsilon tau and differ only in the default.
 """
 
 from __future__ import annotations
@@ -21,10 +21,31 @@ from fedml_gradcam_ae.contract.round import Round
 
 @register_attack("ipm")
 class InnerProductManipulation(Attack):
-    """All attackers upload u = -epsilon * mean, the mean over the overheard updates, not weighted by samples."""
+    """The update u = -epsilon * mean for all attackers, with the unweighted mean of the overheard updates.
+
+    Example:
+        >>> import torch
+        >>> from fedml_gradcam_ae import Round
+        >>> from fedml_gradcam_ae.attacks.ipm import InnerProductManipulation
+        >>> round = Round(
+        ...     number=1,
+        ...     client_ids=[1, 2, 3],
+        ...     uploads=[{"weight": torch.tensor([[value]])} for value in (1.0, 3.0, 2.0)],
+        ...     samples=[10.0] * 3,
+        ...     global_model={"weight": torch.zeros(1, 1)},
+        ...     network=torch.nn.Linear(1, 1, bias=False),
+        ...     test_data=[],
+        ... )
+        >>> InnerProductManipulation(InnerProductManipulation.Settings(epsilon=0.5)).poison(round, attackers=[2])
+        [{'weight': tensor([[-1.]])}]
+    """
 
     class Settings(ColludingSettings):
-        """A small epsilon hides near the global model, one above 1 turns the average around."""
+        """The settings of IPM.
+
+        A small epsilon keeps the poisoned upload near the global model. With a large epsilon the average of the round
+        can point backward.
+        """
 
         epsilon: float = Field(default=0.1, gt=0, description="how far backward, in units of the benign mean")
 
@@ -32,6 +53,6 @@ class InnerProductManipulation(Attack):
 
     @override
     def poison(self, round: Round, attackers: Sequence[int]) -> list[dict[str, Tensor]]:
-        """One upload for each position in `attackers`."""
+        """Return one upload for each position in `attackers`."""
         colluders = Colluders(round, attackers, self.settings)
         return colluders.upload(-self.settings.epsilon * colluders.mean)

@@ -1,14 +1,14 @@
-"""Kinds of evidence against each client, from one round's uploads and the rounds before.
+"""The kinds of evidence against each client, from one round's uploads and the rounds before.
 
-Source: this project's own; docs/robust.md. Each kind is in units of its own threshold, so that 1 is where suspicion
-begins, and a client's score is the largest of them:
+Source: this project's own; docs/robust.md. Each kind is in units of its own threshold, so that suspicion begins above
+1, and a client's score is the largest of them:
 
-* `copies`: its maps resemble another client's more than those of models that were trained apart do;
-* `means`, for a network with BatchNorm: the same of the means that its layers produce;
-* `errors`: an autoencoder that has seen neither them nor their near relations reconstructs its maps badly;
-* `statistics`: the means that its BatchNorm layers hold did not move with its weights; needs no heat map;
-* `disagreement`, for a network without BatchNorm: over the last rounds, its maps changed in another direction than
-  everybody's.
+* `copies`: the client's heat maps are closer to another client's than those of independently trained models are;
+* `means`, for a network with BatchNorm: the same for the channel means that the network's layers produce;
+* `errors`: an autoencoder trained on neither these maps nor similar ones reconstructs the client's maps badly;
+* `statistics`, for a network with BatchNorm: the running means did not move with the weights; needs no heat map;
+* `disagreement`, for a network without BatchNorm: over the last rounds, the client's maps changed in another direction
+  than those of the other clients.
 """
 
 from __future__ import annotations
@@ -38,24 +38,25 @@ from fedml_gradcam_ae.defenses.gradcam_ae.suspicion import (
 from fedml_gradcam_ae.networks.batchnorm import Statistics
 from fedml_gradcam_ae.networks.images import seeded_generator
 
-FEWEST = 4  # clients: the median and the spread of fewer say nothing
-NEAR = 1 / 3  # clients nearer than this share of the usual distance are held out together
-FAR = 20.0  # times the spread: what lies further out counts as that far
-STRONGEST = 6.0  # the z-score beyond which one round says no more about a direction
-TELLING = 1.0  # spreads that the clients' agreement must be above 0 for a round to add to what is held against them
-ENOUGH = 0.5  # of the usual number of samples: whose statistics show how well one's can follow the weights
-FOLLOWING = 0.1  # usual cosines from which they tell anything: at most 0.08 after a single batch, else 0.14 or more
-CHANCE = 2.0  # standard deviations of what the cosines of so few channels are by chance, which it must exceed as well
-TRACKED = 0.5  # statistics that follow the weights at least this share as well as usual are nobody's fault
-REVERSED = 0.5  # statistics that went against the weights, at least this share as far as is usual with them
-CLEAR = 3.0  # spreads below the others' median that such statistics must be as well
-CHANNELS = 64  # with BatchNorm: the means of fewer leave honest clients near one another by chance
-TINY = 1e-12
+# The figures were measured on development seeds; docs/robust.md has them. A MAD is scaled to a standard deviation.
+FEWEST = 4  # With fewer clients, no client is judged: their median and MAD are too uncertain.
+NEAR = 1 / 3  # Clients nearer to each other than this fraction of the median distance are held out together.
+FAR = 20.0  # Deviations are clamped to this many MADs.
+STRONGEST = 6.0  # The z-scores of one round's agreement, and the round's weight, are clamped to this.
+TELLING = 1.0  # Rounds whose median agreement is below this many MADs add no flags for disagreement.
+ENOUGH = 0.5  # Clients with less than this fraction of the median samples are no part of `statistics`' reference set.
+FOLLOWING = 0.1  # Minimum median of the absolute tracking to be informative: 0.08 at most for one batch, else >= 0.14.
+CHANCE = 2.0  # That median must also exceed this many standard deviations of the cosines of unrelated channels.
+TRACKED = 0.5  # Clients whose tracking is at least this fraction of the median are never flagged for `statistics`.
+REVERSED = 0.5  # Clients whose tracking is below minus this fraction of the median count as reversed ...
+CLEAR = 3.0  # ... if their tracking is also this many MADs below the median.
+CHANNELS = 64  # Networks with fewer BatchNorm channels are not checked for `means`: they are similar by chance.
+TINY = 1e-12  # The smallest divisor.
 
 
 @dataclass(frozen=True)
 class Rules:
-    """What `Evidence` has to know; `GradCAMAE.Settings` explains each."""
+    """The settings that `Evidence` needs; `GradCAMAE.Settings` explains each of them."""
 
     false_alarm: float
     copy_ratio: float
@@ -70,17 +71,17 @@ class Rules:
 
     @classmethod
     def of(cls, settings: Any) -> Rules:
-        """Those of the defense's settings that have these names."""
+        """Return the rules, with the values of the same names in the defense's settings."""
         return cls(**{field.name: getattr(settings, field.name) for field in fields(cls)})
 
 
 @dataclass(frozen=True)
 class Maps:
-    """Heat maps of all classes, signed: of the uploads, and of the global model on the same images.
+    """The signed heat maps of all classes, of the uploads and of the global model on the same images.
 
     Attributes:
         uploads: (clients, images, classes, height, width).
-        reference: (images, classes, height, width).
+        reference: (images, classes, height, width), of the global model.
     """
 
     uploads: Tensor
@@ -88,7 +89,7 @@ class Maps:
 
     @property
     def finite(self) -> Tensor:
-        """(clients,), bool."""
+        """Whether each upload's maps are finite, (clients,), bool."""
         return torch.isfinite(self.uploads).flatten(1).all(dim=1)
 
     @property
@@ -97,23 +98,23 @@ class Maps:
         return bool(torch.isfinite(self.reference).all())
 
     def only(self, clients: Tensor) -> Maps:
-        """Those of some clients, (clients,), bool."""
+        """Return the maps of the clients selected by a mask (clients,), bool."""
         return Maps(self.uploads[clients], self.reference)
 
     def changes(self) -> Tensor:
-        """See `suspicion.differences`."""
+        """Return the differences between the uploads' maps and the global model's; see `suspicion.differences`."""
         return differences(self.uploads, self.reference)
 
 
 @dataclass(frozen=True)
 class Findings:
-    """About the clients of a round, in order.
+    """The evidence about the clients of a round.
 
     Attributes:
         scores: (clients,), the largest of `parts`.
         parts: by kind of evidence, (clients,).
-        deviations: (clients, images, classes, height, width): what the autoencoders reconstruct, in units of the MAD.
-        reconstructions: the same shape.
+        deviations: (clients, images, classes, height, width), the autoencoders' input, in units of the MAD.
+        reconstructions: (clients, images, classes, height, width), the autoencoders' output.
     """
 
     scores: Tensor
@@ -123,11 +124,15 @@ class Findings:
 
 
 class Evidence:
-    """Judges round after round; what it remembers of directions is keyed by client id."""
+    """The scores of the `robust` profile; the state, past z-scores of the agreement, is keyed by client id.
+
+    Args:
+        rules: thresholds and the autoencoder's settings.
+    """
 
     def __init__(self, rules: Rules) -> None:
         self.rules = rules
-        # By round: how much the clients agreed, and each client's z-score.
+        # By round: its weight (the clients' median agreement in MADs), and each client's z-score.
         self._past: dict[int, tuple[float, dict[ClientId, float]]] = {}
 
     def judge(
@@ -138,14 +143,15 @@ class Evidence:
         native: Maps | Statistics,
         samples: Sequence[float] | None = None,
     ) -> Findings:
-        """Score a round.
+        """Score the clients of a round.
 
         Args:
             number: the round, from 1.
-            clients: their ids.
-            large: finite maps with several positions, for copies and errors.
-            native: what images of the size that the network is trained on show: statistics if it has any, else maps.
-            samples: how many each claims; None: all as many.
+            clients: the clients' ids.
+            large: finite maps with several positions, for `copies` and `errors`.
+            native: of images in the size that the network is trained on: BatchNorm's statistics if the network has
+                them, else finite heat maps.
+            samples: the number of samples that each client claims; None: the same for all.
         """
         changes = large.changes()
         nobody = changes.new_zeros(len(changes))
@@ -154,14 +160,14 @@ class Evidence:
         deviations = reconstructions = torch.zeros_like(changes)
         ratios = distance_ratios(changes.flatten(1)) if len(clients) > 1 else changes.new_zeros(1, 1)
         nearest = ratios.min(dim=1).values
-        if int(torch.isfinite(nearest).sum()) >= FEWEST:  # infinite where most clients uploaded the same
+        if int(torch.isfinite(nearest).sum()) >= FEWEST:  # infinite if a client's median distance to the others is 0
             parts["copies"] = copy_scores(nearest, self.rules.copy_ratio)
             trusted = nearest >= self.rules.copy_ratio
             if isinstance(native, Statistics) and self.rules.mean_ratio and len(native.layers) >= CHANNELS:
                 by_means = distance_ratios(layer_deviations(native.measured, native.layers)).min(dim=1).values
                 parts["means"] = copy_scores(by_means, self.rules.mean_ratio)
                 trusted = trusted & (by_means >= self.rules.mean_ratio)
-            if int(trusted.sum()) >= FEWEST:  # else a crowd of copies has nobody beside it to be compared with
+            if int(trusted.sum()) >= FEWEST:  # else nearly all clients are copies, and the reference set is too small
                 deviations = in_units_of_mad(changes.flatten(2), trusted, FAR)
                 reconstructions = self._reconstruct(deviations, trusted, ratios < NEAR, number)
                 parts["errors"] = self._errors(deviations - reconstructions, trusted)
@@ -173,24 +179,34 @@ class Evidence:
         return Findings(scores, parts, deviations.view_as(changes), reconstructions.view_as(changes))
 
     def state(self) -> dict[str, Any]:
-        """What must outlive the process."""
+        """Return the state to save: the weight and the z-scores of each past round."""
         return {"past": {number: [weight, dict(scores)] for number, (weight, scores) in self._past.items()}}
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Go on from what `state` returned."""
+        """Continue from what `state` returned."""
         self._past = {int(number): (weight, dict(scores)) for number, (weight, scores) in state["past"].items()}
 
     def forget(self, client: ClientId) -> None:
-        """Drop what was held against a client."""
+        """Forget a client's z-scores of past rounds."""
         for _, scores in self._past.values():
             scores.pop(client, None)
 
     def _reconstruct(self, deviations: Tensor, trusted: Tensor, near: Tensor, number: int) -> Tensor:
-        """Each client's maps by an autoencoder that knows neither them nor those of its near relations."""
+        """Reconstruct each client's maps by an autoencoder trained on neither them nor the maps of similar clients.
+
+        Args:
+            deviations: (clients, images, numbers), in units of the MAD.
+            trusted: (clients,), bool: the reference set.
+            near: (clients, clients), bool: the pairs that are held out together.
+            number: the round, which seeds the initial weights.
+
+        Returns:
+            (clients, images, numbers); 0 where there are fewer than two folds.
+        """
         rules = self.rules
         held = folds(groups(near), trusted, rules.folds)
         if held is None:
-            return torch.zeros_like(deviations)  # nobody is left to learn from: the error is the deviation itself
+            return torch.zeros_like(deviations)  # no client is left to train on: the error is the deviation itself
         return held_out_reconstructions(
             deviations.float(),
             held,
@@ -202,17 +218,25 @@ class Evidence:
         ).to(deviations)
 
     def _errors(self, residuals: Tensor, trusted: Tensor) -> Tensor:
-        """The robust z-score of the logarithm of (14), in units of its threshold."""
+        """Return the robust z-score of the logarithm of the reconstruction error (14), in units of its threshold.
+
+        Args:
+            residuals: (clients, images, numbers), maps less reconstructions.
+            trusted: (clients,), bool: the reference set.
+
+        Returns:
+            (clients,).
+        """
         errors = residuals.abs().mean(dim=(1, 2)).clamp(min=TINY).log()
         center, spread = median_and_spread(errors, trusted)
         return (errors - center) / spread / z_score_exceeded_by(self.rules.false_alarm, int(trusted.sum()))
 
     def _disagreement(self, number: int, clients: Sequence[ClientId], native: Maps, trusted: Tensor) -> Tensor:
-        """Minus the robust z-score of the agreement, over the last rounds, in units of its threshold.
+        """Return minus the robust z-score of the agreement, summed over the last rounds, in units of its threshold.
 
-        A round in which honest clients hardly agree tells nothing, so a round's weight is how many spreads the
-        agreement is above zero. With normal scores of the same spread for those who go with the others' direction and
-        those who go against it, that makes the weighted sum the likelihood ratio between the two.
+        A round's weight is the median agreement in MADs, since a round in which benign clients hardly agree is not
+        informative. If the scores of clients that move with the common direction and of those that move against it are
+        normal with the same spread, the weighted sum is the likelihood ratio between the two.
         """
         agree = agreement(native.changes().flatten(1), trusted)
         center, spread = median_and_spread(agree, trusted)
@@ -225,25 +249,35 @@ class Evidence:
             seen = [(weight, found[client]) for weight, found in self._past.values() if client in found]
             length = sum(weight**2 for weight, _ in seen) ** 0.5
             sums.append(sum(weight * score for weight, score in seen) / length if length else 0.0)
-        # Honest clients differ in how far they go along, round after round, so their sums spread more than one round's.
+        # Benign clients differ persistently in their agreement, so their sums spread more than the scores of one round.
         added = torch.tensor(sums, dtype=agree.dtype, device=agree.device)
         center, spread = median_and_spread(added, trusted)
         spread = spread.clamp(min=1)
         found = (added - center) / spread / z_score_exceeded_by(self.rules.false_alarm, int(trusted.sum()))
-        # What earlier rounds held against a client is not held against it again by one that has nothing to add: the
-        # vote would take one observation for several.
+        # A round that is not informative must not flag a client for earlier rounds again: the vote would count the
+        # same observation several times.
         return found if weight >= TELLING else found.clamp(max=1)
 
     def _statistics(self, found: Statistics, samples: Sequence[float] | None, trusted: Tensor) -> Tensor:
-        """Whose statistics follow the weights less than half as well as usual, or went against them.
+        """Score statistics that track the weights less than half as well as the median, or that went against them.
 
-        The former by the robust z-score of `tracking`, in units of its threshold. A client with few samples has trained
-        for few batches, and statistics follow the weights from the second on: it is compared with the others, but no
-        other with it, and its score is as much smaller as it has fewer. What went against the weights, half as far as
-        is usual with them, was not trained, whatever the data: a much lower z-score will do.
+        The former score is the robust z-score of `tracking`, in units of its threshold, scaled by
+        samples / median(samples), at most 1, since statistics follow the weights only from a client's second batch on.
+        For the same reason, clients with less than half of the median samples are no part of the reference set.
+        Statistics that went against the weights by half of the median or more do not come from training, whatever the
+        data, so that a much lower z-score is enough.
 
-        Reversed updates have the cosines of honest ones with the other sign. What is usual is taken of their sizes,
-        which does not depend on how many are reversed: these would widen a spread of the cosines themselves.
+        Reversed updates have the cosines of benign ones with the opposite sign. Median and MAD are those of the
+        absolute cosines, which do not depend on the number of reversed updates; they would widen the spread of the
+        signed cosines.
+
+        Args:
+            found: the stored and the measured means.
+            samples: the number of samples that each client claims; None: the same for all.
+            trusted: (clients,), bool: the clients that may be in the reference set.
+
+        Returns:
+            (clients,), in units of the threshold; 0 where the median tracking is too low to be informative.
         """
         tracked = tracking(found.measured, found.stored, found.layers, trusted)
         share = torch.ones_like(tracked)
@@ -254,7 +288,7 @@ class Evidence:
         peers = peers if int(peers.sum()) >= FEWEST else trusted
         center, spread = median_and_spread(tracked.abs(), peers)
         if center < max(FOLLOWING, CHANCE * tracking_by_chance(found.layers)) or median(tracked[peers]) <= 0:
-            return torch.zeros_like(tracked)  # nobody's statistics tell anything
+            return torch.zeros_like(tracked)  # the statistics of this round are not informative
         spreads, follows = (center - tracked) / spread, tracked / center
         beyond = spreads / z_score_exceeded_by(self.rules.false_alarm, int(peers.sum()))
         behind = torch.minimum(beyond, (1 - follows) / (1 - TRACKED)) * share
@@ -263,24 +297,39 @@ class Evidence:
 
 
 def copy_scores(nearest: Tensor, copy_ratio: float) -> Tensor:
-    """How near each client is to the next, (clients,): 0 at the usual distance or beyond, 1 at `copy_ratio` of it.
+    """Return log(nearest) / log(copy_ratio): 0 at the median distance or beyond, 1 at `copy_ratio` of it.
 
     Args:
-        nearest: (clients,), the least of each one's `distance_ratios`.
-        copy_ratio: below 1.
+        nearest: (clients,), each client's smallest `distance_ratios`; clamped to [1e-9, 1].
+        copy_ratio: the ratio below which a client is suspected, below 1.
+
+    Returns:
+        (clients,), in units of the threshold.
+
+    Example:
+        >>> copy_scores(torch.tensor([0.9, 0.2, 0.02]), copy_ratio=0.2)
+        tensor([0.0655, 1.0000, 2.4307])
     """
     return nearest.clamp(1e-9, 1).log() / torch.tensor(copy_ratio, dtype=torch.float32).log()
 
 
 def folds(together: Sequence[Sequence[int]], trusted: Tensor, most: int) -> Tensor | None:
-    """Who is held out by which autoencoder: (folds, clients), bool; None if there is nobody to learn from.
+    """Return the clients that each fold's autoencoder is not trained on.
 
-    The clients of a group are held out together, and those that are not trusted are never learned from.
+    The clients of a group are held out together. Clients that are not trusted are held out by all folds.
 
     Args:
-        together: groups of clients, each client in one.
+        together: groups of clients, each client in exactly one.
         trusted: (clients,), bool.
-        most: how many folds there may be.
+        most: the largest number of folds.
+
+    Returns:
+        (folds, clients), bool; None if there are fewer than two groups with a trusted client.
+
+    Example:
+        >>> folds([[0, 1], [2], [3]], trusted=torch.tensor([True, True, True, False]), most=5)
+        tensor([[ True,  True, False,  True],
+                [False, False,  True,  True]])
     """
     number = min(most, sum(bool(trusted[list(group)].any()) for group in together))
     if number < 2:

@@ -1,13 +1,13 @@
-"""Uploads that stand out grossly in what heat maps do not show: the outputs, and each tensor by itself.
+"""Gross outliers that heat maps do not show: changes of single tensors and of the outputs.
 
-Source: this project's own; docs/robust.md. Two kinds of evidence, in units of their thresholds as in `evidence.py`, but
-0 up to them: they find what no training does, and have no opinion of the rest.
+Source: this project's own; docs/robust.md. The two kinds of evidence are in units of their thresholds as in
+`evidence.py`, but 0 up to the threshold, since they only find changes that no training makes.
 
-* `steps`: one tensor moved out of all proportion. A client with unusual or many data moves every tensor further than
-  others do, some hundred times as far where these have nothing left to learn, so its steps are compared with one
-  another as well;
-* `outputs`: the class scores on the probe images are far from the global model's, both by the scale of these and by
-  what is usual among clients.
+* `steps`: one tensor moved much further than is proportionate. A client with unusual or many data moves every tensor
+  further than other clients do, some hundred times as far where the others have nothing left to learn, so its steps are
+  compared with its other steps as well;
+* `outputs`: the class scores on the probe images are far from the global model's, both compared with the scale of the
+  global model's scores and with the median client's change.
 """
 
 from __future__ import annotations
@@ -19,20 +19,22 @@ from torch import Tensor
 
 from fedml_gradcam_ae.contract.bounding import Steps, lower_median
 
-FEWEST = 4  # clients: the median of fewer says nothing
-FARTHEST_STEP = 50.0  # times as far as other clients and as its own other tensors: honest ones were at 22 at most
-FARTHEST_OUTPUT = 25.0  # usual changes of the scores: honest clients were at 8 at most
-LIMIT = 1e9  # what is infinitely far counts as that far
+FEWEST = 4  # With fewer clients, no client is judged: their median is too uncertain.
+FARTHEST_STEP = 50.0  # Threshold of a step relative to other clients and to the client's other tensors; benign: <= 22.
+FARTHEST_OUTPUT = 25.0  # Threshold of the change of the class scores, in usual changes; benign clients: at most 8.
+LIMIT = 1e9  # Scores and output changes are clamped to this; it replaces infinity and NaN.
 
 
 def step_scores(steps: Steps) -> tuple[Tensor, list[str]]:
-    """How far each client's least proportionate step is beyond the threshold.
+    """Return each client's least proportionate step: max_T r_T / max(1, median_T r_T).
 
-    With r_T = ||u_i,T|| / median_j ||u_j,T||, this is max_T r_T / max(1, median_T r_T). A tensor that most clients do
-    not move at all tells nothing.
+    r_T = ||u_i,T|| / median_j ||u_j,T|| for the tensors T. A tensor that most clients do not move at all is ignored.
+
+    Args:
+        steps: the lengths of the clients' changes of each tensor.
 
     Returns:
-        (clients,), float64, in units of the threshold, 0 up to it; and what was found, in words.
+        The scores, (clients,), float64, in units of the threshold and 0 up to it; and a reason per client, in words.
     """
     moved = steps.usual > 0
     names = [name for name, keep in zip(steps.names, moved.tolist(), strict=True) if keep]
@@ -48,17 +50,23 @@ def step_scores(steps: Steps) -> tuple[Tensor, list[str]]:
 
 
 def output_scores(outputs: Tensor, reference: Tensor) -> Tensor:
-    """How far each client's change of the class scores is beyond the threshold.
+    """Return each client's change of the class scores.
 
-    A change that all classes share changes no probability and is taken out. The unit is the larger of the scale of the
-    global model's own scores and the median client's change.
+    A change that all classes share changes no probability and is subtracted. The unit of the change is the larger of
+    the scale of the global model's own scores and the median client's change.
 
     Args:
-        outputs: (clients, images, classes), of the uploads.
-        reference: (images, classes), of the global model.
+        outputs: (clients, images, classes), the class scores of the uploads.
+        reference: (images, classes), those of the global model.
 
     Returns:
-        (clients,), float64, in units of the threshold, 0 up to it.
+        (clients,), float64, in units of the threshold and 0 up to it.
+
+    Example:
+        >>> changes = torch.tensor([1.0, 1.1, 0.9, 500.0]).view(4, 1, 1)
+        >>> reference = torch.tensor([[1.0, -1.0]])
+        >>> output_scores(reference * changes, reference)
+        tensor([ 0.0000,  0.0000,  0.0000, 19.9600], dtype=torch.float64)
     """
     before = _centered(reference)
     changes = (_centered(outputs) - before).square().mean(dim=(1, 2)).sqrt().nan_to_num(LIMIT, posinf=LIMIT)
@@ -74,15 +82,22 @@ def _centered(scores: Tensor) -> Tensor:
 
 
 def _beyond(values: Tensor) -> Tensor:
-    """The values above 1, at most `LIMIT`, and 0 for the others."""
+    """Return the values above 1, clamped to `LIMIT`, and 0 in place of the others."""
     return torch.where(values > 1, values.clamp(max=LIMIT), torch.zeros_like(values))
 
 
 def strongest(parts: Sequence[tuple[Tensor, Sequence[str]]]) -> tuple[Tensor, list[str]]:
-    """For each client the largest of several scores, and the words that go with it.
+    """Return each client's largest score and its reason.
 
     Args:
-        parts: (clients,) each, and a reason for each client.
+        parts: pairs of scores (clients,) and a reason per client.
+
+    Returns:
+        The largest scores, (clients,), and their reasons.
+
+    Example:
+        >>> strongest([(torch.tensor([0.0, 2.0]), ["a", "a"]), (torch.tensor([1.0, 0.0]), ["b", "b"])])
+        (tensor([1., 2.]), ['b', 'a'])
     """
     values, which = torch.stack([scores for scores, _ in parts]).max(dim=0)
     return values, [parts[part][1][client] for client, part in enumerate(which.tolist())]

@@ -1,4 +1,4 @@
-"""The `robust` profile: heat maps, BatchNorm's statistics and what stands out beside them; docs/robust.md explains."""
+"""The `robust` profile: scores by heat maps, BatchNorm's statistics, outputs and single tensors; see docs/robust.md."""
 
 from __future__ import annotations
 
@@ -31,11 +31,17 @@ WHY = {
     "statistics": "the means that its BatchNorm layers hold did not move with its weights",
     "outputs": "its outputs on the server's test images are far from what others' are",
 }
-Part = tuple[Tensor, list[str]]  # (clients,), and words for each client
+Part = tuple[Tensor, list[str]]  # scores (clients,), and a reason in words for each client
 
 
 class RobustProfile:
-    """Remembers in which direction each client's heat maps changed, if the network has no BatchNorm."""
+    """The scores of the `robust` profile.
+
+    State, for networks without BatchNorm: how well the change of each client's heat maps agreed with the others'.
+
+    Args:
+        settings: the settings of the defense.
+    """
 
     def __init__(self, settings: GradCAMAESettings) -> None:
         self.settings = settings
@@ -44,11 +50,11 @@ class RobustProfile:
         self._layer: str | None = None
 
     def prepare(self, network: nn.Module, test_data: Iterable[Any]) -> None:
-        """See `ClassProbe.prepare`."""
+        """Find the target layer and the image size; see `ClassProbe.prepare`."""
         self._layer = self.probe.prepare(network, test_data)
 
     def score(self, round: Round) -> Scored:
-        """Evidence of all kinds for a round with at least one upload."""
+        """Return the scores by all kinds of evidence for a round with at least one upload."""
         start = perf_counter()
         if self._layer is None:
             self.prepare(round.network, round.test_data)
@@ -78,47 +84,65 @@ class RobustProfile:
             reconstructions[judged] = _of_class(found.reconstructions, probe.labels).to(shown)
             for position, value, reason in zip(judged.nonzero()[:, 0].tolist(), values.tolist(), reasons, strict=True):
                 why[position] = reason if value > 1 else ""
-        elif clients:  # the global model itself is broken: there is nothing to compare with
+        elif clients:  # the global model's own maps are not finite, so that no upload can be compared with them
             scores[judged.cpu()] = 0.0
         seconds = {"heat_maps": mapped - start, "evidence": perf_counter() - mapped}
         return Scored(scores.tolist(), 1.0, shown, reconstructions, seconds, why)
 
     def _maps(self, round: Round, images: Tensor) -> tuple[Maps, Tensor]:
-        """The maps, and the class scores, (1 + clients, images, classes), the global model's first."""
+        """Return the maps, and the class scores (1 + clients, images, classes) with the global model's first."""
         assert self._layer is not None
         models = [round.global_model, *round.uploads]
         maps, outputs = maps_and_outputs(round.network, models, images, self._layer)
         return Maps(maps[1:], maps[0]), outputs
 
     def state(self) -> dict[str, Any]:
-        """See `Evidence.state`."""
+        """Return the state to save; see `Evidence.state`."""
         return self.evidence.state()
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """See `Evidence.restore`."""
+        """Continue from what `state` returned."""
         self.evidence.restore(state)
 
     def forget(self, client: ClientId) -> None:
-        """See `Evidence.forget`."""
+        """Forget a client's past scores; see `Evidence.forget`."""
         self.evidence.forget(client)
 
 
 def _of_class(maps: Tensor, labels: Tensor) -> Tensor:
-    """(clients, images, height, width): of (clients, images, classes, height, width), each image's own class."""
+    """Return the maps of each image's own class.
+
+    Args:
+        maps: (clients, images, classes, height, width).
+        labels: (images,), int64.
+
+    Returns:
+        (clients, images, height, width).
+    """
     return maps[:, torch.arange(len(labels), device=labels.device), labels]
 
 
 def _named(parts: Mapping[str, Tensor]) -> Part:
-    """For each client the strongest kind of evidence, in words; maps before means, since one can see them."""
+    """Return each client's strongest kind of evidence, with its reason in words.
+
+    Copies among heat maps come before copies among means, since heat maps can be looked at.
+    """
     kinds = list(parts)
     shown = [parts[kind].masked_fill(parts["copies"] > 1, 0) if kind == "means" else parts[kind] for kind in kinds]
     return strongest([(part.double().cpu(), [WHY[kind]] * len(part)) for kind, part in zip(kinds, shown, strict=True)])
 
 
 def _beside_maps(round: Round, outputs: Tensor, judged: Tensor) -> Part:
-    """What no heat map shows, of the clients that are judged: see `fedml_gradcam_ae.defenses.gradcam_ae.outliers`."""
+    """Return the judged clients' evidence that no heat map shows; see `outliers.py`.
+
+    Args:
+        round: the round, with all clients.
+        outputs: (1 + clients, images, classes), class scores, the global model's first.
+        judged: (clients,), bool.
+    """
     far = output_scores(outputs[1:], outputs[0]).cpu()
-    # What the whole round measured, and the bound needs as well; usual is what is so among the clients at hand.
+    # The lengths were measured for the whole round, since the bound on steps needs them as well. The medians are those
+    # of the clients in this round.
     steps = replace(round.steps, usual=lower_median(round.steps.lengths))
     values, reasons = strongest([step_scores(steps), (far, [WHY["outputs"]] * len(far))])
     return values[judged.cpu()], [reasons[client] for client in judged.nonzero()[:, 0].tolist()]

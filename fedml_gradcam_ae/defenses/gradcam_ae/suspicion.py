@@ -1,8 +1,8 @@
-"""How suspicious a round's heat maps make each client: the evidence of the `robust` profile.
+"""The formulas of the `robust` profile's evidence, as functions of tensors.
 
-Source: this project's own; docs/robust.md derives it, docs/research/robust.md has the figures. All functions look at
-the differences between an upload's heat maps and the global model's. `trusted` names the clients that are compared
-with: those that are not copies of one another, so that a crowd of colluders cannot define what is usual.
+Source: this project's own; docs/robust.md derives it, docs/research/robust.md has the figures. Heat maps enter as the
+differences between an upload's maps and the global model's. `trusted` is the mask of the reference set: the clients
+that are not copies of one another, so that many colluders cannot determine the medians.
 """
 
 from __future__ import annotations
@@ -14,61 +14,83 @@ import torch
 from scipy.sparse.csgraph import connected_components
 from torch import Tensor
 
-MAD_TO_STD = 1.4826  # of a normal distribution
-TINY = 1e-12
+MAD_TO_STD = 1.4826  # scales a normal distribution's median absolute deviation (MAD) to its standard deviation
+TINY = 1e-12  # the smallest divisor
 
 
 def differences(maps: Tensor, reference: Tensor) -> Tensor:
-    """What an upload changes in the heat maps of all classes, (clients, images, classes, height, width), float64.
+    """Return the changes of the heat maps from the global model's, without their mean over classes.
 
-    A shift that all classes share changes no probability and is taken out.
+    A shift that all classes share changes no probability and is therefore subtracted.
 
     Args:
         maps: (clients, images, classes, height, width), finite.
-        reference: the global model's, (images, classes, height, width).
+        reference: (images, classes, height, width), the global model's maps.
+
+    Returns:
+        (clients, images, classes, height, width), float64.
     """
     changed = maps.double() - reference.double()
     return changed - changed.mean(dim=2, keepdim=True)
 
 
 def distance_ratios(changes: Tensor) -> Tensor:
-    """||d_i - d_j|| over the median distance of client i to the others, (clients, clients); infinite for j = i.
+    """Return the distances ||d_i - d_j||, divided by the median distance of client i to the others.
 
-    Models that were trained apart are about equally far from one another. Copies are not, and noise on a copy's many
-    weights, which changes what it does very little, does not hide it.
-
-    Where that median is 0, as if all had uploaded the same, there is nothing to compare with: infinite.
+    Independently trained models have similar distances to one another. Copies are closer to each other, and noise on a
+    copy's many weights does not hide it, since it changes the function of the model very little.
 
     Args:
-        changes: (clients, numbers), at least 2 clients.
+        changes: (clients, numbers), d, at least 2 clients.
+
+    Returns:
+        (clients, clients); infinite for j = i, and where the median is 0, since there is no unit to compare with.
+
+    Example:
+        >>> distance_ratios(torch.tensor([[0.0], [0.0], [4.0], [-3.0]]))[0]
+        tensor([   inf, 0.0000, 1.3333, 1.0000])
     """
     return ratios_of(torch.cdist(changes, changes, compute_mode="donot_use_mm_for_euclid_dist"))
 
 
 def ratios_of(distances: Tensor) -> Tensor:
-    """Distances between clients, (clients, clients), in units of each one's median distance to the others."""
+    """Return distances between clients, each row divided by the client's median distance to the others.
+
+    Args:
+        distances: (clients, clients).
+
+    Returns:
+        (clients, clients); infinite on the diagonal and where the median is 0.
+    """
     itself = torch.eye(len(distances), dtype=torch.bool, device=distances.device)
     usual = median(distances[~itself].view(len(distances), -1), dim=1)[:, None]
     return (distances / usual).masked_fill(itself | (usual == 0), torch.inf)
 
 
 def groups(near: Tensor) -> list[list[int]]:
-    """The connected components of a graph, each in ascending order.
+    """Return the connected components of a graph, each in ascending order.
 
     Args:
-        near: (clients, clients), bool: which pairs belong together.
+        near: (clients, clients), bool: the edges; one direction is enough.
+
+    Example:
+        >>> groups(torch.tensor([[False, True, False], [False, False, False], [False, False, False]]))
+        [[0, 1], [2]]
     """
     number, labels = connected_components(near.cpu().numpy(), directed=False)
     return [np.flatnonzero(labels == label).tolist() for label in range(number)]
 
 
 def in_units_of_mad(changes: Tensor, trusted: Tensor, limit: float) -> Tensor:
-    """The distance of each client's changes from the trusted clients' median, in units of their spread.
+    """Return the deviations from the reference set's median, in units of its MAD (scaled, mean over positions).
 
     Args:
         changes: (clients, images, numbers).
-        trusted: (clients,), bool, at least one.
-        limit: numbers beyond it, either way, are set to it: one upload must not rule the others' autoencoders.
+        trusted: (clients,), bool: the reference set, at least one client.
+        limit: deviations are clamped to [-limit, limit], so that no upload dominates the training of autoencoders.
+
+    Returns:
+        (clients, images, numbers).
     """
     deviations = changes - median(changes[trusted])
     spread = MAD_TO_STD * median(deviations[trusted].abs().flatten(0, 1)).mean()
@@ -76,11 +98,19 @@ def in_units_of_mad(changes: Tensor, trusted: Tensor, limit: float) -> Tensor:
 
 
 def agreement(changes: Tensor, trusted: Tensor) -> Tensor:
-    """The cosine between a client's changes and the other trusted clients' mean direction, (clients,).
+    """Return the cosine between each client's changes and the mean direction of the other trusted clients.
 
     Args:
         changes: (clients, numbers).
         trusted: (clients,), bool.
+
+    Returns:
+        (clients,).
+
+    Example:
+        >>> changes = torch.tensor([[1.0, 0.0], [2.0, 0.0], [3.0, 0.0], [-1.0, 0.0]])
+        >>> agreement(changes, torch.tensor([True, True, True, True]))
+        tensor([ 1.,  1.,  1., -1.])
     """
     directions = changes / changes.norm(dim=1, keepdim=True).clamp(min=TINY)
     counted = directions * trusted[:, None]
@@ -90,18 +120,28 @@ def agreement(changes: Tensor, trusted: Tensor) -> Tensor:
 
 
 def tracking(measured: Tensor, stored: Tensor, layers: Tensor, trusted: Tensor) -> Tensor:
-    """How well the statistics that each model stores follow its weights, (clients,): a mean over layers of cosines.
+    """Return how well each model's running means follow its weights: the mean over layers of a cosine.
 
-    BatchNorm's running means are where training has taken them: they moved with the weights. On the same images, other
-    weights have other means; the cosine is between what distinguishes a client's stored means from the trusted clients'
-    median and what distinguishes its measured ones. Weights that were not trained together with these statistics, but
-    turned around or put together afterward, have a cosine of 0 or below.
+    Training moves BatchNorm's running means together with the weights, and different weights produce different means on
+    the same images. The cosine is between a client's stored means and its measured means, both less the reference set's
+    median. Weights that were not trained together with these statistics, but reversed or combined afterward, have a
+    cosine of 0 or below.
 
     Args:
-        measured: (clients, channels), the means of each model's weights on the same images.
-        stored: (clients, channels), the running means that it holds.
+        measured: (clients, channels), the means that each model's weights produce on the same images.
+        stored: (clients, channels), the running means in each upload.
         layers: (channels,), int64, the number of each channel's layer, from 0.
-        trusted: (clients,), bool, at least one.
+        trusted: (clients,), bool: the reference set, at least one client.
+
+    Returns:
+        (clients,), float64, in [-1, 1].
+
+    Example:
+        >>> measured = torch.tensor([[1.0, 0.0], [0.0, 1.0], [0.0, 0.0], [-1.0, 1.0]])
+        >>> stored = torch.tensor([[2.0, 0.0], [0.0, 2.0], [0.0, 0.0], [2.0, -2.0]])  # the last client is reversed
+        >>> cosines = tracking(measured, stored, torch.tensor([0, 0]), torch.tensor([True, True, True, False]))
+        >>> [f"{cosine:.2f}" for cosine in cosines.tolist()]
+        ['1.00', '1.00', '0.00', '-1.00']
     """
     weights, statistics = (values.double() - median(values[trusted].double()) for values in (measured, stored))
     products = torch.stack([weights * statistics, weights.square(), statistics.square()])
@@ -111,23 +151,30 @@ def tracking(measured: Tensor, stored: Tensor, layers: Tensor, trusted: Tensor) 
 
 
 def tracking_by_chance(layers: Tensor) -> float:
-    """The standard deviation of `tracking` where stored and measured means have nothing to do with one another.
+    """Return the standard deviation of `tracking` for unrelated stored and measured means.
 
-    A cosine of two directions among n channels drawn at random has 0 and 1 / sqrt(n).
+    The cosine of two random directions in n channels has the mean 0 and the standard deviation 1 / sqrt(n).
 
     Args:
         layers: (channels,), int64, the number of each channel's layer, from 0.
+
+    Example:
+        >>> tracking_by_chance(torch.tensor([0, 0, 0, 0]))
+        0.5
     """
     channels = torch.bincount(layers).double()
     return float(channels.reciprocal().sum().sqrt() / len(channels))
 
 
 def layer_deviations(measured: Tensor, layers: Tensor) -> Tensor:
-    """What distinguishes each model's means from the median, (clients, channels), float64; usually of length 1 a layer.
+    """Return the deviations of each model's means from the median, scaled to a median length of 1 in each layer.
 
     Args:
-        measured: (clients, channels), the means of each model's weights on the same images.
+        measured: (clients, channels), the means that each model's weights produce on the same images.
         layers: (channels,), int64, the number of each channel's layer, from 0.
+
+    Returns:
+        (clients, channels), float64.
     """
     moved = measured.double() - median(measured.double())
     usual = median(_layer_sums(moved.square(), layers).sqrt()).clamp(min=TINY)
@@ -135,17 +182,24 @@ def layer_deviations(measured: Tensor, layers: Tensor) -> Tensor:
 
 
 def _layer_sums(values: Tensor, layers: Tensor) -> Tensor:
-    """The sum over the channels of each layer, (..., layers): of (..., channels)."""
+    """Return the sum over the channels of each layer, (..., layers), of values (..., channels)."""
     return values @ torch.nn.functional.one_hot(layers).to(values)
 
 
 def median_and_spread(values: Tensor, trusted: Tensor) -> tuple[Tensor, Tensor]:
-    """The trusted clients' median and 1.4826 times their median absolute deviation (a normal distribution's standard
-    deviation), never 0.
+    """Return the reference set's median and its MAD, scaled by 1.4826 to a normal distribution's standard deviation.
 
     Args:
         values: (clients,).
-        trusted: (clients,), bool.
+        trusted: (clients,), bool: the reference set.
+
+    Returns:
+        Two scalars; the second one is never 0.
+
+    Example:
+        >>> center, spread = median_and_spread(torch.tensor([1.0, 2.0, 3.0, 90.0]), torch.tensor([True] * 3 + [False]))
+        >>> f"{center:.4f}", f"{spread:.4f}"
+        ('2.0000', '1.4826')
     """
     center = median(values[trusted])
     return center, (MAD_TO_STD * median((values[trusted] - center).abs())).clamp(min=TINY)
@@ -153,14 +207,14 @@ def median_and_spread(values: Tensor, trusted: Tensor) -> tuple[Tensor, Tensor]:
 
 @lru_cache
 def z_score_exceeded_by(rate: float, clients: int) -> float:
-    """The robust z-score (value - median) / spread that this share of normal values exceeds, found by drawing them.
+    """Return the 1 - rate quantile of the robust z-score (value - median) / spread of normal values, by simulation.
 
-    With few values median and spread are themselves uncertain: of 0.001 it is 3.1 among very many, 4.3 among 20, 10
-    among 7.
+    With few values, median and spread are themselves uncertain: for a rate of 0.001 the quantile is 3.1 for very many
+    values, 4.3 for 20 and 10 for 7.
 
     Args:
-        rate: above 0, at most 0.5.
-        clients: how many values there are, at least 2.
+        rate: the share of values above the quantile, above 0 and at most 0.5.
+        clients: the number of values, at least 2.
     """
     rounds = max(2_000, round(1_000 / rate / clients))
     drawn = torch.from_numpy(np.random.default_rng(0).standard_normal((rounds, clients)))
@@ -170,6 +224,11 @@ def z_score_exceeded_by(rate: float, clients: int) -> float:
 
 
 def median(values: Tensor, dim: int = 0) -> Tensor:
-    """The median along one dimension, the mean of the two middle ones where their number is even."""
+    """Return the median along one dimension, the mean of the two middle values where their number is even.
+
+    Args:
+        values: any shape, at least one value along `dim`.
+        dim: the dimension, which the result lacks.
+    """
     ordered, count = values.sort(dim=dim).values, values.shape[dim]
     return (ordered.select(dim, (count - 1) // 2) + ordered.select(dim, count // 2)) / 2
