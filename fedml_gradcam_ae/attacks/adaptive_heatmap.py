@@ -1,9 +1,9 @@
-"""The attack on the defense itself: hurt the average, with heat maps like everybody's.
+"""An attack adapted to GradCAM-AE: a poisoned upload whose heat maps are similar to benign ones.
 
-Source: this project's own, after the advice to test a defense with an attacker who knows it (Tramer et al., "On
+Source: this project's own, after the advice to test a defense with an attacker that knows it (Tramer et al., "On
 Adaptive Attacks to Adversarial Example Defenses", NeurIPS 2020): the constrained perturbation (9a, 9b) with a penalty
-on the distance between the upload's heat maps and the benign ones. The maps are those that a profile of `gradcam_ae`
-looks at: (12), or for `robust` what the upload changes in the signed maps of all classes, on images of two sizes.
+on the distance between the upload's heat maps and the benign ones. The maps are those of a profile of `gradcam_ae`:
+(12) for `paper`; for `robust` the upload's changes of the signed maps of all classes, on images of two sizes.
 """
 
 from __future__ import annotations
@@ -33,15 +33,25 @@ from fedml_gradcam_ae.networks.images import seeded_generator
 
 @register_attack("adaptive_heatmap")
 class AdaptiveHeatmap(ConstrainedPerturbation):
-    r"""Maximize F(W_g') - lambda ||CAM(W') - mean CAM||^2 / v over W' with ||W' - W_g'|| <= r.
+    r"""The upload W' that maximizes F(W_g') - lambda ||CAM(W') - mean CAM||^2 / v with ||W' - W_g'|| <= r.
 
-    mean CAM is the mean of the overheard uploads' maps and v the mean of their squared distances to it, so that a
-    penalty of lambda is that of an average benign upload. Where the overheard maps all agree, v is the number of
-    pixels instead. Against `robust`, whose images have two sizes, the penalty is the mean of both sizes'.
+    mean CAM is the mean of the overheard uploads' maps and v the mean of their squared distances to it, so that an
+    average benign upload has the penalty lambda. Where the overheard maps are all equal, v is the number of pixels
+    instead. Against `robust`, whose images have two sizes, the penalty is the mean of both sizes' penalties.
+
+    Example:
+        The penalty of a map with a single pixel, in units of that of an average benign upload:
+
+        >>> import torch
+        >>> from fedml_gradcam_ae.attacks.adaptive_heatmap import _distance
+        >>> benign = torch.tensor([[0.2], [0.4]])  # the maps of two overheard uploads
+        >>> poisoned = {"weight": torch.tensor([0.6])}
+        >>> f"{_distance(lambda upload: upload['weight'], benign, poisoned):.1f}"
+        '9.0'
     """
 
     class Settings(ConstrainedPerturbation.Settings, ProfileSettings):
-        """The probe's keys mean what they mean to the defense, and have its defaults."""
+        """The settings of the attack; the probe's keys have the same meaning and defaults as in the defense."""
 
         profile: Literal["robust", "paper"] = Field(
             default="robust", description="the defense's: whose heat maps are to look benign"
@@ -63,7 +73,7 @@ class AdaptiveHeatmap(ConstrainedPerturbation):
     def objective(
         self, round: Round, attackers: Sequence[int], heard: Sequence[int], damage: ContaminatedLoss
     ) -> Objective:
-        """The loss less the penalty, a function of the flat upload (parameters,)."""
+        """Return the loss less the penalty, as a function of the flat upload (parameters,)."""
         settings = self.settings
         data = round.test_data
         if settings.probe == "own":
@@ -82,7 +92,10 @@ class AdaptiveHeatmap(ConstrainedPerturbation):
 
     @override
     def climb(self, objective: Objective, center: Tensor, radius: float, changeable: int, steps: int) -> Tensor:
-        """The upload W', (parameters,): a local maximum, inside the ball for the penalty: long steps miss it."""
+        """Return the upload W', (parameters,), by `auto_ascent`.
+
+        With the penalty, the maximum may be inside the ball, where steps of fixed length would miss it.
+        """
         return auto_ascent(objective, center, radius, changeable, steps)
 
     @property
@@ -90,7 +103,7 @@ class AdaptiveHeatmap(ConstrainedPerturbation):
         return self.settings.model_copy(update={"seed": self.settings.probe_seed})
 
     def _from_paper(self, round: Round, benign: Sequence[Upload], data: Any) -> list[Callable[[Upload], Tensor]]:
-        """The distance of an upload's maps (12), scaled as the probe says."""
+        """Return the distance function of an upload's maps (12), scaled as the probe's settings say."""
         probe, network = Probe(self._probe_settings), round.network
         layer = probe.prepare(network, data)
         images, labels = probe.draw(network, data, round.number)
@@ -102,7 +115,7 @@ class AdaptiveHeatmap(ConstrainedPerturbation):
         return [partial(_distance, maps, probe.scale(grad_cam(network, benign, images, layer, target)))]
 
     def _from_robust(self, round: Round, benign: Sequence[Upload], data: Any) -> list[Callable[[Upload], Tensor]]:
-        """The distances of what an upload changes in the maps of all classes, on large and on native images."""
+        """Return the distance functions of an upload's changes of all classes' maps, for large and native images."""
         probe, network = ClassProbe(self._probe_settings), round.network
         layer = probe.prepare(network, data)
         drawn = probe.draw(network, data, round.number)
@@ -120,7 +133,13 @@ class AdaptiveHeatmap(ConstrainedPerturbation):
 
 
 def _distance(maps: Callable[[Upload], Tensor], benign: Tensor, upload: Upload) -> Tensor:
-    """||CAM(W') - mean CAM||^2 / v, of the function `maps`; `benign` are the overheard uploads', (clients, ...)."""
+    """Return ||CAM(W') - mean CAM||^2 / v.
+
+    Args:
+        maps: the function CAM from a state dict to its heat maps.
+        benign: (clients, ...), the heat maps of the overheard uploads.
+        upload: the state dict W'.
+    """
     mean = benign.mean(dim=0)
     spread = float((benign - mean).square().flatten(1).sum(dim=1).mean()) or float(mean.numel())
     return (maps(upload) - mean).square().sum() / spread

@@ -1,4 +1,4 @@
-"""The constrained perturbation: the upload that hurts the average most without leaving a ball around it.
+"""The constrained perturbation: the upload that increases the average's loss most within a ball around the average.
 
 Source: Zheng et al., "GradCAM-AE", ACM TOPS 2025, section 4, equations (7), (9a) and (9b). The paper leaves the
 solver open; this one is projected gradient ascent with steps of fixed length, which keeps the best iterate.
@@ -31,16 +31,38 @@ Objective = Callable[[Tensor], Tensor]
 
 @register_attack("constrained_perturbation")
 class ConstrainedPerturbation(Attack):
-    r"""Maximize F(W_g') over W' with ||W' - W_g'|| <= r, W_g' the global model that W' contaminates.
+    r"""The upload W' that maximizes the loss F(W_g') with ||W' - W_g'|| <= r, for the poisoned global model W_g'.
 
-    The attackers pool what they overhear, agree on one W' and upload it all. With m the sample-weighted mean of the
+    The attackers pool the overheard uploads, agree on one W' and all upload it. With m the sample-weighted mean of the
     overheard uploads and b the attackers' share of all samples, (7) reads W_g' = (1 - b) m + b W', so
     W' - W_g' = (1 - b) (W' - m): the moving ball of (9b) is the fixed ball ||W' - m|| <= r / (1 - b).
+
+    Example:
+        >>> import torch
+        >>> from fedml_gradcam_ae import Round
+        >>> from fedml_gradcam_ae.attacks.constrained_perturbation import ConstrainedPerturbation
+        >>> honest = torch.tensor([[1.0], [-1.0]])  # all images are of class 0
+        >>> round = Round(
+        ...     number=1,
+        ...     client_ids=[1, 2, 3, 4],
+        ...     uploads=[{"1.weight": scale * honest} for scale in (1.0, 1.2, 0.8, 1.0)],
+        ...     samples=[10.0] * 4,
+        ...     global_model={"1.weight": torch.zeros(2, 1)},
+        ...     network=torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(1, 2, bias=False)),
+        ...     test_data=[(torch.ones(4, 1, 1, 1), torch.zeros(4, dtype=torch.int64))],
+        ... )
+        >>> attack = ConstrainedPerturbation(ConstrainedPerturbation.Settings())
+        >>> attack.poison(round, attackers=[3])  # the mean is 1, the radius is 0.2 / (1 - 1 / 4) in each weight
+        [{'1.weight': tensor([[ 0.7333],
+                [-0.7333]])}]
     """
 
     class Settings(OutputSettings, ColludingSettings):
-        """Distances are over the trainable parameters; BatchNorm's statistics are the overheard mean's, and what
-        `own_deviation` adds to them."""
+        """The settings of the attack.
+
+        Distances are over the trainable parameters. BatchNorm's statistics are those of the overheard mean, plus the
+        attacker's own deviation where `own_deviation` is set.
+        """
 
         radius: float = Field(
             default=1.0,
@@ -60,10 +82,10 @@ class ConstrainedPerturbation(Attack):
 
     @override
     def poison(self, round: Round, attackers: Sequence[int]) -> list[dict[str, Tensor]]:
-        """The same upload for each position in `attackers`, but for the jitter and their own deviations.
+        """Return one upload for each position in `attackers`; they differ only by jitter and own deviations.
 
-        The loss is measured on images that the attackers hold; a Round without `local_data` (an attack staged on a
-        server) takes the server's test data instead. Where nobody is benign, the attackers overhear themselves.
+        The loss is measured on the attackers' own images. For a Round without `local_data` (an attack staged on a
+        server) it is measured on the server's test data. Where no client is benign, the attackers overhear themselves.
         """
         settings = self.settings
         names = round.parameters
@@ -107,22 +129,41 @@ class ConstrainedPerturbation(Attack):
     def objective(
         self, round: Round, attackers: Sequence[int], heard: Sequence[int], damage: ContaminatedLoss
     ) -> Objective:
-        """What is maximized over W', a function from (parameters,) to a scalar: F(W_g')."""
+        """Return the function of W' to maximize, from (parameters,) to a scalar: F(W_g').
+
+        Args:
+            round: the round, its uploads all honest.
+            attackers: positions of the attackers.
+            heard: positions of the overheard uploads.
+            damage: F(W_g').
+        """
         return damage
 
     def climb(self, objective: Objective, center: Tensor, radius: float, changeable: int, steps: int) -> Tensor:
-        """The upload W', (parameters,), that is found."""
+        """Return the upload W', (parameters,); the arguments are those of `projected_gradient_ascent`."""
         return projected_gradient_ascent(objective, center, radius, changeable, steps)
 
     def _with(self, added: Tensor, upload: Tensor, center: Tensor, radius: float) -> Tensor:
-        """One attacker's own copy, back in the ball and changed only where parameters may change."""
+        """Return an attacker's own copy of the upload, projected onto the ball.
+
+        Where `poisoning_ratio` is below 1, only the parameters that the attack changed may differ from the upload.
+        """
         if self.settings.poisoning_ratio < 1:
             added = added * (upload != center)
         return center + project((upload - center).double() + added, radius).to(center.dtype)
 
 
 class ContaminatedLoss:
-    """F(W_g') for an upload W': the cross-entropy of (1 - b) m + b W' on fixed images."""
+    """The loss F(W_g') as a function of an upload W': the cross-entropy of (1 - b) m + b W' on fixed images.
+
+    Args:
+        network: the architecture, on the device to compute on.
+        mean: m, the state dict of the overheard mean.
+        names: the trainable parameters, which the upload consists of.
+        share: b, the attackers' share of all samples.
+        images: (images, channels, height, width).
+        labels: (images,), int64.
+    """
 
     def __init__(
         self,
@@ -140,7 +181,7 @@ class ContaminatedLoss:
         self.tied = tied_names(network)
 
     def __call__(self, upload: Tensor) -> Tensor:
-        """The loss, a scalar, of a flat upload of shape (parameters,)."""
+        """Return the loss, a scalar, of a flat upload (parameters,)."""
         contaminated = (1 - self.share) * self.center + self.share * upload
         tensors = with_one_value({**self.mean, **unflatten(contaminated, self.mean, self.names)}, self.tied)
         scores = answer(self.network, tensors, self.images)
@@ -148,17 +189,22 @@ class ContaminatedLoss:
 
 
 def projected_gradient_ascent(loss: Objective, center: Tensor, radius: float, changeable: int, steps: int) -> Tensor:
-    """Climb from the center of a ball to where the loss is largest, staying in the ball.
+    """Maximize a loss within a ball by projected gradient ascent from the center.
 
     Args:
         loss: a differentiable function of (parameters,).
-        center: (parameters,).
-        radius: of the ball, Euclidean.
-        changeable: how many parameters may differ from the center: those with the steepest slope there.
-        steps: each of length 2.5 * radius / steps along the gradient, so that the ball can be crossed.
+        center: (parameters,), the center of the ball.
+        radius: the Euclidean radius of the ball.
+        changeable: the number of parameters that may differ from the center: those with the steepest slope there.
+        steps: the number of steps, each of length 2.5 * radius / steps along the gradient, so that they can cross the
+            ball.
 
     Returns:
-        The best point that was visited, the center included: its loss is never below the center's.
+        The best visited point, the center included: its loss is never below the center's.
+
+    Example:
+        >>> projected_gradient_ascent(lambda point: point[0], torch.zeros(2), radius=1.0, changeable=2, steps=5)
+        tensor([1., 0.])
     """
     best, best_loss = center, -math.inf
     moved = torch.zeros_like(center)

@@ -1,4 +1,4 @@
-"""Label flipping: the attackers train honestly, on labels that are wrong.
+"""Label flipping: the attackers train honestly on wrong labels.
 
 Source: Fang et al., "Local Model Poisoning Attacks to Byzantine-Robust Federated Learning", USENIX Security 2020,
 section 5, which flips a label y of C classes to C - 1 - y.
@@ -26,10 +26,20 @@ from fedml_gradcam_ae.networks.outputs import Classifier, OutputSettings, count_
 
 @register_attack("label_flip")
 class LabelFlip(Attack):
-    """y -> C - 1 - y in the attackers' own training, which runs as every client's does."""
+    """Labels C - 1 - y in place of y in the attackers' training, which otherwise runs like that of other clients.
+
+    Example:
+        >>> import torch
+        >>> from fedml_gradcam_ae.attacks.label_flip import LabelFlip
+        >>> attack = LabelFlip(LabelFlip.Settings(classes=10))
+        >>> data = [(torch.zeros(3, 1, 2, 2), torch.tensor([0, 1, 7]))]
+        >>> for images, labels in attack.poison_data(torch.nn.Identity(), data):
+        ...     print(labels)
+        tensor([9, 8, 2])
+    """
 
     class Settings(OutputSettings, AttackSettings):
-        """C, where the network's output does not say it."""
+        """The number of classes C, for networks whose output width is another one."""
 
         classes: int | None = Field(
             default=None, ge=2, description="C, the number of classes; null: the width of the network's output"
@@ -39,18 +49,28 @@ class LabelFlip(Attack):
 
     @override
     def poison_data(self, network: nn.Module, data: Iterable[Any]) -> FlippedLabels:
-        """What an attacker trains on: batches like the given ones, the images unchanged."""
+        """Return the batches that an attacker trains on: the given ones with flipped labels.
+
+        Args:
+            network: the architecture, whose output width is C unless `classes` is set.
+            data: the attacker's own batches (images, labels).
+        """
         classes = self.settings.classes or _output_width(Classifier(network, self.settings.logits), data)
         return FlippedLabels(data, classes)
 
     @override
     def poison(self, round: Round, attackers: Sequence[int]) -> list[Upload]:
-        """The uploads as they are: the poison came in by training."""
+        """Return the attackers' uploads unchanged, since the training on flipped labels poisoned them."""
         return [round.uploads[position] for position in attackers]
 
 
 class FlippedLabels:
-    """Batches of some data with the labels C - 1 - y; whatever is drawn or shuffled there is here as well."""
+    """The batches of `data` with labels C - 1 - y; each pass iterates over `data` again and keeps its shuffling.
+
+    Args:
+        data: batches (images, labels).
+        classes: C.
+    """
 
     def __init__(self, data: Iterable[Any], classes: int) -> None:
         self.data, self.classes = data, classes
@@ -63,15 +83,22 @@ class FlippedLabels:
             yield changed if isinstance(batch, (Mapping, list)) else tuple(changed)
 
     def __len__(self) -> int:
-        return len(self.data)  # type: ignore[arg-type]  # as far as the data have a length
+        return len(self.data)  # type: ignore[arg-type]  # fails like `data` itself if that has no length
 
 
 def flipped(labels: Tensor, classes: int) -> Tensor:
-    """C - 1 - y; what is no label (-100, say) stays.
+    """Return the labels C - 1 - y; values that are no label, such as -100, stay.
 
     Args:
-        labels: (images,) or (images, 1), or one-hot rows (images, classes).
+        labels: (images,) or (images, 1), int64, or one-hot rows (images, classes).
         classes: C.
+
+    Returns:
+        The same shape as `labels`.
+
+    Example:
+        >>> flipped(torch.tensor([0, 1, 9, -100]), classes=10)
+        tensor([   9,    8,    0, -100])
     """
     if labels.dim() == 2 and labels.shape[1] > 1:
         return labels.flip(1)
@@ -79,6 +106,6 @@ def flipped(labels: Tensor, classes: int) -> Tensor:
 
 
 def _output_width(network: Classifier, data: Iterable[Any]) -> int:
-    """The number of classes that the network's answer to one of the images tells apart."""
+    """Return the number of classes in the network's output for one of the images."""
     images, _ = draw_images(data, 1, torch.Generator().manual_seed(0), labeled=False)
     return count_classes(network, images.to(next(network.parameters()).device))

@@ -1,8 +1,8 @@
-"""MPAF: fake clients that drag the global model toward a random one.
+"""MPAF: fake clients that move the global model toward a random model.
 
 Source: Cao and Gong, "MPAF: Model Poisoning Attacks to Federated Learning based on Fake Clients", CVPR Workshops 2022.
-lambda = 1e6 is the value as commonly implemented. The fake clients have no data there; here they are clients of the
-federation whose own training is thrown away but for BatchNorm's running statistics.
+lambda = 1e6 is the value as commonly implemented. In the paper the fake clients have no data. Here they are clients of
+the federation, whose own training is discarded except for BatchNorm's running statistics.
 """
 
 from __future__ import annotations
@@ -26,13 +26,34 @@ from fedml_gradcam_ae.networks.images import preserved_random_state, seeded_gene
 
 @register_attack("mpaf")
 class MPAF(Attack):
-    """All attackers upload u = lambda (w_base - w_g), w_base a freshly initialized model, the same in all rounds.
+    """The update u = lambda (w_base - w_g) for all attackers, with a newly initialized model w_base.
 
-    Nobody is overheard, except for the length of the jitter.
+    w_base is the same in all rounds. Benign uploads are overheard only for the length of the jitter.
+
+    Example:
+        >>> import torch
+        >>> from fedml_gradcam_ae import Round
+        >>> from fedml_gradcam_ae.attacks.mpaf import MPAF, fresh_parameters
+        >>> round = Round(
+        ...     number=1,
+        ...     client_ids=[1, 2, 3],
+        ...     uploads=[{"weight": torch.tensor([[value]])} for value in (1.0, 3.0, 2.0)],
+        ...     samples=[10.0] * 3,
+        ...     global_model={"weight": torch.zeros(1, 1)},
+        ...     network=torch.nn.Linear(1, 1, bias=False),
+        ...     test_data=[],
+        ... )
+        >>> (upload,) = MPAF(MPAF.Settings(scale=100.0)).poison(round, attackers=[2])
+        >>> base = fresh_parameters(round.network, seed=0)
+        >>> torch.allclose(upload["weight"], 100 * base["weight"])
+        True
     """
 
     class Settings(ColludingSettings):
-        """With a scale of 1 the attackers upload w_base itself; models in half precision overflow far below 1e6."""
+        """The settings of the attack.
+
+        With a scale of 1 the attackers upload w_base itself. Models in half precision overflow at scales far below 1e6.
+        """
 
         scale: float = Field(default=1e6, gt=0, description="lambda, how far beyond the base model the uploads go")
 
@@ -40,7 +61,7 @@ class MPAF(Attack):
 
     @override
     def poison(self, round: Round, attackers: Sequence[int]) -> list[dict[str, Tensor]]:
-        """One upload for each position in `attackers`, each with the attacker's own honest statistics."""
+        """Return one upload for each position in `attackers`, each with the attacker's own honest statistics."""
         colluders = Colluders(round, attackers, self.settings)
         base = flatten(fresh_parameters(round.network, self.settings.seed), round.parameters).double()
         start = flatten(round.global_model, round.parameters).double()
@@ -50,11 +71,15 @@ class MPAF(Attack):
 
 
 def fresh_parameters(network: nn.Module, seed: int) -> dict[str, Tensor]:
-    """The parameters of a newly initialized network, on the CPU; the global random state stays as it was.
+    """Return the parameters of a newly initialized network, on the CPU; the global random state does not change.
 
-    Every module with `reset_parameters` is reset by it, inner ones first. Parameters of other modules (a class token,
-    a scale of one's own) are drawn from U(-1/sqrt(n), 1/sqrt(n)), torch's default for linear layers, n being the
-    number of values per entry of the first dimension, or the length of a vector.
+    Every module with `reset_parameters` is reset by it, inner modules first. The parameters of other modules (such as
+    a class token or a custom scale) are drawn from U(-1/sqrt(n), 1/sqrt(n)), torch's default for linear layers. n is
+    the number of values per entry of the first dimension, or the length of a vector.
+
+    Args:
+        network: the architecture; it is copied and does not change.
+        seed: draws the parameters.
     """
     fresh = copy.deepcopy(network).cpu()
     with preserved_random_state(), torch.no_grad():

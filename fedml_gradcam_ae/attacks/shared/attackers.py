@@ -1,4 +1,4 @@
-"""Who attacks, and when: the part of a simulation's truth that no defense ever sees."""
+"""The choice of the attackers of a round, and their uploads; no defense has access to either."""
 
 from __future__ import annotations
 
@@ -15,11 +15,19 @@ from fedml_gradcam_ae.contract.upload import ClientId, Upload
 from fedml_gradcam_ae.networks.batchnorm import moved_statistics
 from fedml_gradcam_ae.networks.images import seeded_generator
 
-IMAGES = 200  # of an attacker's own, that show what its weights change in BatchNorm's statistics
+IMAGES = 200  # the number of an attacker's own images for `refresh_statistics`
 
 
 def check_attackers(settings: AttackSettings, clients: Sequence[ClientId]) -> None:
-    """Raise SettingsError unless the clients can provide these attackers."""
+    """Check the settings of the attackers against the clients of the federation.
+
+    Args:
+        settings: the settings of the attack.
+        clients: the ids of all clients, at least one.
+
+    Raises:
+        SettingsError: if there are too few clients, an id is unknown, or the rounds do not fit together.
+    """
     asked = settings.attackers
     if isinstance(asked, list):
         if strangers := [client for client in asked if client not in clients]:
@@ -44,16 +52,21 @@ def check_attackers(settings: AttackSettings, clients: Sequence[ClientId]) -> No
 def attackers_in_round(
     settings: AttackSettings, number: int, clients: Sequence[ClientId], present: Sequence[ClientId]
 ) -> list[int]:
-    """Positions in `present` of the clients that attack in this round.
+    """Return the positions in `present` of the clients that attack in this round.
 
     Args:
-        settings: how many or which, drawn when, attacking in which rounds.
+        settings: the number or the ids of the attackers, when they are drawn and in which rounds they attack.
         number: the round t, from 1.
-        clients: everybody who may take part in the federation.
-        present: who takes part in this round.
+        clients: the ids of all clients of the federation.
+        present: the ids of the clients that take part in this round.
 
     Returns:
-        Positions in ascending order. Attackers drawn once for the run attack when they take part.
+        Positions in ascending order. Attackers that are drawn once per run attack in the rounds that they take part in.
+
+    Example:
+        >>> settings = AttackSettings(attackers=[2, 3], first_round=2)
+        >>> [attackers_in_round(settings, number, clients=[1, 2, 3], present=[1, 2]) for number in (1, 2)]
+        [[], [1]]
     """
     if number < settings.first_round or (settings.last_round is not None and number > settings.last_round):
         return []
@@ -71,13 +84,16 @@ def attackers_in_round(
 
 
 def poisoned_uploads(attack: Any, settings: AttackSettings, round: Round, positions: Sequence[int]) -> list[Upload]:
-    """One upload of the attack for each of the attackers, with statistics as the settings want them.
+    """Return one poisoned upload per attacker, with refreshed BatchNorm statistics where the settings say so.
 
     Args:
-        attack: an instance of ours.
-        settings: its settings.
+        attack: the attack.
+        settings: the settings of the attack.
         round: the round, its uploads all honest.
-        positions: of the attackers, at least one.
+        positions: the positions of the attackers, at least one.
+
+    Returns:
+        One state dict per attacker, in the order of `positions`.
     """
     uploads: list[Upload] = attack.poison(round, positions)
     if settings.refresh_statistics:
@@ -85,11 +101,11 @@ def poisoned_uploads(attack: Any, settings: AttackSettings, round: Round, positi
             generator = seeded_generator(settings.seed, 5, round.number, position)
             images, _ = own_images(round, [position], IMAGES, generator, labeled=False)
             if len(images) < 2:
-                continue  # nothing to take a variance of
+                continue  # a variance needs at least two images
             like, honest, poisoned = next(round.network.parameters()), round.uploads[position], uploads[number]
             moved = moved_statistics(round.network, round.global_model, honest, poisoned, images.to(like))
             uploads[number] = {**poisoned, **{name: tensor.to(poisoned[name]) for name, tensor in moved.items()}}
-    # What an attacker uploads comes out of a network, in which tied weights are one.
+    # An upload is the state dict of a network, in which tied weights have one value.
     return [with_one_value(upload, round.tied) for upload in uploads] if round.tied else uploads
 
 

@@ -1,7 +1,7 @@
-"""Attackers who pool the benign uploads that they overhear and agree on an update.
+"""Colluding attackers, which pool the benign uploads that they overhear and agree on one update.
 
-What most attacks need is here: who is overheard, the mean and the standard deviation of the overheard updates, and the
-way from an agreed update back to one upload per attacker, with some noise for those who would not be seen as copies.
+Most attacks need these parts: the choice of the overheard clients, the mean and the standard deviation of the overheard
+updates, and one upload per attacker for an agreed update, with noise that keeps the uploads from being exact copies.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from fedml_gradcam_ae.networks.images import draw_images, seeded_generator
 
 
 class ColludingSettings(AttackSettings):
-    """What every attack by colluding attackers takes."""
+    """The settings of every attack by colluding attackers."""
 
     eavesdropped: int | None = Field(
         default=None, ge=2, description="J, how many benign uploads are overheard each round; null: all of them"
@@ -43,10 +43,10 @@ class ColludingSettings(AttackSettings):
 
 
 class Overheard:
-    """What overheard updates have in common: the same for every attack on a round by those who overhear the same.
+    """The statistics of overheard updates, shared by all attacks on a round that overhear the same uploads.
 
     Args:
-        updates: the J updates.
+        updates: the J overheard updates.
     """
 
     def __init__(self, updates: Updates) -> None:
@@ -54,7 +54,7 @@ class Overheard:
 
     @classmethod
     def of(cls, round: Round, heard: Sequence[int]) -> Overheard:
-        """That of the uploads at these positions; a round remembers the last one that it was asked for."""
+        """Return the statistics of the uploads at these positions; the last ones of each round are cached."""
         remembered = _overheard.get(round)
         if remembered is None or remembered[0] != list(heard):
             updates = Updates([round.uploads[i] for i in heard], round.global_model, round.parameters)
@@ -64,7 +64,7 @@ class Overheard:
 
     @cached_property
     def moments(self) -> tuple[Tensor, Tensor]:
-        """Mean and standard deviation, (d,) each, float64."""
+        """The mean and the standard deviation (with 1/J) per coordinate, (d,) each, float64."""
         means, deviations = [], []
         for block in self.updates.blocks(fleeting=True):
             centered, mean = _center(block)
@@ -74,7 +74,7 @@ class Overheard:
 
     @cached_property
     def gram(self) -> Tensor:
-        """(J, J), float64, of the deviations from the mean."""
+        """The inner products of the deviations from the mean, (J, J), float64."""
         device = self.updates.center[self.updates.names[0]].device
         total = torch.zeros(len(self.updates), len(self.updates), dtype=torch.float64, device=device)
         for block in self.updates.blocks(fleeting=True):
@@ -87,13 +87,13 @@ _overheard: WeakKeyDictionary[Round, tuple[list[int], Overheard]] = WeakKeyDicti
 
 
 class Colluders:
-    """What the attackers of a round know together, and the uploads that they make of it.
+    """The attackers of a round: their common knowledge, and their uploads for an agreed update.
 
     Args:
         round: the round, its uploads all honest.
         attackers: positions of the attackers.
-        settings: how many uploads are overheard, and the jitter.
-        heard: positions of the uploads to learn from; None: overhear them.
+        settings: the number of overheard uploads, the jitter and the own deviation.
+        heard: positions of the uploads to learn from; None: those that `overhear` chooses.
     """
 
     def __init__(
@@ -110,44 +110,44 @@ class Colluders:
 
     @property
     def mean(self) -> Tensor:
-        """(d,), float64: the unweighted mean of the overheard updates."""
+        """The unweighted mean of the overheard updates, (d,), float64."""
         return self._overheard.moments[0]
 
     @property
     def std(self) -> Tensor:
-        """(d,), float64: their standard deviation per coordinate, with 1/J; exactly 0 where all agree."""
+        """The standard deviation per coordinate with 1/J, (d,), float64; exactly 0 where all updates are equal."""
         return self._overheard.moments[1]
 
     @property
     def gram(self) -> Tensor:
-        """(J, J), float64: <R_i, R_j> of the deviations R_i = u_i - mean."""
+        """The inner products <R_i, R_j> of the deviations R_i = u_i - mean, (J, J), float64."""
         return self._overheard.gram
 
     @property
     def distances(self) -> Tensor:
-        """(J,), float64: ||u_i - mean||."""
+        """The distances ||u_i - mean||, (J,), float64."""
         return self.gram.diagonal().sqrt()
 
     @property
     def device(self) -> torch.device:
-        """Where the uploads are."""
+        """The device of the global model."""
         return self.round.global_model[self.round.parameters[0]].device
 
     def dot(self, vector: Tensor) -> Tensor:
-        """(J,), float64: the inner products <u_i, vector> with a vector of shape (d,)."""
+        """Return the inner products <u_i, vector> with a vector (d,), (J,), float64."""
         return self.updates.dot(unflatten(vector, self.round.global_model, self.round.parameters))
 
     def upload(self, update: Tensor) -> list[dict[str, Tensor]]:
-        """The agreed update (d,), disguised, as one upload per attacker."""
+        """Return one upload per attacker for the agreed update (d,), with jitter and own deviations."""
         return self.uploads(self.jittered(update))
 
     def jittered(self, update: Tensor) -> Iterator[Tensor]:
-        """The agreed update (d,) with what makes each attacker's copy its own."""
+        """Yield the agreed update (d,) with each attacker's jitter and own deviation."""
         for attacker in range(len(self.attackers)):
             yield self.jitter(update, attacker)
 
     def jitter(self, update: Tensor, attacker: int) -> Tensor:
-        """The update (d,) with the noise and the deviation of one attacker, counted from 0."""
+        """Return the update (d,) with the jitter and the own deviation of one attacker, counted from 0."""
         if self.settings.own_deviation:
             own = Updates([self.round.uploads[self.attackers[attacker]]], self.updates.center, self.updates.names)
             deviation = torch.cat([block[0] for block in own.blocks()]) - self.mean
@@ -160,12 +160,15 @@ class Colluders:
     def uploads(
         self, updates: Iterable[Tensor], buffers: Sequence[Mapping[str, Tensor]] | None = None
     ) -> list[dict[str, Tensor]]:
-        """The models w_g + u as state dicts.
+        """Return the models w_g + u as state dicts.
 
         Args:
             updates: u, (d,), one per attacker.
-            buffers: one state dict per attacker that its other tensors (BatchNorm's statistics) are taken from; None:
-                they are those of the overheard mean, and of `own_deviation`.
+            buffers: one state dict per attacker, from which the other tensors (BatchNorm's statistics) are taken; None:
+                those of the overheard mean, moved by `own_deviation`.
+
+        Returns:
+            One state dict per attacker.
         """
         round, names = self.round, self.round.parameters
         trained = set(names)
@@ -188,10 +191,18 @@ class Colluders:
 
 
 def overhear(round: Round, attackers: Sequence[int], settings: ColludingSettings) -> list[int]:
-    """Positions of the J benign uploads that are overheard, drawn anew each round.
+    """Return the positions of the J benign uploads that are overheard, drawn anew each round.
 
-    Benign uploads that the server will refuse (a training that diverged) are left aside: they would ruin any mean.
-    Where nobody is benign, the attackers overhear themselves.
+    Benign uploads that the server will reject (from a training that diverged) are skipped, since they would ruin the
+    mean. Where there is no usable benign upload, the attackers overhear themselves.
+
+    Args:
+        round: the round, its uploads all honest.
+        attackers: positions of the attackers.
+        settings: J and the seed.
+
+    Returns:
+        The positions, at least one; in ascending order where they are those of benign uploads.
     """
 
     def usable(positions: Iterable[int]) -> list[int]:
@@ -211,10 +222,23 @@ def own_images(
     classes: int | None = None,
     labeled: bool = True,
 ) -> tuple[Tensor, Tensor]:
-    """About `count` images that the attackers hold, and their labels.
+    """Return about `count` images of the attackers' own, and their labels.
 
-    A Round without `local_data` (an attack staged on a server) gives the server's test data instead. `classes` and
-    `labeled` are those of `draw_images`.
+    For a Round without `local_data` (an attack staged on a server) they are drawn from the server's test data.
+
+    Args:
+        round: the round.
+        attackers: positions of the attackers.
+        count: the number of images, divided equally among the attackers and rounded up.
+        generator: draws the images.
+        classes: see `draw_images`.
+        labeled: see `draw_images`.
+
+    Returns:
+        (images, channels, height, width) and (images,).
+
+    Raises:
+        ValueError: if the data hold no usable image.
     """
     draw = partial(draw_images, generator=generator, classes=classes, labeled=labeled)
     own = [data for i in attackers if (data := round.local_data.get(round.client_ids[i])) is not None]
@@ -226,20 +250,44 @@ def own_images(
 
 
 def deviating(mean: Mapping[str, Tensor], own: Mapping[str, Tensor], share: float) -> Mapping[str, Tensor]:
-    """The mean's tensors, moved by this share, at most 1 (variances stay positive), to an attacker's own."""
+    """Return the mean's tensors, moved by a share toward an attacker's own.
+
+    Args:
+        mean: the state dict of the mean.
+        own: the attacker's own state dict, which has the same tensors.
+        share: clamped to 1, so that variances stay positive.
+
+    Example:
+        >>> deviating({"mean": torch.tensor([0.0])}, {"mean": torch.tensor([4.0])}, share=0.25)
+        {'mean': tensor([1.])}
+    """
     share = min(share, 1.0)
     return weighted_mean([mean, own], [1 - share, share], list(mean)) if share else mean
 
 
 def jitter_noise(settings: AttackSettings, number: int, attacker: int, size: int, length: float) -> Tensor:
-    """Gaussian noise, (size,), float64, scaled to exactly this length: one attacker's in round `number`."""
+    """Return one attacker's Gaussian noise in a round, scaled to a length.
+
+    Args:
+        settings: the settings of the attack, for the seed.
+        number: the round, from 1.
+        attacker: the attacker, counted from 0.
+        size: the number of coordinates d.
+        length: the Euclidean length of the noise.
+
+    Returns:
+        (size,), float64, on the CPU.
+    """
     generator = seeded_generator(settings.seed, 3, number, attacker)
     noise = torch.randn(size, generator=generator, dtype=torch.float64)
     return noise * (length / float(noise.norm()))
 
 
 def _center(block: Tensor) -> tuple[Tensor, Tensor]:
-    """A block (clients, columns) less its mean, and the mean; where all clients agree, exactly 0 and their value."""
+    """Return a block (clients, columns) less its mean, and the mean (columns,).
+
+    In columns where all clients have one value, the result is exactly 0 and that value.
+    """
     first = block[0]
     shifted = block - first
     offset = shifted.mean(dim=0)

@@ -1,10 +1,10 @@
-"""How far from the benign mean an update can go without standing out: Min-Max's and Min-Sum's question.
+"""The largest shift of the benign mean under bounds on distances, for Min-Max and Min-Sum.
 
 With the update mean + gamma p and the benign deviations R_i = u_i - mean,
 
     ||mean + gamma p - u_i||^2 = ||R_i||^2 - 2 gamma <R_i, p> + gamma^2 ||p||^2,
 
-so each bound on distances is a quadratic inequality in gamma that needs inner products alone. The paper searches for
+so each bound on distances is a quadratic inequality in gamma that needs only inner products. The paper searches for
 the largest gamma instead, by halving steps with a tolerance.
 """
 
@@ -22,7 +22,7 @@ Direction = Literal["std", "sign", "unit"]
 
 
 class DeviationSettings(ColludingSettings):
-    """Which of the paper's three perturbations is scaled."""
+    """The settings of Min-Max and Min-Sum: the choice among the paper's three perturbations p."""
 
     direction: Direction = Field(
         default="std",
@@ -32,7 +32,7 @@ class DeviationSettings(ColludingSettings):
 
 
 def perturbation(colluders: Colluders, direction: Direction) -> Tensor:
-    """p, (d,), float64; 0 for `unit` where the mean is 0."""
+    """Return the perturbation p, (d,), float64; 0 for `unit` where the mean is 0."""
     if direction == "std":
         return -colluders.std
     if direction == "sign":
@@ -42,13 +42,17 @@ def perturbation(colluders: Colluders, direction: Direction) -> Tensor:
 
 
 def largest_within(squares: Tensor, slopes: Tensor, square: float, bounds: Tensor) -> float:
-    """The largest gamma with ||R_i||^2 - 2 gamma <R_i, p> + gamma^2 ||p||^2 <= b_i for all i.
+    """Return the largest gamma with ||R_i||^2 - 2 gamma <R_i, p> + gamma^2 ||p||^2 <= b_i for all i.
 
     Args:
         squares: (clients,), ||R_i||^2.
         slopes: (clients,), <R_i, p>.
-        square: ||p||^2; where it is 0, gamma does not matter and is 0.
-        bounds: (clients,), b_i, none below ||R_i||^2: gamma = 0 always fits.
+        square: ||p||^2; where it is 0, gamma has no effect and is 0.
+        bounds: (clients,), b_i >= ||R_i||^2, so that gamma = 0 always meets the bounds.
+
+    Example:
+        >>> largest_within(torch.tensor([1.0, 1.0]), torch.tensor([0.0, 0.0]), 1.0, torch.tensor([5.0, 10.0]))
+        2.0
     """
     if not square > 0:
         return 0.0
