@@ -178,7 +178,13 @@ def beyond_the_extreme(colluders: Colluders, attackers: int, generator: torch.Ge
 
 
 def below_the_mean(colluders: Colluders, attackers: int, generator: torch.Generator) -> Iterator[Tensor]:
-    """Yield one update (d,) per attacker, for partial knowledge: mean - s U(3, 4) std."""
+    """Yield one update (d,) per attacker, for partial knowledge: mean - s U(3, 4) std.
+
+    Args:
+        colluders: the attackers' knowledge, here of their own honest updates.
+        attackers: the number of attackers.
+        generator: draws U(3, 4) for each coordinate.
+    """
     mean, std = colluders.mean, colluders.std
     low, high = _DEVIATIONS
     for _ in range(attackers):

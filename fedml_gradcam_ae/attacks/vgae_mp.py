@@ -124,7 +124,16 @@ def similarities(features: Tensor) -> Tensor:
 
 
 def laplacian(adjacency: Tensor) -> Tensor:
-    """Return the Laplacian diag(A 1) - A of an adjacency matrix A (nodes, nodes)."""
+    """Return the Laplacian diag(A 1) - A, (nodes, nodes).
+
+    Args:
+        adjacency: (nodes, nodes), A.
+
+    Example:
+        >>> laplacian(torch.tensor([[0.0, 1.0], [1.0, 0.0]]))
+        tensor([[ 1., -1.],
+                [-1.,  1.]])
+    """
     return adjacency.sum(dim=1).diag() - adjacency
 
 

@@ -112,6 +112,9 @@ class Auror(Defense):
 def cluster_columns(updates: Updates) -> tuple[Tensor, Tensor]:
     """Split the clients' values of each coordinate into two clusters by 2-means.
 
+    Args:
+        updates: the updates of the output layer.
+
     Returns:
         Whether a client is in the smaller cluster, (clients, coordinates), bool; and the distance between the two
         centers, (coordinates,), float64.

@@ -94,7 +94,14 @@ class FLAME(Defense):
 
 
 def model_gram(updates: Updates) -> Tensor:
-    """Return the models' inner products <w_i, w_j>, (clients, clients), from those of the updates u_i = w_i - w_g."""
+    """Return the models' inner products <w_i, w_j>, from those of the updates u_i = w_i - w_g.
+
+    Args:
+        updates: the round's updates.
+
+    Returns:
+        (clients, clients), float64.
+    """
     along = updates.dot(updates.center)
     square = flatten(updates.center, updates.names).double().square().sum()
     return updates.gram + along[:, None] + along + square

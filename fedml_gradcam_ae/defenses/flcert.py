@@ -145,7 +145,14 @@ class MajorityVote(nn.Module):
         return counts - torch.arange(classes, dtype=torch.float32, device=counts.device) / (2 * classes)
 
     def votes(self, images: Tensor) -> Tensor:
-        """Return the number of models that predict each class, (images, classes), float32."""
+        """Return the number of models that predict each class.
+
+        Args:
+            images: (images, channels, height, width).
+
+        Returns:
+            (images, classes), float32.
+        """
         counts = torch.zeros(0, dtype=torch.float32)
         for position, model in enumerate(self.models):
             tensors = {name: tensor.to(images.device) for name, tensor in model.items()}
@@ -156,7 +163,13 @@ class MajorityVote(nn.Module):
 
 
 def group_of(client: ClientId, groups: int, seed: int) -> int:
-    """Return a client's group g(i) = hash(client id) mod N, which is the same in every process."""
+    """Return a client's group g(i) = hash(client id) mod N, which is the same in every process.
+
+    Args:
+        client: the client's id.
+        groups: N, the number of groups.
+        seed: part of what is hashed.
+    """
     return int.from_bytes(hashlib.sha256(f"{seed}:{client}".encode()).digest()[:8], "big") % groups
 
 

@@ -50,7 +50,7 @@ class GradCAMKrum(Defense):
 
     @override
     def prepare(self, network: nn.Module, test_data: Iterable[Any]) -> None:
-        """See `Probe.prepare`."""
+        """Prepare the probe, so that errors show before any training; see `Probe.prepare`."""
         self.probe.prepare(network, test_data)
 
     @override

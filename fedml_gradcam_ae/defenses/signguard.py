@@ -100,7 +100,17 @@ class SignGuard(Defense):
 
 
 def draw_columns(size: int, share: float, generator: torch.Generator, device: torch.device) -> Tensor:
-    """Return a random `share` of `size` coordinates, at least one, in ascending order, (columns,)."""
+    """Return a random share of the coordinates, at least one, in ascending order.
+
+    Args:
+        size: the number of coordinates d.
+        share: the share that is drawn.
+        generator: draws the coordinates, on the CPU.
+        device: the device of the result.
+
+    Returns:
+        (columns,), int64.
+    """
     return torch.randperm(size, generator=generator)[: max(1, int(share * size))].sort().values.to(device)
 
 

@@ -54,7 +54,12 @@ class Overheard:
 
     @classmethod
     def of(cls, round: Round, heard: Sequence[int]) -> Overheard:
-        """Return the statistics of the uploads at these positions; the last ones of each round are cached."""
+        """Return the statistics of some of a round's uploads; the last ones of each round are cached.
+
+        Args:
+            round: the round.
+            heard: positions of the overheard uploads.
+        """
         remembered = _overheard.get(round)
         if remembered is None or remembered[0] != list(heard):
             updates = Updates([round.uploads[i] for i in heard], round.global_model, round.parameters)
@@ -134,7 +139,11 @@ class Colluders:
         return self.round.global_model[self.round.parameters[0]].device
 
     def dot(self, vector: Tensor) -> Tensor:
-        """Return the inner products <u_i, vector> with a vector (d,), (J,), float64."""
+        """Return the inner products <u_i, vector> of the overheard updates, (J,), float64.
+
+        Args:
+            vector: (d,).
+        """
         return self.updates.dot(unflatten(vector, self.round.global_model, self.round.parameters))
 
     def upload(self, update: Tensor) -> list[dict[str, Tensor]]:
@@ -147,7 +156,12 @@ class Colluders:
             yield self.jitter(update, attacker)
 
     def jitter(self, update: Tensor, attacker: int) -> Tensor:
-        """Return the update (d,) with the jitter and the own deviation of one attacker, counted from 0."""
+        """Return an update with the jitter and the own deviation of one attacker, (d,).
+
+        Args:
+            update: (d,), float64.
+            attacker: the attacker's place in `attackers`, from 0.
+        """
         if self.settings.own_deviation:
             own = Updates([self.round.uploads[self.attackers[attacker]]], self.updates.center, self.updates.names)
             deviation = torch.cat([block[0] for block in own.blocks()]) - self.mean

@@ -32,7 +32,13 @@ class DeviationSettings(ColludingSettings):
 
 
 def perturbation(colluders: Colluders, direction: Direction) -> Tensor:
-    """Return the perturbation p, (d,), float64; 0 for `unit` where the mean is 0."""
+    """Return the perturbation p, (d,), float64.
+
+    Args:
+        colluders: the attackers' knowledge.
+        direction: `std`, minus the standard deviation; `sign`, minus the sign of the mean; `unit`, minus the mean,
+            scaled to length 1 (0 where the mean is 0).
+    """
     if direction == "std":
         return -colluders.std
     if direction == "sign":

@@ -42,7 +42,12 @@ def error_threshold(errors: Tensor, alpha: float) -> float:
 
 
 def flag(errors: Sequence[float], threshold: float) -> list[bool]:
-    """Return True for the clients with R_l > delta, which are those with O_l = 0 (17)."""
+    """Return True for the clients with R_l > delta, which are those with O_l = 0 (17).
+
+    Args:
+        errors: R, one per client.
+        threshold: delta.
+    """
     return [error > threshold for error in errors]
 
 

@@ -50,7 +50,7 @@ class Votes:
         return {**out, **{client: f"voted out for good in round {past}" for client, past in self.removed.items()}}
 
     def release(self, client: ClientId) -> None:
-        """Take back a client's removal and forget its flags."""
+        """Take back a client's permanent removal and forget its flags."""
         self.removed.pop(client, None)
         for flagged in self._flags.values():
             flagged.discard(client)

@@ -31,7 +31,11 @@ def output_layer(network: nn.Module, parameters: Sequence[str]) -> list[str]:
 
 
 def output_updates(round: Round) -> Updates:
-    """Return the round's updates, restricted to the coordinates of the output layer."""
+    """Return the round's updates, restricted to the coordinates of the output layer.
+
+    Args:
+        round: the round.
+    """
     updates = round.updates
     names = output_layer(round.network, round.parameters)
     return Updates(updates.uploads, updates.center, names, updates.mixing)

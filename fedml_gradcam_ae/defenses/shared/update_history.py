@@ -41,7 +41,14 @@ class UpdateHistory:
         self._taken = 0
 
     def surprises(self, round: Round) -> dict[ClientId, float]:
-        """Return the distance ||predicted - u_i|| of each client that has a prediction, by client id."""
+        """Return the distance ||predicted - u_i|| of each client that has a prediction, by client id.
+
+        Args:
+            round: the round, before it is recorded.
+
+        Returns:
+            Empty where there is no step of the global model or no known client; infinite distances are 1e150.
+        """
         known = [i for i, client in enumerate(round.client_ids) if client in self._last]
         if not self._steps or not known or self._model is None:
             return {}
