@@ -25,7 +25,7 @@ from fedml_gradcam_ae.maths.kmeans_1d import two_means
 
 @register_defense("auror")
 class Auror(Defense):
-    """Clients are left out that are in the smaller cluster of more than a share tau of the indicative coordinates.
+    """The average without clients that are in the smaller cluster of more than tau of the indicative coordinates.
 
     The clients' values of each coordinate of the output layer form two clusters. A coordinate is indicative if, in
     more than half of the first `observe_rounds` rounds, the two cluster centers are at least theta apart. Before the

@@ -24,7 +24,7 @@ _ON_THE_BOUNDARY = 1e-6  # scores up to this count as 0: support vectors on the 
 
 @register_defense("faa_dl")
 class FAADL(Defense):
-    """A one-class SVM with an RBF kernel; the uploads outside of its boundary are left out.
+    """The average without the uploads outside of the boundary of a one-class SVM with an RBF kernel.
 
     The kernel exp(-gamma ||u_i - u_j||^2) needs only the pairwise distances of the updates, which are exact and shared
     with other rules. Other implementations use a random projection, which makes the distances less precise.

@@ -30,7 +30,7 @@ _MOST_CLUSTERS = 7  # the largest number of clusters that the gap statistic cons
 
 @register_defense("fldetector")
 class FLDetector(Defense):
-    """The cluster of clients whose updates are furthest from their predictions is left out.
+    """The average without the cluster of clients whose updates are furthest from their predictions.
 
     A client's distance in a round is ||predicted - u_i||, divided by the mean of these distances over the round's
     clients. (The paper divides by the sum, which would give rounds with fewer clients more weight.) Its score is the

@@ -32,7 +32,7 @@ PROFILES: dict[str, Any] = {"paper": PaperProfile, "robust": RobustProfile}
 
 @register_defense("gradcam_ae")
 class GradCAMAE(Defense):
-    """A vote over rounds on flags by the heat maps that uploads produce on the server's test images.
+    """The average without clients whose heat maps of the server's test images are suspicious, by a vote over rounds.
 
     The state (flags of the last rounds, permanent removals, directions) is keyed by client id; see `state` and
     `restore`.

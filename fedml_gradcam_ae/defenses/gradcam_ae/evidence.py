@@ -39,7 +39,7 @@ from fedml_gradcam_ae.networks.batchnorm import Statistics
 from fedml_gradcam_ae.networks.images import seeded_generator
 
 # The figures were measured on development seeds; docs/robust.md has them. A MAD is scaled to a standard deviation.
-FEWEST = 4  # With fewer clients, no client is judged: their median and MAD are too uncertain.
+FEWEST = 4  # With fewer clients to compare with, no client is judged: their median and MAD are too uncertain.
 NEAR = 1 / 3  # Clients nearer to each other than this fraction of the median distance are held out together.
 FAR = 20.0  # Deviations are clamped to this many MADs.
 STRONGEST = 6.0  # The z-scores of one round's agreement, and the round's weight, are clamped to this.
@@ -237,6 +237,15 @@ class Evidence:
         A round's weight is the median agreement in MADs, since a round in which benign clients hardly agree is not
         informative. If the scores of clients that move with the common direction and of those that move against it are
         normal with the same spread, the weighted sum is the likelihood ratio between the two.
+
+        Args:
+            number: the round, from 1; its z-scores are added to the state.
+            clients: the clients' ids.
+            native: heat maps of images in their own size.
+            trusted: (clients,), bool: the reference set.
+
+        Returns:
+            (clients,), at most 1 where the round's weight is below `TELLING`.
         """
         agree = agreement(native.changes().flatten(1), trusted)
         center, spread = median_and_spread(agree, trusted)

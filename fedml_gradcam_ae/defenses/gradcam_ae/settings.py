@@ -10,7 +10,7 @@ from fedml_gradcam_ae.defenses.gradcam_ae.autoencoder import Activation
 from fedml_gradcam_ae.heatmaps import ProbeSettings
 
 DEFAULT: Literal["robust", "paper"] = "robust"
-# The `paper` profile's defaults for keys whose defaults below are those of `robust`.
+# The defaults of the profile `paper`, where they differ from those of the fields below.
 PAPER = {"probe_images": 1, "probe_size": 224, "hidden_size": 128, "epochs": 200, "learning_rate": 0.001}
 # The keys that only one profile has.
 OWN = {
