@@ -2,6 +2,7 @@
 # make test    everything that must hold: ruff, mypy, the tests, the examples in the documentation
 # make test-long   the tests that take more than 20 seconds each
 # make lint    ruff and mypy alone
+# make docs    write what the documentation shows of the code and of results
 # make clean   remove the virtual environment and the results
 
 PYTHON ?= $(shell command -v python3.11 || echo python3)
@@ -10,7 +11,7 @@ BIN := $(VENV)/bin
 # Two processes, each with one thread: what two cores can carry.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
 
-.PHONY: demo test test-long lint clean
+.PHONY: demo test test-long lint docs clean
 
 demo: $(VENV)/installed
 	$(BIN)/python -m benchmark run configs/quickstart.yaml --out results/quickstart
@@ -30,6 +31,9 @@ $(VENV)/installed: setup.cfg pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[test]'
 	touch $@
+
+docs: $(VENV)/installed
+	for page in settings fedml corpus_table reproduction robust; do $(BIN)/python -W ignore tools/docs/make_$$page.py || exit 1; done
 
 clean:
 	rm -rf $(VENV) results

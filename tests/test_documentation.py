@@ -24,11 +24,20 @@ def blocks(language):
             yield pytest.param(block, id=f"{page.name}-{index}")
 
 
-def test_settings_md_is_what_the_code_says() -> None:
-    written = subprocess.run(
-        [sys.executable, ROOT / "docs/make_settings.py"], capture_output=True, text=True, check=True
+def made(program, expression):
+    """What a program under tools/docs makes, in a process that has imported nothing yet."""
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", f"import {program} as made; print({expression}, end='')"],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'tools/docs'}"},
     )
-    assert (ROOT / "docs/settings.md").read_text() == written.stdout
+    return done.stdout
+
+
+def test_settings_md_is_what_the_code_says() -> None:
+    assert (ROOT / "docs/settings.md").read_text() == made("make_settings", "made.page()")
 
 
 @pytest.mark.parametrize("block", blocks("yaml"))
@@ -87,16 +96,9 @@ def test_what_a_page_names_exists(name) -> None:
 
 
 def test_the_table_of_patches_is_current() -> None:
-    program = "import make_fedml as made; print(made.page(made.PAGE.read_text()), end='')"
-    made = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", program],
-        capture_output=True,
-        text=True,
-        check=True,
-        env={**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'tools/docs'}"},
-    )
-    assert (ROOT / "docs/fedml.md").read_text() == made.stdout, "run python tools/docs/make_fedml.py"
-    assert made.stdout.count("| `fedml") >= 20
+    text = made("make_fedml", "made.page(made.PAGE.read_text())")
+    assert (ROOT / "docs/fedml.md").read_text() == text, "run make docs"
+    assert text.count("| `fedml") >= 20
 
 
 def anchors(page):

@@ -1,7 +1,7 @@
 """The tables of docs/research/robust.md, from docs/results/robust, and the pictures of that page and of the README.
 
-    python docs/make_robust.py                             write the tables anew
-    PYTHONPATH=. python docs/make_robust.py --maps REPLAY.npz --statistics REPLAY.npz ...     draw the pictures as well
+    python tools/docs/make_robust.py                             write the tables anew
+    PYTHONPATH=. python tools/docs/make_robust.py --maps REPLAY.npz --statistics REPLAY.npz ...   draw the pictures too
 
 The files there are what `python -m benchmark.studies.replay.judge ... --out FILE` wrote. Where defenses acted, the
 tables are from folders that make_reproduction.py took over.
@@ -31,12 +31,12 @@ from fedml_gradcam_ae.recording.pictures import ATTACKER as RED
 if TYPE_CHECKING:
     from benchmark.studies.replay.file import Replay
 
-HERE = Path(__file__).parent
+DOCS = Path(__file__).parents[2] / "docs"
 ACCURACY = "accuracy (fraction)"
 PARTITION = "partition "
 NO_ATTACK = "no attack"
 OURS = "gradcam_ae"
-PAGE = HERE / "research" / "robust.md"
+PAGE = DOCS / "research" / "robust.md"
 
 
 def attacks(name: str) -> str:
@@ -487,8 +487,8 @@ if __name__ == "__main__":
     if options.maps or options.statistics:
         from benchmark.studies.replay.file import load
     if options.maps:
-        pictures.save(picture(load(options.maps)), HERE / "figures" / "robust-maps.png")
+        pictures.save(picture(load(options.maps)), DOCS / "figures" / "robust-maps.png")
     if options.statistics:
         drawn = tracked([load(path) for path in options.statistics], HIDING)
-        pictures.save(drawn, HERE / "figures" / "robust-statistics.png")
+        pictures.save(drawn, DOCS / "figures" / "robust-statistics.png")
     PAGE.write_text(page(PAGE.read_text(encoding="utf-8")), encoding="utf-8")

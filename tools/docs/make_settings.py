@@ -1,22 +1,24 @@
-"""Writes docs/settings.md from the code: python docs/make_settings.py > docs/settings.md (a test compares the two)."""
+"""Write docs/settings.md from the code: python tools/docs/make_settings.py (a test keeps the two the same)."""
 
 from __future__ import annotations
 
 import types
 import typing
+from pathlib import Path
 from typing import Any
 
 from fedml_gradcam_ae.contract import registry
-from fedml_gradcam_ae.contract.settings import AttackSettings, DefenseSettings, Parameters
+from fedml_gradcam_ae.contract.settings import AttackSettings, Parameters
 from fedml_gradcam_ae.hooks import builtin
 from fedml_gradcam_ae.hooks.cross_silo.settings import ServerSettings
 from fedml_gradcam_ae.hooks.cross_silo.transport.settings import TransportSettings
 from fedml_gradcam_ae.hooks.upload_settings import UploadSettings
 
+PAGE = Path(__file__).parents[2] / "docs" / "settings.md"
 INTRODUCTION = """\
 # Settings
 
-This page is written from the code by `python docs/make_settings.py`; a test keeps the two the same.
+This page is written from the code by `python tools/docs/make_settings.py`; a test keeps the two the same.
 
 A type is turned on in FedML's YAML; the plug-in's types take their parameters in one nested mapping:
 
@@ -42,15 +44,15 @@ name, the name means the plug-in's, and `fedml:NAME` means FedML's.
 def page() -> str:
     """The whole page."""
     parts = [INTRODUCTION, "## Defenses\n"]
-    for name, cls in sorted(registry.defenses().items()):
-        parts.append(f"### `{name}`\n\n{_summary(cls)}\n\n{table(getattr(cls, 'Settings', DefenseSettings))}")
+    for name, defense in sorted(registry.defenses().items()):
+        parts.append(f"### `{name}`\n\n{_summary(defense)}\n\n{table(defense.Settings)}")
     parts.append("## Attacks\n")
     parts.append(f"Every attack takes these in its `attack_params`:\n\n{table(AttackSettings)}")
     parts.append(
         "`attack_prob`, straight under `attack_args`, is FedML's: the probability that a round is attacked at all.\n"
     )
-    for name, cls in sorted(registry.attacks().items()):
-        parts.append(f"### `{name}`\n\n{_summary(cls)}\n\n{table(cls.Settings, without=AttackSettings)}")
+    for name, attack in sorted(registry.attacks().items()):
+        parts.append(f"### `{name}`\n\n{_summary(attack)}\n\n{table(attack.Settings, without=AttackSettings)}")
     parts.append(
         "## Uploads\n\nThese stand straight in a section `upload_args` of the YAML and hold with every defense, and "
         "without one. In a simulation with neither attack nor defense `largest_weight` has no effect, so that it "
@@ -124,4 +126,4 @@ def _builtin(types_: dict[str, type[builtin.Keys]]) -> str:
 
 
 if __name__ == "__main__":
-    print(page(), end="")
+    PAGE.write_text(page(), encoding="utf-8")

@@ -1,4 +1,4 @@
-"""Writes the tables of hostile uploads, claims and messages in docs/cross-silo.md: python docs/make_corpus_table.py.
+"""Write the tables of hostile uploads, claims and messages in docs/cross-silo.md.
 
 They are made from the cases in tests/hostile, each of which is sent to a real server; a test keeps them current.
 """
@@ -8,9 +8,9 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "cross-silo.md"
-BEGIN, END = "<!-- begin: docs/make_corpus_table.py -->", "<!-- end: docs/make_corpus_table.py -->"
+BEGIN, END = "<!-- begin: tools/docs/make_corpus_table.py -->", "<!-- end: tools/docs/make_corpus_table.py -->"
 SHOWN = 4  # examples of each kind; all of them are in tests/hostile
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 

@@ -1,7 +1,7 @@
 """The tables of docs/reproduction.md, from the results in docs/results.
 
-    python docs/make_reproduction.py                               write them anew
-    python docs/make_reproduction.py results/cifar10-resnet18      take over a folder's results first
+    python tools/docs/make_reproduction.py                               write them anew
+    python tools/docs/make_reproduction.py results/cifar10-resnet18      take over a folder's results first
 
 The raw lines of its runs come with it, in `runs.tar.xz`: unpacked into a folder, that is a results folder, which
 `python -m benchmark report` and `check` read and `python -m benchmark run` goes on with.
@@ -22,8 +22,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
 
-HERE = Path(__file__).parent
-PAGE = HERE / "reproduction.md"
+DOCS = Path(__file__).parents[2] / "docs"
+PAGE = DOCS / "reproduction.md"
 BLOCK = re.compile(r"(<!-- ([\w-]+): ([\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 HELD_OUT = "held-out.csv"  # of `python -m benchmark.studies.held_out`
 PICTURE = "scores-partition-iid-constrained-perturbation.png"
@@ -35,7 +35,7 @@ Row = dict[str, str]
 
 def read(results: str, table: str) -> list[Row]:
     """The lines of one of its tables."""
-    with (HERE / "results" / results / f"{table}.csv").open(encoding="utf-8", newline="") as file:
+    with (DOCS / "results" / results / f"{table}.csv").open(encoding="utf-8", newline="") as file:
         return list(csv.DictReader(file))
 
 
@@ -99,7 +99,7 @@ def accuracy(results: str) -> str:
             together[-1].append(attack)
         else:
             together.append([attack])
-    tables = []
+    tables: list[str] = []
     for attacks in together:
         found = [row for row in rows if row["attack"] in attacks]
         tables += matrix(found, "attack", "defense", "accuracy under", with_interval)
@@ -163,7 +163,7 @@ def page(text: str, tables: Mapping[str, Callable[[str], str]] = TABLES) -> str:
 
 def take_over(folder: Path) -> None:
     """Copy what is kept of a results folder into docs/results: tables, raw lines, versions, and one picture."""
-    kept = HERE / "results" / folder.name
+    kept = DOCS / "results" / folder.name
     kept.mkdir(parents=True, exist_ok=True)
     if (folder / HELD_OUT).exists():
         shutil.copyfile(folder / HELD_OUT, kept / HELD_OUT)
