@@ -39,8 +39,8 @@ def test_many_blocks_make_the_same_sums(small_blocks) -> None:
     expected = rows_of(round)
     assert sum(1 for _ in round.updates.blocks()) > 50
     assert np.allclose(torch.cat(list(round.updates.blocks()), dim=1).numpy(), expected, atol=1e-15)
-    fleeting = [block.clone() for block in round.updates.blocks(fleeting=True)]
-    assert np.allclose(torch.cat(fleeting, dim=1).numpy(), expected, atol=1e-15)
+    reuse_buffer = [block.clone() for block in round.updates.blocks(reuse_buffer=True)]
+    assert np.allclose(torch.cat(reuse_buffer, dim=1).numpy(), expected, atol=1e-15)
     assert np.allclose(round.updates.gram.numpy(), expected @ expected.T)
     direction = dict(round.uploads[2])
     assert np.allclose(round.updates.dot(direction).numpy(), expected @ vector_of(direction))

@@ -166,7 +166,7 @@ def beyond_the_extreme(colluders: Colluders, attackers: int, generator: torch.Ge
         generator: draws how far beyond the extreme the values are.
     """
     signs, extremes = [], []
-    for block in colluders.updates.blocks(fleeting=True):
+    for block in colluders.updates.blocks(reuse_buffer=True):
         rises = block.mean(dim=0) > 0
         signs.append(torch.where(rises, 1.0, -1.0))
         extremes.append(torch.where(rises, block.amin(dim=0), block.amax(dim=0)))

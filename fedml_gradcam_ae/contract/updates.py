@@ -153,13 +153,13 @@ class Updates:
         """The squared pairwise distances D_ij = ||u_i - u_j||^2, (clients, clients), float64, 0 on the diagonal."""
         return squared_distances(self.gram)
 
-    def blocks(self, fleeting: bool = False) -> Iterator[Tensor]:
+    def blocks(self, reuse_buffer: bool = False) -> Iterator[Tensor]:
         """Yield the columns of the updates in order, in blocks (clients, columns), float64.
 
         Args:
-            fleeting: if True, each block is valid until the next one and may be modified in place.
+            reuse_buffer: if True, each block is valid until the next one and may be modified in place.
         """
-        room = self._room() if fleeting else None
+        room = self._room() if reuse_buffer else None
         for name in self.names:
             for block, _ in self._updates_of(name, room):
                 yield block

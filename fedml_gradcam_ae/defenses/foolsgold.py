@@ -103,7 +103,7 @@ class FoolsGold(Defense):
                 self._sums[client] = torch.zeros(updates.size, dtype=torch.float32)
         sums = [self._sums[client] for client in round.client_ids]
         gram, start = torch.zeros(len(sums), len(sums), dtype=torch.float64), 0
-        for block in updates.blocks(fleeting=True):
+        for block in updates.blocks(reuse_buffer=True):
             rows = block.cpu()
             part = slice(start, start := start + rows.shape[1])
             for total, row in zip(sums, rows, strict=True):

@@ -18,7 +18,7 @@ from fedml_gradcam_ae.contract.upload import ClientId
 from fedml_gradcam_ae.hooks.attacker import PluginAttack
 from fedml_gradcam_ae.hooks.defender import PluginDefense
 from fedml_gradcam_ae.hooks.reporting import listeners, report_round
-from fedml_gradcam_ae.hooks.surroundings import Federation, Uploads, identity, own_dicts, pairs, publish
+from fedml_gradcam_ae.hooks.surroundings import Federation, Uploads, aggregating, identity, own_dicts, pairs
 from fedml_gradcam_ae.hooks.upload_settings import read_upload_settings
 from fedml_gradcam_ae.recording import events
 from fedml_gradcam_ae.recording.watching import anybody_watches, watch
@@ -71,7 +71,7 @@ def prepare(network: nn.Module | None, test_data: Iterable[Any]) -> None:
         own.prepare(network, test_data)
 
 
-def watched(args: Any) -> AbstractContextManager[None]:
+def run_listeners(args: Any) -> AbstractContextManager[None]:
     """Return a context manager that keeps the listeners of a run active; see `reporting.listeners`.
 
     Args:
@@ -133,7 +133,7 @@ def aggregate(
     if from_strangers and usable:
         admitted = federation.gate(usable, model)
         federation.rejected, usable = admitted.rejected, pairs(admitted)
-    with publish(federation):
+    with aggregating(federation):
         kept = aggregator.on_before_aggregation(usable)[0] if usable else []
         if kept and federation.judged is None:
             kept = pairs(federation.gate(kept, model))

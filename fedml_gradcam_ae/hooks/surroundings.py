@@ -140,7 +140,7 @@ def current() -> Federation | None:
 
 
 @contextmanager
-def publish(federation: Federation) -> Iterator[Federation]:
+def aggregating(federation: Federation) -> Iterator[Federation]:
     """Return a context manager in which `current()` returns this context."""
     global _current
     before, _current = _current, federation

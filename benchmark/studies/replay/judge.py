@@ -34,6 +34,7 @@ from benchmark.studies.replay.file import Arrays, Replay, load
 from fedml_gradcam_ae.contract.updates import squared_distances
 from fedml_gradcam_ae.defenses.gradcam_ae.defense import GradCAMAE
 from fedml_gradcam_ae.defenses.gradcam_ae.evidence import FEWEST, Evidence, Maps, Rules, copy_scores
+from fedml_gradcam_ae.defenses.gradcam_ae.kinds import Kind
 from fedml_gradcam_ae.defenses.gradcam_ae.suspicion import ratios_of
 from fedml_gradcam_ae.defenses.gradcam_ae.threshold import flag, voted_out
 from fedml_gradcam_ae.networks.batchnorm import Statistics
@@ -43,10 +44,10 @@ FIGURES = ("AUROC", "recall", "FPR", "recall per vote", "FPR per vote")
 # The columns that identify a row of the summary.
 CASE = ("data", "model", "partition", "attack", "attackers", "variant")
 # The kinds of evidence that `Evidence` can find.
-PARTS = ("copies", "means", "errors", "statistics", "disagreement")
+PARTS = tuple(kind for kind in Kind if kind is not Kind.OUTPUTS)  # replays keep no outputs
 Flags = list[bool]
 Row = dict[str, Any]
-Parts = Mapping[str, Tensor]
+Parts = Mapping[Kind, Tensor]
 
 
 class PlainDeviation(Evidence):
@@ -79,7 +80,7 @@ class Variant:
 
     judge: Callable[[Rules], Evidence] = Evidence
     rules: Mapping[str, Any] | None = None
-    parts: Sequence[str] = PARTS
+    parts: Sequence[Kind] = PARTS
     of_updates: bool = False
     directions: bool = False
 
@@ -89,22 +90,22 @@ EVERYBODY = {"copy_ratio": 1e-12, "mean_ratio": 0.0}
 # The profile, and with `--ablate` also the profile with changes, by name.
 VARIANTS = {
     "robust": Variant(),
-    "copies alone": Variant(parts=["copies"]),
+    "copies alone": Variant(parts=[Kind.COPIES]),
     "copies alone, of updates": Variant(of_updates=True),
-    "means alone": Variant(parts=["means"]),
-    "errors alone": Variant(parts=["errors"]),
-    "statistics alone": Variant(parts=["statistics"]),
-    "directions alone": Variant(parts=["disagreement"], directions=True),
+    "means alone": Variant(parts=[Kind.MEANS]),
+    "errors alone": Variant(parts=[Kind.ERRORS]),
+    "statistics alone": Variant(parts=[Kind.STATISTICS]),
+    "directions alone": Variant(parts=[Kind.DISAGREEMENT], directions=True),
     "without copies": Variant(rules={"copy_ratio": 1e-12}),
     "without means": Variant(rules={"mean_ratio": 0.0}),
     "without copies and means": Variant(rules=EVERYBODY),
-    "without errors": Variant(parts=["copies", "means", "statistics"]),
-    "without statistics": Variant(parts=["copies", "means", "errors"]),
+    "without errors": Variant(parts=[Kind.COPIES, Kind.MEANS, Kind.STATISTICS]),
+    "without statistics": Variant(parts=[Kind.COPIES, Kind.MEANS, Kind.ERRORS]),
     "directions instead of statistics": Variant(directions=True),
-    "errors, copies not taken out": Variant(rules=EVERYBODY, parts=["errors"]),
-    "errors, relations learned from": Variant(EachAlone, EVERYBODY, ["errors"]),
-    "deviation instead of errors": Variant(PlainDeviation, parts=["errors"]),
-    "deviation, copies not taken out": Variant(PlainDeviation, EVERYBODY, ["errors"]),
+    "errors, copies not taken out": Variant(rules=EVERYBODY, parts=[Kind.ERRORS]),
+    "errors, relations learned from": Variant(EachAlone, EVERYBODY, [Kind.ERRORS]),
+    "deviation instead of errors": Variant(PlainDeviation, parts=[Kind.ERRORS]),
+    "deviation, copies not taken out": Variant(PlainDeviation, EVERYBODY, [Kind.ERRORS]),
 }
 
 
@@ -141,7 +142,7 @@ def _evidence(replay: Replay, case: int, variant: Variant) -> Iterator[Parts]:
     evidence = variant.judge(replace(Rules.of(settings), **(variant.rules or {})))
     for number, arrays in enumerate(replay.rounds, 1):
         if variant.of_updates:
-            yield {"copies": _copies_of_updates(arrays["grams"][case], settings.copy_ratio)}
+            yield {Kind.COPIES: _copies_of_updates(arrays["grams"][case], settings.copy_ratio)}
             continue
         views = sorted((name for name in arrays if name.endswith("/classes")), key=lambda name: int(name.split("/")[0]))
         rows = arrays["cases"][case]
@@ -156,10 +157,10 @@ def _evidence(replay: Replay, case: int, variant: Variant) -> Iterator[Parts]:
         yield {part: _spread(scores, usable) for part, scores in found.items()}
 
 
-def _scores(parts: Parts, counted: Sequence[str]) -> list[float]:
+def _scores(parts: Parts, counted: Sequence[Kind]) -> list[float]:
     """Return the maximum of the parts that count; 0 if none of them was computed."""
     kept = [parts[part] for part in counted if part in parts]
-    scores = torch.stack(kept).max(dim=0).values if kept else torch.zeros_like(parts["copies"])
+    scores = torch.stack(kept).max(dim=0).values if kept else torch.zeros_like(parts[Kind.COPIES])
     found: list[float] = scores.float().tolist()
     return found
 

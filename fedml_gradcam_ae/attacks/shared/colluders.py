@@ -71,7 +71,7 @@ class Overheard:
     def moments(self) -> tuple[Tensor, Tensor]:
         """The mean and the standard deviation (with 1/J) per coordinate, (d,) each, float64."""
         means, deviations = [], []
-        for block in self.updates.blocks(fleeting=True):
+        for block in self.updates.blocks(reuse_buffer=True):
             centered, mean = _center(block)
             means.append(mean)
             deviations.append(centered.square().mean(dim=0).sqrt())
@@ -82,7 +82,7 @@ class Overheard:
         """The inner products of the deviations from the mean, (J, J), float64."""
         device = self.updates.center[self.updates.names[0]].device
         total = torch.zeros(len(self.updates), len(self.updates), dtype=torch.float64, device=device)
-        for block in self.updates.blocks(fleeting=True):
+        for block in self.updates.blocks(reuse_buffer=True):
             centered, _ = _center(block)
             total += centered @ centered.T
         return total

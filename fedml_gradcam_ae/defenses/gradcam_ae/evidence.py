@@ -22,6 +22,7 @@ from torch import Tensor
 
 from fedml_gradcam_ae.contract.upload import ClientId
 from fedml_gradcam_ae.defenses.gradcam_ae.autoencoder import held_out_reconstructions
+from fedml_gradcam_ae.defenses.gradcam_ae.kinds import Kind
 from fedml_gradcam_ae.defenses.gradcam_ae.suspicion import (
     agreement,
     differences,
@@ -118,7 +119,7 @@ class Findings:
     """
 
     scores: Tensor
-    parts: Mapping[str, Tensor]
+    parts: Mapping[Kind, Tensor]
     deviations: Tensor
     reconstructions: Tensor
 
@@ -155,22 +156,22 @@ class Evidence:
         """
         changes = large.changes()
         nobody = changes.new_zeros(len(changes))
-        third = "statistics" if isinstance(native, Statistics) else "disagreement"
-        parts = {"copies": nobody, "errors": nobody, third: nobody}
+        third = Kind.STATISTICS if isinstance(native, Statistics) else Kind.DISAGREEMENT
+        parts = {Kind.COPIES: nobody, Kind.ERRORS: nobody, third: nobody}
         deviations = reconstructions = torch.zeros_like(changes)
         ratios = distance_ratios(changes.flatten(1)) if len(clients) > 1 else changes.new_zeros(1, 1)
         nearest = ratios.min(dim=1).values
         if int(torch.isfinite(nearest).sum()) >= FEWEST:  # infinite if a client's median distance to the others is 0
-            parts["copies"] = copy_scores(nearest, self.rules.copy_ratio)
+            parts[Kind.COPIES] = copy_scores(nearest, self.rules.copy_ratio)
             trusted = nearest >= self.rules.copy_ratio
             if isinstance(native, Statistics) and self.rules.mean_ratio and len(native.layers) >= CHANNELS:
                 by_means = distance_ratios(layer_deviations(native.measured, native.layers)).min(dim=1).values
-                parts["means"] = copy_scores(by_means, self.rules.mean_ratio)
+                parts[Kind.MEANS] = copy_scores(by_means, self.rules.mean_ratio)
                 trusted = trusted & (by_means >= self.rules.mean_ratio)
             if int(trusted.sum()) >= FEWEST:  # else nearly all clients are copies, and the reference set is too small
                 deviations = in_units_of_mad(changes.flatten(2), trusted, FAR)
                 reconstructions = self._reconstruct(deviations, trusted, ratios < NEAR, number)
-                parts["errors"] = self._errors(deviations - reconstructions, trusted)
+                parts[Kind.ERRORS] = self._errors(deviations - reconstructions, trusted)
                 if isinstance(native, Statistics):
                     parts[third] = self._statistics(native, samples, trusted)
                 else:

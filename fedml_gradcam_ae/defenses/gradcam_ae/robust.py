@@ -16,6 +16,7 @@ from fedml_gradcam_ae.contract.round import Round
 from fedml_gradcam_ae.contract.upload import ClientId
 from fedml_gradcam_ae.defenses.gradcam_ae.class_probe import ClassProbe
 from fedml_gradcam_ae.defenses.gradcam_ae.evidence import Evidence, Maps, Rules
+from fedml_gradcam_ae.defenses.gradcam_ae.kinds import Kind
 from fedml_gradcam_ae.defenses.gradcam_ae.outliers import output_scores, step_scores, strongest
 from fedml_gradcam_ae.defenses.gradcam_ae.scored import Scored
 from fedml_gradcam_ae.defenses.gradcam_ae.settings import GradCAMAESettings
@@ -23,14 +24,6 @@ from fedml_gradcam_ae.heatmaps import maps_and_outputs
 from fedml_gradcam_ae.networks.batchnorm import statistics_of
 from fedml_gradcam_ae.networks.outputs import Classifier
 
-WHY = {
-    "copies": "its heat maps are nearly another client's",
-    "means": "the means that its layers produce are nearly another client's",
-    "errors": "an autoencoder trained on other clients' heat maps does not know its own",
-    "disagreement": "its heat maps changed against everybody's direction",
-    "statistics": "the means that its BatchNorm layers hold did not move with its weights",
-    "outputs": "its outputs on the server's test images are far from what others' are",
-}
 Part = tuple[Tensor, list[str]]  # scores (clients,), and a reason in words for each client
 
 
@@ -122,14 +115,18 @@ def _of_class(maps: Tensor, labels: Tensor) -> Tensor:
     return maps[:, torch.arange(len(labels), device=labels.device), labels]
 
 
-def _named(parts: Mapping[str, Tensor]) -> Part:
+def _named(parts: Mapping[Kind, Tensor]) -> Part:
     """Return each client's strongest kind of evidence, with its reason in words.
 
     Copies among heat maps come before copies among means, since heat maps can be looked at.
     """
     kinds = list(parts)
-    shown = [parts[kind].masked_fill(parts["copies"] > 1, 0) if kind == "means" else parts[kind] for kind in kinds]
-    return strongest([(part.double().cpu(), [WHY[kind]] * len(part)) for kind, part in zip(kinds, shown, strict=True)])
+    shown = [
+        parts[kind].masked_fill(parts[Kind.COPIES] > 1, 0) if kind is Kind.MEANS else parts[kind] for kind in kinds
+    ]
+    return strongest(
+        [(part.double().cpu(), [kind.reason] * len(part)) for kind, part in zip(kinds, shown, strict=True)]
+    )
 
 
 def _beside_maps(round: Round, outputs: Tensor, judged: Tensor) -> Part:
@@ -144,5 +141,5 @@ def _beside_maps(round: Round, outputs: Tensor, judged: Tensor) -> Part:
     # The lengths were measured for the whole round, since the bound on steps needs them as well. The medians are those
     # of the clients in this round.
     steps = replace(round.steps, usual=lower_median(round.steps.lengths))
-    values, reasons = strongest([step_scores(steps), (far, [WHY["outputs"]] * len(far))])
+    values, reasons = strongest([step_scores(steps), (far, [Kind.OUTPUTS.reason] * len(far))])
     return values[judged.cpu()], [reasons[client] for client in judged.nonzero()[:, 0].tolist()]

@@ -63,7 +63,7 @@ class UpdateHistory:
             moved[pairs - (self._taken - self._seen[client]) : pairs, column] = 1
         coefficients = lbfgs_coefficients(inner_products(basis), pairs, moved).T
         total, start = torch.zeros(len(known), dtype=torch.float64), 0
-        for block in round.updates.blocks(fleeting=True):
+        for block in round.updates.blocks(reuse_buffer=True):
             part = slice(start, start := start + block.shape[1])
             predicted = coefficients @ torch.stack([vector[part] for vector in basis]).double()
             for row, client in zip(predicted, clients, strict=True):
@@ -84,7 +84,7 @@ class UpdateHistory:
                 self._last[client] = torch.empty(len(model), dtype=torch.float32)
         shares = torch.tensor(weights, dtype=torch.float64)
         mean, start = torch.empty(len(model), dtype=torch.float32), 0
-        for block in round.updates.blocks(fleeting=True):
+        for block in round.updates.blocks(reuse_buffer=True):
             part = slice(start, start := start + block.shape[1])
             block = block.cpu().clamp_(-_LARGEST, _LARGEST)
             mean[part] = shares @ block

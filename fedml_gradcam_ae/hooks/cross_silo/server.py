@@ -95,7 +95,7 @@ class DependableServer(FedMLServerManager):  # type: ignore[misc]  # fedml has n
         """
         try:
             aggregation.prepare(self.aggregator.network, self.aggregator.test_global)
-            with aggregation.watched(self.args):
+            with aggregation.run_listeners(self.args):
                 self._persistence.try_out(self.aggregator)
                 super().run()
             self._outbox.drain(LAST_WORDS_SECONDS)

@@ -68,7 +68,7 @@ def patch(patches: Patches) -> None:
     patches.replace(MPIReceiveThread, "run", receive, mends="a message that cannot be read leaves every rank waiting")
 
     def serve(args: Any, *more: Any, **options: Any) -> None:
-        with aggregation.watched(args):
+        with aggregation.run_listeners(args):
             stock_server(args, *more, **options)
 
     patches.replace(FedAvgAPI, "init_server", serve, mends="nobody hears what happened in a round")

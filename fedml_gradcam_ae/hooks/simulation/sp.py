@@ -61,7 +61,7 @@ class HookedFedAvgAPI(FedAvgAPI):  # type: ignore[misc]  # fedml has no types
         self._give_round_zero_a_fixed_start()
         self.round_number = 0
         aggregation.prepare(self.network, self.test_global)
-        with aggregation.watched(self.args), giving_logits(self.model_trainer):
+        with aggregation.run_listeners(self.args), giving_logits(self.model_trainer):
             super().train()
 
     def _give_round_zero_a_fixed_start(self) -> None:
