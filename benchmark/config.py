@@ -113,7 +113,7 @@ class Config(Matrix):
     federation: list[Training]
     warm_start: list[WarmStart | None] = Field(default=[None])
     also: list[Matrix] = Field(default=[], description="further attacks x defenses, with watchers of their own")
-    vote_every: int = Field(default=3, ge=1, description="detection is measured in every so-manieth round")
+    vote_every: int = Field(default=3, ge=1, description="detection is measured in every n-th round (rounds)")
     threads: int = Field(default=1, ge=1, description="of PyTorch in each run; sums depend on it in the last digits")
     device: Device = Field(default="cpu", description="cuda: FedML, heat maps and defenses compute on the first GPU")
     seeds: list[int] = Field(min_length=1)
