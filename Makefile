@@ -3,7 +3,7 @@
 # make test-long   the tests that take more than 20 seconds each
 # make lint    ruff and mypy alone
 # make docs    write what the documentation shows of the code and of results
-# make clean   remove the virtual environment and the results
+# make clean   remove the virtual environment and your own results
 
 PYTHON ?= $(shell command -v python3.11 || echo python3)
 VENV := .venv
@@ -36,4 +36,5 @@ docs: $(VENV)/installed
 	for page in settings fedml corpus_table reproduction robust; do $(BIN)/python -W ignore tools/docs/make_$$page.py || exit 1; done
 
 clean:
-	rm -rf $(VENV) results
+	rm -rf $(VENV)
+	find results -mindepth 1 -maxdepth 1 ! -name published -exec rm -rf {} +

@@ -1,4 +1,4 @@
-"""docs/research/robust.md has the tables that follow from the files in docs/results."""
+"""docs/research/robust.md has the tables that follow from the files in results/published."""
 
 import sys
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The results in docs/results: every run is one of the configuration's, and the page says what they say."""
+"""The results in results/published: every run is one of the configuration's, and the page says what they say."""
 
 import csv
 import json
@@ -14,11 +14,12 @@ from benchmark.report.tables import all_tables
 from benchmark.report.tables.check import compare
 
 DOCS = Path(__file__).parents[2] / "docs"
+PUBLISHED = DOCS.parent / "results" / "published"
 CONFIGS = DOCS.parent / "configs" / "small"
-RESULTS = [path for path in sorted((DOCS / "results").iterdir()) if (path / "runs.csv").exists()]
+RESULTS = [path for path in sorted(PUBLISHED.iterdir()) if (path / "runs.csv").exists()]
 
 
-ARCHIVES = sorted((DOCS / "results").glob("*/runs.tar.xz"))
+ARCHIVES = sorted(PUBLISHED.glob("*/runs.tar.xz"))
 
 
 def rows(path):

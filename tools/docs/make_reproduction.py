@@ -1,4 +1,4 @@
-"""The tables of docs/reproduction.md, from the results in docs/results.
+"""The tables of docs/reproduction.md, from the results in results/published.
 
     python tools/docs/make_reproduction.py                               write them anew
     python tools/docs/make_reproduction.py results/cifar10-resnet18      take over a folder's results first
@@ -6,8 +6,8 @@
 The raw lines of its runs come with it, in `runs.tar.xz`: unpacked into a folder, that is a results folder, which
 `python -m benchmark report` and `check` read and `python -m benchmark run` goes on with.
 
-A line `<!-- RESULTS: TABLE -->` in the page names a folder of docs/results and one of the functions below; what stands
-between it and the next `<!-- end -->` is replaced.
+A line `<!-- RESULTS: TABLE -->` in the page names a folder of results/published and one of the functions below; what
+stands between it and the next `<!-- end -->` is replaced.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from itertools import groupby
 from pathlib import Path
 
 DOCS = Path(__file__).parents[2] / "docs"
+PUBLISHED = DOCS.parent / "results" / "published"
 PAGE = DOCS / "reproduction.md"
 BLOCK = re.compile(r"(<!-- ([\w-]+): ([\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 HELD_OUT = "held-out.csv"  # of `python -m benchmark.studies.held_out`
@@ -35,7 +36,7 @@ Row = dict[str, str]
 
 def read(results: str, table: str) -> list[Row]:
     """The lines of one of its tables."""
-    with (DOCS / "results" / results / f"{table}.csv").open(encoding="utf-8", newline="") as file:
+    with (PUBLISHED / results / f"{table}.csv").open(encoding="utf-8", newline="") as file:
         return list(csv.DictReader(file))
 
 
@@ -162,8 +163,8 @@ def page(text: str, tables: Mapping[str, Callable[[str], str]] = TABLES) -> str:
 
 
 def take_over(folder: Path) -> None:
-    """Copy what is kept of a results folder into docs/results: tables, raw lines, versions, and one picture."""
-    kept = DOCS / "results" / folder.name
+    """Copy what is kept of a results folder into results/published: tables, raw lines, versions, and one picture."""
+    kept = PUBLISHED / folder.name
     kept.mkdir(parents=True, exist_ok=True)
     if (folder / HELD_OUT).exists():
         shutil.copyfile(folder / HELD_OUT, kept / HELD_OUT)

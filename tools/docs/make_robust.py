@@ -1,4 +1,4 @@
-"""The tables of docs/research/robust.md, from docs/results/robust, and the pictures of that page and of the README.
+"""The tables of docs/research/robust.md, from results/published/robust, and the pictures of that page.
 
     python tools/docs/make_robust.py                             write the tables anew
     PYTHONPATH=. python tools/docs/make_robust.py --maps REPLAY.npz --statistics REPLAY.npz ...   draw the pictures too

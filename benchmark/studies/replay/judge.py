@@ -1,6 +1,6 @@
 """How well the robust profile's evidence finds attackers in a replay set, whole and with an ingredient taken out.
 
-    python -m benchmark.studies.replay.judge results/replay/*.npz --out docs/results/robust.csv
+    python -m benchmark.studies.replay.judge results/replay/*.npz --out results/published/robust.csv
     python -m benchmark.studies.replay.judge results/replay/*.npz --ablate
     python -m benchmark.studies.replay.judge results/replay/*.npz --federations judged.csv   # a line for each
     python -m benchmark.studies.replay.judge results/more/*.npz judged.csv   # rows of a CSV file count as well
