@@ -1,6 +1,6 @@
 # make demo    the quick start: FedML simulations on handwritten digits, with a poisoner, undefended and defended
 # make test    everything that must hold: ruff, mypy, the tests, the examples in the documentation
-# make test-long   the tests that take more than 20 seconds each
+# make test-long   the tests that take more than 20 seconds, alone or together
 # make lint    ruff and mypy alone
 # make docs    write what the documentation shows of the code and of results
 # make clean   remove the virtual environment and your own results

@@ -1,3 +1,5 @@
+import subprocess
+import sys
 import time
 
 import pytest
@@ -28,6 +30,56 @@ def test_a_name_cannot_be_taken_twice() -> None:
         @register_defense("gradcam_ae")
         class Other(Defense):
             def judge(self, round): ...
+
+
+def test_a_name_of_the_packages_is_taken_even_before_it_is_imported() -> None:
+    code = (
+        "from fedml_gradcam_ae import Defense, register_defense\n"
+        "class Mine(Defense):\n"
+        "    def judge(self, round): ...\n"
+        "try:\n"
+        "    register_defense('krum')(Mine)\n"
+        "except ValueError as error:\n"
+        "    print(error)\n"
+    )
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "The name 'krum' is taken by fedml_gradcam_ae.defenses.krum.Krum: choose another one.\n"
+
+
+def test_a_decorator_without_a_name_is_refused() -> None:
+    with pytest.raises(TypeError, match=r"@register_defense\('name'\)"):
+
+        @register_defense
+        class Nameless(Defense): ...
+
+
+def test_settings_of_another_kind_are_refused() -> None:
+    class Loose(Defense):
+        class Settings:
+            alpha = 1
+
+        def judge(self, round): ...
+
+    with pytest.raises(ValueError, match=r"its Settings must be a subclass of .*\.DefenseSettings\."):
+        register_defense("loose")(Loose)
+
+
+@pytest.mark.parametrize("cls", [*registry.defenses().values(), *registry.attacks().values()], ids=lambda c: c.__name__)
+def test_every_rule_has_its_defaults_without_settings(cls) -> None:
+    fields = cls.Settings.model_fields.values()
+    if any(field.is_required() or field.json_schema_extra for field in fields):
+        pytest.skip("some of its settings have no default, or are the clients' own")
+    assert cls().settings == cls.Settings()
+
+
+@pytest.mark.parametrize("answer", [None, [0.5, 0.5]])
+def test_a_defense_that_answers_with_no_verdict_is_named(make_round, answer) -> None:
+    class Forgetful(Defense):
+        def judge(self, round):
+            return answer
+
+    with pytest.raises(TypeError, match=r"Forgetful\.judge must return a Verdict, found (NoneType|list)\."):
+        timed_judge(Forgetful(), make_round(2))
 
 
 def test_a_class_without_the_method_is_refused() -> None:

@@ -55,7 +55,7 @@ class Mimic(Attack):
 
     settings: Settings
 
-    def __init__(self, settings: Mimic.Settings) -> None:
+    def __init__(self, settings: Mimic.Settings | None = None) -> None:
         super().__init__(settings)
         self.copied: ClientId | None = None
 

@@ -187,6 +187,7 @@ def timed_judge(defense: Judge, round: Round) -> Verdict:
 
     Raises:
         ValueError: if the verdict does not have one entry for each client of the round.
+        TypeError: if the defense does not answer with a `Verdict`.
 
     Example:
         >>> from torch import nn
@@ -208,7 +209,9 @@ def timed_judge(defense: Judge, round: Round) -> Verdict:
         ([1.0, 0.0], ['total'])
     """
     start = perf_counter()
-    verdict = defense.judge(round)
+    verdict: object = defense.judge(round)
+    if not isinstance(verdict, Verdict):
+        raise TypeError(f"{type(defense).__name__}.judge must return a Verdict, found {type(verdict).__name__}.")
     seconds = {**verdict.seconds, "total": perf_counter() - start}
     if verdict.clients not in (None, len(round.client_ids)):
         raise ValueError(

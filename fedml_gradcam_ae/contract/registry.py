@@ -65,7 +65,13 @@ def register_attack(name: str) -> Callable[[Class], Class]:
 
 
 def _registrar(table: dict[str, Any], name: str, base: type[Any], required: str) -> Callable[[Class], Class]:
+    if not isinstance(name, str):
+        raise TypeError(f"A decorator needs the name to register: @register_{base.__name__.lower()}('name').")
+    package = f"fedml_gradcam_ae.{base.__name__.lower()}s"
+
     def register(cls: Class) -> Class:
+        if not cls.__module__.startswith(f"{package}."):
+            import_all(package)  # so that a name of this package is taken, whichever is imported first
         problem = _misfit(cls, base, required)
         if problem is not None:
             raise ValueError(f"{cls.__qualname__} cannot be registered as {name!r}: {problem}")
@@ -83,15 +89,18 @@ def _misfit(cls: type[Any], base: type[Any], required: str) -> str | None:
     """Return what of a class does not fit its base class, as the end of an error message, or None."""
     if not issubclass(cls, base):
         return f"it must be a subclass of fedml_gradcam_ae.{base.__name__}."
+    if not (isinstance(cls.Settings, type) and issubclass(cls.Settings, base.Settings)):
+        return f"its Settings must be a subclass of {base.Settings.__module__}.{base.Settings.__name__}."
     known = {name: method for name, method in vars(base).items() if inspect.isfunction(method)}
     if getattr(cls, required) is known[required]:
-        return f"it has no method {_shown(known[required])}."
+        return f"it has no method {_shown(required, known[required])}."
     for name, method in inspect.getmembers(cls, inspect.isfunction):
         if name in known and name != "__init__":
             if not _takes_the_same(method, known[name]):
-                return f"its method {_shown(method)} must be {_shown(known[name])}."
+                return f"its method {_shown(name, method)} must be {_shown(name, known[name])}."
         elif not name.startswith("_") and (near := difflib.get_close_matches(name, known, n=1, cutoff=0.8)):
-            return f"{_shown(method)} is no method of {base.__name__}. Did you mean {_shown(known[near[0]])}?"
+            meant = _shown(near[0], known[near[0]])
+            return f"{_shown(name, method)} is no method of {base.__name__}. Did you mean {meant}?"
     return None
 
 
@@ -104,8 +113,8 @@ def _takes_the_same(method: Callable[..., Any], like: Callable[..., Any]) -> boo
     return True
 
 
-def _shown(method: Callable[..., Any]) -> str:
-    return f"{method.__name__}({', '.join(inspect.signature(method).parameters)})"
+def _shown(name: str, method: Callable[..., Any]) -> str:
+    return f"{name}({', '.join(inspect.signature(method).parameters)})"
 
 
 def origin(registered: Any) -> str:

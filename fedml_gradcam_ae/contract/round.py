@@ -44,7 +44,7 @@ class Round:
         client_ids: the clients that uploaded, in the order of `uploads`: identities that last over rounds, not
             positions.
         uploads: one state dict per client.
-        samples: the number of samples that each client claims, D_l; untrusted.
+        samples: the number of samples D_l that each client counts for: its claim, bounded by the gate.
         global_model: the state dict that the clients started from.
         network: the architecture, a private copy in eval mode; its weights have no meaning. Its device is the one to
             compute on.

@@ -70,7 +70,7 @@ class Auror(Defense):
 
     settings: Settings
 
-    def __init__(self, settings: Auror.Settings) -> None:
+    def __init__(self, settings: Auror.Settings | None = None) -> None:
         super().__init__(settings)
         self._observed = 0
         self._apart = torch.zeros(0, dtype=torch.int64)

@@ -64,7 +64,7 @@ class CenteredClipping(Defense):
 
     settings: Settings
 
-    def __init__(self, settings: CenteredClipping.Settings) -> None:
+    def __init__(self, settings: CenteredClipping.Settings | None = None) -> None:
         super().__init__(settings)
         self._carried: dict[str, Tensor] = {}
 

@@ -76,7 +76,7 @@ class FLCert(Defense):
 
     settings: Settings
 
-    def __init__(self, settings: FLCert.Settings) -> None:
+    def __init__(self, settings: FLCert.Settings | None = None) -> None:
         super().__init__(settings)
         self._models: list[Mapping[str, Tensor]] = []
 

@@ -76,10 +76,10 @@ class FLDetector(Defense):
 
     settings: Settings
 
-    def __init__(self, settings: FLDetector.Settings) -> None:
+    def __init__(self, settings: FLDetector.Settings | None = None) -> None:
         super().__init__(settings)
         self.removed: dict[ClientId, int] = {}
-        self._history = UpdateHistory(settings.window)
+        self._history = UpdateHistory(self.settings.window)
         self._distances: dict[ClientId, list[float]] = {}
         self._predicted_rounds = 0
 

@@ -100,9 +100,9 @@ class FLTrust(Defense):
 
     settings: Settings
 
-    def __init__(self, settings: FLTrust.Settings) -> None:
+    def __init__(self, settings: FLTrust.Settings | None = None) -> None:
         super().__init__(settings)
-        self._training = _training_of(settings)
+        self._training = _training_of(self.settings)
         self._root: tuple[Tensor, Tensor] | None = None
 
     @override

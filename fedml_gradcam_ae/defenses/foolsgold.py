@@ -67,7 +67,7 @@ class FoolsGold(Defense):
 
     settings: Settings
 
-    def __init__(self, settings: FoolsGold.Settings) -> None:
+    def __init__(self, settings: FoolsGold.Settings | None = None) -> None:
         super().__init__(settings)
         self._sums: dict[ClientId, Tensor] = {}
 

@@ -44,9 +44,9 @@ class GradCAMKrum(Defense):
 
     settings: Settings
 
-    def __init__(self, settings: GradCAMKrum.Settings) -> None:
+    def __init__(self, settings: GradCAMKrum.Settings | None = None) -> None:
         super().__init__(settings)
-        self.probe = Probe(settings)
+        self.probe = Probe(self.settings)
 
     @override
     def prepare(self, network: nn.Module, test_data: Iterable[Any]) -> None:

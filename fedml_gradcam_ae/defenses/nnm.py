@@ -86,9 +86,9 @@ class NearestNeighborMixing(Defense):
 
     settings: Settings
 
-    def __init__(self, settings: NearestNeighborMixing.Settings) -> None:
+    def __init__(self, settings: NearestNeighborMixing.Settings | None = None) -> None:
         super().__init__(settings)
-        self.rule: Defense = registry.defenses()[settings.rule](settings.rule_settings())
+        self.rule: Defense = registry.defenses()[self.settings.rule](self.settings.rule_settings())
 
     @override
     def judge(self, round: Round) -> Verdict:

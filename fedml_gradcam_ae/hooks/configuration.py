@@ -132,7 +132,7 @@ def requested(side: Side, args: Any) -> Requested | None:
     ours = side.ours()
     asked = getattr(args, f"{side.word}_type", None)
     if not isinstance(asked, str):
-        names = ", ".join([*sorted(ours), *sorted(side.fedml)])
+        names = ", ".join(_names(side))
         raise SettingsError(f"{side.word}_type must name a type, found {asked!r}. Valid: {names}.")
     name = asked.strip()
     if name in ours:
@@ -150,8 +150,14 @@ def requested(side: Side, args: Any) -> Requested | None:
         return Requested(name, settings, ours[name])
     own = name.removeprefix(builtin.PREFIX)
     if own not in side.fedml:
-        raise SettingsError(unknown(f"{side.word}_type {name!r}", name, [*ours, *side.fedml]))
+        raise SettingsError(unknown(f"{side.word}_type {name!r}", name, _names(side)))
     return Requested(own, _read_flat(side, own, args))
+
+
+def _names(side: Side) -> list[str]:
+    """Return all valid types; a name of FedML's that a type of ours has as well stands with its prefix."""
+    ours = side.ours()
+    return [*sorted(ours), *sorted(builtin.PREFIX + name if name in ours else name for name in side.fedml)]
 
 
 def _check_which(side: Side, name: str, args: Any) -> None:

@@ -57,10 +57,10 @@ class GradCAMAE(Defense):
 
     settings: GradCAMAESettings
 
-    def __init__(self, settings: GradCAMAESettings) -> None:
+    def __init__(self, settings: GradCAMAESettings | None = None) -> None:
         super().__init__(settings)
-        self.votes = Votes(settings.vote_every, settings.vote_threshold, settings.permanent)
-        self.profile = PROFILES[settings.profile](settings)
+        self.votes = Votes(self.settings.vote_every, self.settings.vote_threshold, self.settings.permanent)
+        self.profile = PROFILES[self.settings.profile](self.settings)
 
     @override
     def prepare(self, network: nn.Module, test_data: Iterable[Any]) -> None:

@@ -39,7 +39,7 @@ from fedml_gradcam_ae.defenses.gradcam_ae.suspicion import (
 from fedml_gradcam_ae.networks.batchnorm import Statistics
 from fedml_gradcam_ae.networks.images import seeded_generator
 
-# The figures were measured on development seeds; docs/robust.md has them. A MAD is scaled to a standard deviation.
+# The figures were measured on development seeds; see docs/research/robust.md. A MAD is scaled to a standard deviation.
 FEWEST = 4  # With fewer clients to compare with, no client is judged: their median and MAD are too uncertain.
 NEAR = 1 / 3  # Clients nearer to each other than this fraction of the median distance are held out together.
 FAR = 20.0  # Deviations are clamped to this many MADs.

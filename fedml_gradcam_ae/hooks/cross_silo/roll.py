@@ -30,7 +30,7 @@ class Do(Enum):
     ASK = "send this client the model of the round"
     DISMISS = "tell this client to end"
     AGGREGATE = "end the round with the uploads that are here"
-    STOP = "end: no client is left"
+    STOP = "end the process: no client is left, or the last wait is over"
 
 
 @dataclass
