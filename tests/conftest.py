@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import copy
+import logging
 from collections.abc import Callable
 from typing import Any
 
@@ -11,6 +12,14 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from fedml_gradcam_ae import Round
 from tiny import digits, state_of, tiny_cnn
+
+
+@pytest.fixture(autouse=True)
+def own_log(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The plug-in's log as in a program with logging of its own, whatever tests ran before: caplog hears it."""
+    log = logging.getLogger("fedml_gradcam_ae")
+    monkeypatch.setattr(log, "handlers", [logging.NullHandler()])
+    monkeypatch.setattr(log, "propagate", True)
 
 
 @pytest.fixture(scope="session")
