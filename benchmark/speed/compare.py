@@ -27,7 +27,7 @@ from benchmark.report.console import format_table
 
 ROOT = Path(__file__).parents[2]
 # This checkout's files, which replace the commit's own.
-TIMED_BY = ("benchmark/speed/bench_defenses.py", "benchmark/speed")
+TIMED_BY = "benchmark/speed"
 # Which benchmarks are timed by default, as pytest's -k.
 SELECTED = "resnet18 and K20 and not fedml and not byzfl"
 
@@ -81,13 +81,8 @@ def unpack(commit: str, folder: Path) -> Path:
         raise CannotCompareError(f"{commit!r} is no commit of this repository: {archive.stderr.decode().strip()}")
     with tarfile.open(fileobj=BytesIO(archive.stdout)) as files:
         files.extractall(folder)
-    for name in TIMED_BY:
-        source, target = ROOT / name, folder / name
-        target.parent.mkdir(exist_ok=True)
-        if source.is_dir():
-            shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__"), dirs_exist_ok=True)
-        else:
-            shutil.copy(source, target)
+    unneeded = shutil.ignore_patterns("__pycache__")
+    shutil.copytree(ROOT / TIMED_BY, folder / TIMED_BY, ignore=unneeded, dirs_exist_ok=True)
     return folder
 
 
@@ -151,9 +146,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "commits", nargs=2, metavar=("A", "B"), help="whatever git understands: a hash, a branch, HEAD~3"
     )
-    parser.add_argument(
-        "-k", default="resnet18 and K20 and not byzfl and not fedml", help="pytest's; default: %(default)s"
-    )
+    parser.add_argument("-k", default=SELECTED, help="pytest's; default: %(default)s")
     parser.add_argument("--turns", type=int, default=3, help="how often each is timed; default: %(default)s")
     options = parser.parse_args(arguments)
     try:

@@ -56,14 +56,12 @@ class Side:
     Attributes:
         word: "defense" or "attack".
         ours: function that returns the plug-in's classes by name.
-        base: base class of the settings of the plug-in's types.
         fedml: the keys of FedML's own types, by name of the type.
         more_keys: further keys that FedML reads in this section.
     """
 
     word: str
     ours: Any
-    base: type[Parameters]
     fedml: Mapping[str, type[builtin.Keys]]
     more_keys: tuple[str, ...] = ()
 
@@ -78,8 +76,8 @@ class Side:
         return f"{self.word}_params"
 
 
-DEFENSE = Side("defense", registry.defenses, DefenseSettings, builtin.DEFENSES)
-ATTACK = Side("attack", registry.attacks, AttackSettings, builtin.ATTACKS, more_keys=("attack_prob",))
+DEFENSE = Side("defense", registry.defenses, builtin.DEFENSES)
+ATTACK = Side("attack", registry.attacks, builtin.ATTACKS, more_keys=("attack_prob",))
 
 
 def patch(patches: Patches) -> None:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 
 from fedml_gradcam_ae.attacks.shared.colluders import own_images
+from fedml_gradcam_ae.contract.interfaces import Poisoner
 from fedml_gradcam_ae.contract.round import Round
 from fedml_gradcam_ae.contract.settings import AttackSettings, SettingsError
 from fedml_gradcam_ae.contract.tied import with_one_value
@@ -83,7 +83,9 @@ def attackers_in_round(
     return [position for position, client in enumerate(present) if client in chosen]
 
 
-def poisoned_uploads(attack: Any, settings: AttackSettings, round: Round, positions: Sequence[int]) -> list[Upload]:
+def poisoned_uploads(
+    attack: Poisoner, settings: AttackSettings, round: Round, positions: Sequence[int]
+) -> list[Upload]:
     """Return one poisoned upload per attacker, with refreshed BatchNorm statistics where the settings say so.
 
     Args:
@@ -95,7 +97,7 @@ def poisoned_uploads(attack: Any, settings: AttackSettings, round: Round, positi
     Returns:
         One state dict per attacker, in the order of `positions`.
     """
-    uploads: list[Upload] = attack.poison(round, positions)
+    uploads = list(attack.poison(round, positions))
     if settings.refresh_statistics:
         for number, position in enumerate(positions):
             generator = seeded_generator(settings.seed, 5, round.number, position)
