@@ -1,9 +1,14 @@
 """What the robust profile makes of rounds whose truth is known, because they are drawn here."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 
-from fedml_gradcam_ae.defenses.gradcam_ae.evidence import Evidence, Maps, Rules, folds
+from fedml_gradcam_ae.defenses.gradcam_ae.evidence import Evidence, kinds_of
+from fedml_gradcam_ae.defenses.gradcam_ae.map_errors import folds
+from fedml_gradcam_ae.defenses.gradcam_ae.observed import Maps, Observed
+from fedml_gradcam_ae.defenses.gradcam_ae.running_means import tracking_scores
 from fedml_gradcam_ae.networks.batchnorm import Statistics
 
 RULES = {
@@ -30,11 +35,17 @@ def honest(seed: int, common: float = 1.0) -> torch.Tensor:
     return common * noise(*SHAPE, seed=seed + 1000) + noise(CLIENTS, *SHAPE, seed=seed)
 
 
-def judge(changes: torch.Tensor, number: int = 1, evidence: Evidence | None = None, native=None, samples=None):
-    reference = noise(*SHAPE, seed=5)
-    maps = Maps(reference + changes, reference)
-    evidence = evidence or Evidence(Rules(**RULES))
-    return evidence.judge(number, list(range(len(changes))), maps, native or maps, samples)
+def evidence_by(**rules) -> Evidence:
+    return Evidence(kinds_of(SimpleNamespace(**{**RULES, **rules})))
+
+
+def judge(changes: torch.Tensor, number: int = 1, evidence: Evidence | None = None, statistics=None, samples=None):
+    reference, clients = noise(*SHAPE, seed=5), list(range(len(changes)))
+    maps, native = Maps(reference + changes, reference), None
+    if statistics is None:
+        native = maps
+    samples = samples or [100.0] * len(clients)
+    return (evidence or evidence_by()).judge(Observed(number, clients, samples, maps, native, statistics))
 
 
 def suspects(findings, part: str) -> list[int]:
@@ -67,7 +78,7 @@ def test_two_who_resemble_each_other_do_not_teach_each_others_autoencoder() -> N
 
 
 def test_going_against_everybody_adds_up_over_rounds() -> None:
-    evidence = Evidence(Rules(**RULES))
+    evidence = evidence_by()
     found = []
     for number in range(1, 5):
         changes = honest(20 + number, common=0.2)
@@ -77,7 +88,7 @@ def test_going_against_everybody_adds_up_over_rounds() -> None:
 
 
 def test_a_round_in_which_nobody_agrees_suspects_nobody_of_what_an_earlier_one_showed() -> None:
-    evidence = Evidence(Rules(**RULES))
+    evidence = evidence_by()
     changes = honest(30, common=1.0)
     changes[7] -= 2 * noise(*SHAPE, seed=1030)
     before = judge(changes, 1, evidence).parts["disagreement"]
@@ -100,14 +111,14 @@ def statistics(flipped=(), crafted=(), strength: float = 1.0) -> Statistics:
 
 def evidence_of(found: Statistics) -> torch.Tensor:
     """What statistics alone hold against each client, all trusted."""
-    return Evidence(Rules(**RULES))._statistics(found, None, torch.ones(CLIENTS, dtype=torch.bool))
+    return tracking_scores(found, torch.ones(CLIENTS, dtype=torch.bool), [100.0] * CLIENTS, RULES["false_alarm"])
 
 
 @pytest.mark.parametrize("attackers", [2, 8])
 @pytest.mark.parametrize("how", ["flipped", "crafted"])
 def test_statistics_that_do_not_follow_the_weights_are_found(attackers, how) -> None:
     found = statistics(**{how: range(attackers)})
-    assert suspects(judge(honest(7), native=found), "statistics") == list(range(attackers))
+    assert suspects(judge(honest(7), statistics=found), "statistics") == list(range(attackers))
 
 
 @pytest.mark.parametrize("attackers", [2, 8])
@@ -115,33 +126,33 @@ def test_who_agrees_in_means_only_is_found_and_not_compared_with(attackers) -> N
     """Each adds to what was agreed on what an honest client would differ by, which hides it in heat maps."""
     agreed = statistics()
     agreed.measured[:attackers] += 4 * noise(300, seed=43)
-    found = judge(honest(8), native=agreed)
+    found = judge(honest(8), statistics=agreed)
     assert suspects(found, "means") == list(range(attackers))
     assert (found.scores[:attackers] > 1).all()
     assert suspects(found, "copies") == []
-    assert suspects(judge(honest(8), native=statistics()), "means") == []
+    assert suspects(judge(honest(8), statistics=statistics()), "means") == []
 
 
 @pytest.mark.parametrize(("mean_ratio", "channels"), [(0.0, 300), (0.4, 63)])
 def test_means_are_not_compared_if_not_asked_for_or_of_a_narrow_network(mean_ratio, channels) -> None:
-    native = Statistics(*(values[..., :channels] for values in vars(statistics()).values()))
-    evidence = Evidence(Rules(**{**RULES, "mean_ratio": mean_ratio}))
-    assert "means" not in judge(honest(8), evidence=evidence, native=native).parts
+    narrow = Statistics(*(values[..., :channels] for values in vars(statistics()).values()))
+    evidence = evidence_by(mean_ratio=mean_ratio)
+    assert "means" not in judge(honest(8), evidence=evidence, statistics=narrow).parts
 
 
 def test_whoever_had_few_samples_cannot_have_moved_its_statistics() -> None:
     found = statistics(crafted=[0, 1])
     samples = [100.0] * CLIENTS
     samples[1] = 20.0
-    assert suspects(judge(honest(7), native=found, samples=samples), "statistics") == [0]
+    assert suspects(judge(honest(7), statistics=found, samples=samples), "statistics") == [0]
 
 
 def test_what_went_against_the_weights_is_found_among_few_and_with_few_samples() -> None:
     found = statistics(flipped=[0, 1])
     samples = [20.0 if client == 1 else 100.0 for client in range(CLIENTS)]
-    assert suspects(judge(honest(7), native=found, samples=samples), "statistics") == [0, 1]
+    assert suspects(judge(honest(7), statistics=found, samples=samples), "statistics") == [0, 1]
     some = torch.arange(CLIENTS) < 7  # where the threshold for errors is 13 spreads
-    assert suspects(judge(honest(7)[some], native=statistics(flipped=[0]).only(some)), "statistics") == [0]
+    assert suspects(judge(honest(7)[some], statistics=statistics(flipped=[0]).only(some)), "statistics") == [0]
 
 
 def test_a_crowd_that_reverses_does_not_widen_what_is_usual_among_unequal_clients() -> None:
@@ -150,7 +161,7 @@ def test_a_crowd_that_reverses_does_not_widen_what_is_usual_among_unequal_client
     followed = torch.linspace(0.1, 1.2, CLIENTS)[torch.randperm(CLIENTS, generator=torch.manual_seed(45))]
     stored = followed[:, None] * weights + 0.7 * noise(CLIENTS, 300, seed=46)
     weights[:8] *= -1
-    found = suspects(judge(honest(7), native=Statistics(stored, weights, torch.arange(300) // 100)), "statistics")
+    found = suspects(judge(honest(7), statistics=Statistics(stored, weights, torch.arange(300) // 100)), "statistics")
     assert set(found) <= set(range(8))  # nobody honest
     assert set(found) >= {client for client in range(8) if followed[client] > 0.6}
 
@@ -165,14 +176,14 @@ def test_where_statistics_are_noise_nobody_is_suspected(channels) -> None:
 
 
 def test_where_nobodys_statistics_follow_nobody_is_suspected() -> None:
-    assert suspects(judge(honest(7), native=statistics(strength=0.0, flipped=[0])), "statistics") == []
-    assert suspects(judge(honest(7), native=statistics(strength=-1.0, flipped=[0])), "statistics") == []
+    assert suspects(judge(honest(7), statistics=statistics(strength=0.0, flipped=[0])), "statistics") == []
+    assert suspects(judge(honest(7), statistics=statistics(strength=-1.0, flipped=[0])), "statistics") == []
 
 
 @pytest.mark.parametrize("common", [0.0, 0.3, 2.0])
 def test_with_nobody_attacking_hardly_anybody_is_suspected(common) -> None:
     """40 rounds of 20 clients: by errors and by direction, 0.8 of these 800 each are to be expected."""
-    evidence = Evidence(Rules(**RULES))
+    evidence = evidence_by()
     found = [judge(honest(100 + number, common), number, evidence).scores for number in range(1, 41)]
     assert int((torch.stack(found) > 1).sum()) <= 8
 
@@ -194,10 +205,10 @@ def test_huge_maps_do_not_hide_the_others() -> None:
 
 
 def test_state_survives_a_restart_and_a_client_can_be_forgiven() -> None:
-    through, before = Evidence(Rules(**RULES)), Evidence(Rules(**RULES))
+    through, before = evidence_by(), evidence_by()
     judge(honest(5), 1, through)
     judge(honest(5), 1, before)
-    after = Evidence(Rules(**RULES))
+    after = evidence_by()
     after.restore(before.state())
     expected = judge(honest(6), 2, through).parts["disagreement"]
     assert torch.equal(judge(honest(6), 2, after).parts["disagreement"], expected)

@@ -4,13 +4,14 @@ import pytest
 import torch
 
 from fedml_gradcam_ae.contract.bounding import Steps, lower_median
+from fedml_gradcam_ae.defenses.gradcam_ae.evidence import strongest
+from fedml_gradcam_ae.defenses.gradcam_ae.kind import Finding
 from fedml_gradcam_ae.defenses.gradcam_ae.outliers import (
     FARTHEST_OUTPUT,
     FARTHEST_STEP,
     LIMIT,
     output_scores,
     step_scores,
-    strongest,
 )
 
 
@@ -87,5 +88,6 @@ def test_outputs_that_overflow_are_flagged_and_leave_the_others_alone(value) -> 
 
 
 def test_the_strongest_kind_of_evidence_gives_its_reason() -> None:
-    first, second = torch.tensor([0.0, 2.0]), torch.tensor([1.0, 1.0])
-    assert strongest([(first, ["a", "b"]), (second, ["c", "d"])])[1] == ["c", "b"]
+    first = Finding(torch.tensor([0.0, 2.0]), ["a", "b"])
+    second = Finding(torch.tensor([1.0, 1.0]), ["c", "d"])
+    assert strongest([first, second])[1] == ["c", "b"]

@@ -17,7 +17,6 @@ from fedml_gradcam_ae.defenses.gradcam_ae.suspicion import (
     groups,
     in_units_of_mad,
     layer_deviations,
-    median,
     median_and_spread,
     tracking,
     tracking_by_chance,
@@ -87,13 +86,6 @@ def test_groups_are_connected_components(clients, seed, share) -> None:
     assert sorted(client for group in found for client in group) == list(range(clients))
     assert len(found) == number
     assert all(len(set(labels[group])) == 1 for group in found)
-
-
-@pytest.mark.parametrize("count", [1, 2, 5, 6])
-def test_median_is_numpys(count) -> None:
-    values = random(count, 3)
-    assert np.allclose(median(values), np.median(values, axis=0))
-    assert np.allclose(median(values, dim=1), np.median(values, axis=1))
 
 
 def test_median_and_spread_are_the_trusted_clients() -> None:

@@ -20,11 +20,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from statistics import median_low
 
 import torch
 from torch import Tensor
 
-from fedml_gradcam_ae.contract.claims import lower_median as median_claim
 from fedml_gradcam_ae.contract.updates import Updates
 from fedml_gradcam_ae.contract.upload import Upload
 
@@ -73,7 +73,7 @@ class Steps:
         ]
         lengths = Updates(uploads, center, names).lengths()
         claims = torch.tensor([float(count) for count in samples], dtype=torch.float64)
-        return cls(names, lengths, lower_median(lengths), claims / median_claim(samples))
+        return cls(names, lengths, lower_median(lengths), claims / median_low(samples))
 
     def only(self, positions: Sequence[int]) -> Steps:
         """Return the steps of some uploads; `usual` stays the median over all uploads.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from statistics import median_low
 
 import numpy as np
 
@@ -70,18 +71,5 @@ def counted(claims: Sequence[float], largest_weight: float | None) -> list[float
     claims = [float(claim) for claim in claims]
     if largest_weight is None or not claims:
         return claims
-    limit = largest_weight * lower_median(claims)
+    limit = largest_weight * median_low(claims)
     return [min(claim, limit) for claim in claims]
-
-
-def lower_median(values: Sequence[float]) -> float:
-    """Return the median, the lower of the two middle values where there are two.
-
-    Args:
-        values: at least one.
-
-    Example:
-        >>> lower_median([20, 1000]), lower_median([20, 30, 1000])
-        (20, 30)
-    """
-    return sorted(values)[(len(values) - 1) // 2]

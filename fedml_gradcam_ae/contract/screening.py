@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from statistics import median_low
 from typing import TYPE_CHECKING
 
 from torch import Tensor, nn
@@ -17,7 +18,6 @@ from fedml_gradcam_ae.contract.claims import (
     LARGEST_CLAIM,
     LARGEST_WEIGHT,
     counted,
-    lower_median,
     read_claim,
     sample_problem,
 )
@@ -217,7 +217,7 @@ def _claim_notes(
     cut = [(client, claim) for client, claim, weight in zip(clients, claims, weights, strict=True) if weight < claim]
     if not cut or largest_weight is None:
         return []
-    limit = f"counted as {largest_weight * lower_median(claims):.6g}, {largest_weight:g} times the median"
+    limit = f"counted as {largest_weight * median_low(claims):.6g}, {largest_weight:g} times the median"
     if len(cut) == 1:
         return [f"client {cut[0][0]} claims {cut[0][1]:.6g} samples: {limit}"]
     return [f"{len(cut)} clients claim many samples: {limit}: " + ", ".join(f"{c} ({n:.6g})" for c, n in cut)]

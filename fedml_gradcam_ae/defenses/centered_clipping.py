@@ -19,7 +19,7 @@ from fedml_gradcam_ae.contract.round import Round, Verdict
 from fedml_gradcam_ae.contract.settings import DefenseSettings
 from fedml_gradcam_ae.contract.updates import Updates
 from fedml_gradcam_ae.defenses.geometric_median import coordinates, distances_to_mean
-from fedml_gradcam_ae.defenses.median import median
+from fedml_gradcam_ae.maths.order_statistics import median
 
 
 @register_defense("centered_clipping")

@@ -22,7 +22,7 @@ from fedml_gradcam_ae.contract.round import Round, Verdict, sample_weights
 from fedml_gradcam_ae.contract.settings import DefenseSettings
 from fedml_gradcam_ae.contract.updates import Updates, weighted_mean
 from fedml_gradcam_ae.contract.upload import ClientId
-from fedml_gradcam_ae.defenses.median import median
+from fedml_gradcam_ae.maths.order_statistics import median
 from fedml_gradcam_ae.networks.evaluating import answer
 from fedml_gradcam_ae.networks.outputs import Classifier, OutputSettings
 

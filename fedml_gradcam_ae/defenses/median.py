@@ -5,14 +5,13 @@ Source: Yin et al., "Byzantine-Robust Distributed Learning: Towards Optimal Stat
 
 from __future__ import annotations
 
-from torch import Tensor
 from typing_extensions import override
 
 from fedml_gradcam_ae.contract.interfaces import Defense
 from fedml_gradcam_ae.contract.registry import register_defense
 from fedml_gradcam_ae.contract.round import Round, Verdict
 from fedml_gradcam_ae.contract.settings import DefenseSettings
-from fedml_gradcam_ae.maths.order_statistics import middle_rows
+from fedml_gradcam_ae.maths.order_statistics import median
 
 
 @register_defense("median")
@@ -46,15 +45,3 @@ class Median(Defense):
     def judge(self, round: Round) -> Verdict:
         """Return the median model; no client is left out as a whole."""
         return Verdict(model=round.bounded.updates.columnwise(median))
-
-
-def median(values: Tensor) -> Tensor:
-    """Return the median of each column.
-
-    Args:
-        values: (clients, columns).
-
-    Returns:
-        (columns,), the mean of the two middle values where the number of clients is even.
-    """
-    return middle_rows(values, (len(values) - 1) // 2).mean(dim=0)

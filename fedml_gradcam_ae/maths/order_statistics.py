@@ -12,16 +12,36 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
+_MOST_ROWS = 256  # With more rows than this, the network's steps cost more than sorting does.
+
+
+def median(values: Tensor, dim: int = 0) -> Tensor:
+    """Return the median along one dimension, the mean of the two middle values where their number is even.
+
+    Args:
+        values: any shape, at least one value along `dim`, none of them NaN.
+        dim: the dimension, which the result lacks.
+
+    Example:
+        >>> median(torch.tensor([[1.0, 90.0], [2.0, 7.0], [300.0, -8.0], [4.0, 8.0]]))
+        tensor([3.0000, 7.5000])
+    """
+    rows = values.movedim(dim, 0)
+    cut = (len(rows) - 1) // 2
+    if len(rows) > _MOST_ROWS:
+        return rows.sort(dim=0).values[cut : len(rows) - cut].mean(dim=0)
+    return middle_rows(rows, cut).mean(dim=0)
+
 
 def middle_rows(values: Tensor, cut: int) -> Tensor:
     """Return each column without its `cut` smallest and `cut` largest values, in no particular order.
 
     Args:
-        values: (clients, columns).
+        values: (clients, ...).
         cut: at least 0, and less than half of the number of clients.
 
     Returns:
-        (clients - 2 * cut, columns). If one row is left, it is the median of each column; if two are, their mean is.
+        (clients - 2 * cut, ...). If one row is left, it is the median of each column; if two are, their mean is.
 
     Example:
         >>> middle_rows(torch.tensor([[1.0, 90.0], [2.0, 7.0], [300.0, -8.0]]), cut=1)

@@ -8,7 +8,8 @@ import torch
 from torch import nn
 
 from fedml_gradcam_ae.defenses.gradcam_ae.defense import GradCAMAE
-from fedml_gradcam_ae.defenses.gradcam_ae.evidence import Evidence, Maps, Rules
+from fedml_gradcam_ae.defenses.gradcam_ae.evidence import Evidence, kinds_of
+from fedml_gradcam_ae.defenses.gradcam_ae.observed import Maps, Observed
 from fedml_gradcam_ae.defenses.gradcam_ae.settings import PAPER
 from fedml_gradcam_ae.heatmaps import class_maps
 from fedml_gradcam_ae.networks.batchnorm import statistics_of
@@ -58,13 +59,13 @@ def test_a_verdict_is_evidence_from_what_the_rounds_images_show(make_round, netw
     maps, small = class_maps(round.network, models, large, "2"), class_maps(round.network, models, images, "2")
     statistics = statistics_of(round.network, round.global_model, round.uploads, images)
     assert (statistics is None) == (network is without_batchnorm)
-    native = Maps(small[1:], small[0]) if statistics is None else statistics
-    rules = Rules(0.0005, 0.2, 0.4, 6, 5, 32, 20, 0.01, 1e-5, 0)
-    found = Evidence(rules).judge(4, round.client_ids, Maps(maps[1:], maps[0]), native, round.samples)
+    native = Maps(small[1:], small[0]) if statistics is None else None
+    observed = Observed(4, round.client_ids, round.samples, Maps(maps[1:], maps[0]), native, statistics)
+    found = Evidence(kinds_of(GradCAMAE.Settings(epochs=20))).judge(observed)
     assert verdict.scores == pytest.approx(found.scores.tolist(), rel=1e-5)
     assert verdict.threshold == 1
     assert verdict.flagged == [score > 1 for score in found.scores.tolist()]
-    expected = torch.stack([found.deviations[:, i, label] for i, label in enumerate(labels[:4])], dim=1)
+    expected = torch.stack([found.shown.deviations[:, i, label] for i, label in enumerate(labels[:4])], dim=1)
     assert torch.allclose(verdict.evidence["heat_maps"], expected.float())
     assert set(verdict.seconds) == {"heat_maps", "evidence"}
 

@@ -23,7 +23,7 @@ import torch
 from make_reproduction import NONE, Row, interval, markdown, read, rounded
 from matplotlib.figure import Figure
 
-from fedml_gradcam_ae.defenses.gradcam_ae.evidence import ENOUGH
+from fedml_gradcam_ae.defenses.gradcam_ae.running_means import FEWEST_SAMPLES
 from fedml_gradcam_ae.defenses.gradcam_ae.suspicion import tracking
 from fedml_gradcam_ae.recording import pictures
 from fedml_gradcam_ae.recording.pictures import ATTACKER as RED
@@ -459,7 +459,7 @@ def tracked(replays: Sequence[Replay], attacks: Sequence[str], share: float = 0.
             for arrays in replay.rounds:
                 case = named.index((attack, share))
                 rows, bad = arrays["cases"][case].astype(int), arrays["malicious"][case]
-                few = ~bad & (arrays["samples"] < ENOUGH * np.median(arrays["samples"]))
+                few = ~bad & (arrays["samples"] < FEWEST_SAMPLES * np.median(arrays["samples"]))
                 stored, measured = (torch.from_numpy(arrays[name][rows]) for name in ("stored", "measured"))
                 everybody = torch.ones(len(rows), dtype=torch.bool)
                 found = tracking(measured, stored, torch.from_numpy(arrays["layers"]), everybody).numpy()

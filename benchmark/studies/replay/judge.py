@@ -17,7 +17,7 @@ import argparse
 import csv
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean
@@ -32,9 +32,13 @@ from benchmark.measures.intervals import interval
 from benchmark.measures.metrics import of_one_decision, of_one_ranking
 from benchmark.studies.replay.file import Arrays, Replay, load
 from fedml_gradcam_ae.contract.updates import squared_distances
+from fedml_gradcam_ae.defenses.gradcam_ae.copies import Copies, Means, copy_scores
 from fedml_gradcam_ae.defenses.gradcam_ae.defense import GradCAMAE
-from fedml_gradcam_ae.defenses.gradcam_ae.evidence import FEWEST, Evidence, Maps, Rules, copy_scores
-from fedml_gradcam_ae.defenses.gradcam_ae.kinds import Kind
+from fedml_gradcam_ae.defenses.gradcam_ae.disagreement import Disagreement
+from fedml_gradcam_ae.defenses.gradcam_ae.evidence import Evidence, kinds_of
+from fedml_gradcam_ae.defenses.gradcam_ae.map_errors import MapErrors
+from fedml_gradcam_ae.defenses.gradcam_ae.observed import FEWEST, Maps, Observed
+from fedml_gradcam_ae.defenses.gradcam_ae.running_means import RunningMeans
 from fedml_gradcam_ae.defenses.gradcam_ae.suspicion import ratios_of
 from fedml_gradcam_ae.defenses.gradcam_ae.threshold import flag, voted_out
 from fedml_gradcam_ae.networks.batchnorm import Statistics
@@ -43,27 +47,28 @@ from fedml_gradcam_ae.networks.batchnorm import Statistics
 FIGURES = ("AUROC", "recall", "FPR", "recall per vote", "FPR per vote")
 # The columns that identify a row of the summary.
 CASE = ("data", "model", "partition", "attack", "attackers", "variant")
-# The kinds of evidence that `Evidence` can find.
-PARTS = tuple(kind for kind in Kind if kind is not Kind.OUTPUTS)  # replays keep no outputs
+COPIES, ERRORS, STATISTICS = Copies.name, MapErrors.name, RunningMeans.name
+DISAGREEMENT, MEANS = Disagreement.name, Means.name
+PARTS = (COPIES, ERRORS, STATISTICS, DISAGREEMENT, MEANS)  # the kinds of evidence that replays keep the figures of
 Flags = list[bool]
 Row = dict[str, Any]
-Parts = Mapping[Kind, Tensor]
+Parts = Mapping[str, Tensor]
 
 
-class PlainDeviation(Evidence):
-    """Evidence without an autoencoder: the error is the deviation itself."""
+class PlainDeviation(MapErrors):
+    """Map errors without an autoencoder: the error is the deviation itself."""
 
     @override
-    def _reconstruct(self, deviations: Tensor, trusted: Tensor, near: Tensor, number: int) -> Tensor:
+    def reconstruct(self, deviations: Tensor, reference: Tensor, near: Tensor, number: int) -> Tensor:
         return torch.zeros_like(deviations)
 
 
-class EachAlone(Evidence):
-    """Evidence whose autoencoders hold out each client alone, so that they also learn from clients near to it."""
+class EachAlone(MapErrors):
+    """Map errors by autoencoders that hold out each client alone, so that they also learn from clients near to it."""
 
     @override
-    def _reconstruct(self, deviations: Tensor, trusted: Tensor, near: Tensor, number: int) -> Tensor:
-        return super()._reconstruct(deviations, trusted, torch.zeros_like(near), number)
+    def reconstruct(self, deviations: Tensor, reference: Tensor, near: Tensor, number: int) -> Tensor:
+        return super().reconstruct(deviations, reference, torch.zeros_like(near), number)
 
 
 @dataclass(frozen=True)
@@ -71,41 +76,41 @@ class Variant:
     """The robust profile with changes.
 
     Attributes:
-        judge: builds the evidence from its rules.
-        rules: the fields of `Rules` that are changed.
+        errors: the kind of evidence that stands in place of `MapErrors`.
+        settings: the settings of the defense that are changed.
         parts: the kinds of evidence that count.
         of_updates: whether to look for copies among the updates, in place of all evidence from heat maps.
         directions: whether to use directions in place of BatchNorm's statistics, as if the network had no BatchNorm.
     """
 
-    judge: Callable[[Rules], Evidence] = Evidence
-    rules: Mapping[str, Any] | None = None
-    parts: Sequence[Kind] = PARTS
+    errors: type[MapErrors] = MapErrors
+    settings: Mapping[str, Any] | None = None
+    parts: Sequence[str] = PARTS
     of_updates: bool = False
     directions: bool = False
 
 
-# Rules by which all clients are trusted: a copy ratio near 0 finds no copies.
-EVERYBODY = {"copy_ratio": 1e-12, "mean_ratio": 0.0}
+# Settings by which all clients are in the reference set: a copy ratio near 0 finds no copies.
+ALL_CLIENTS = {"copy_ratio": 1e-12, "mean_ratio": 0.0}
 # The profile, and with `--ablate` also the profile with changes, by name.
 VARIANTS = {
     "robust": Variant(),
-    "copies alone": Variant(parts=[Kind.COPIES]),
-    "copies alone, of updates": Variant(of_updates=True),
-    "means alone": Variant(parts=[Kind.MEANS]),
-    "errors alone": Variant(parts=[Kind.ERRORS]),
-    "statistics alone": Variant(parts=[Kind.STATISTICS]),
-    "directions alone": Variant(parts=[Kind.DISAGREEMENT], directions=True),
-    "without copies": Variant(rules={"copy_ratio": 1e-12}),
-    "without means": Variant(rules={"mean_ratio": 0.0}),
-    "without copies and means": Variant(rules=EVERYBODY),
-    "without errors": Variant(parts=[Kind.COPIES, Kind.MEANS, Kind.STATISTICS]),
-    "without statistics": Variant(parts=[Kind.COPIES, Kind.MEANS, Kind.ERRORS]),
+    "copies alone": Variant(parts=[COPIES]),
+    "copies alone, of updates": Variant(of_updates=True, parts=[COPIES]),
+    "means alone": Variant(parts=[MEANS]),
+    "errors alone": Variant(parts=[ERRORS]),
+    "statistics alone": Variant(parts=[STATISTICS]),
+    "directions alone": Variant(parts=[DISAGREEMENT], directions=True),
+    "without copies": Variant(settings={"copy_ratio": 1e-12}),
+    "without means": Variant(settings={"mean_ratio": 0.0}),
+    "without copies and means": Variant(settings=ALL_CLIENTS),
+    "without errors": Variant(parts=[COPIES, MEANS, STATISTICS]),
+    "without statistics": Variant(parts=[COPIES, MEANS, ERRORS]),
     "directions instead of statistics": Variant(directions=True),
-    "errors, copies not taken out": Variant(rules=EVERYBODY, parts=[Kind.ERRORS]),
-    "errors, relations learned from": Variant(EachAlone, EVERYBODY, [Kind.ERRORS]),
-    "deviation instead of errors": Variant(PlainDeviation, parts=[Kind.ERRORS]),
-    "deviation, copies not taken out": Variant(PlainDeviation, EVERYBODY, [Kind.ERRORS]),
+    "errors, copies not taken out": Variant(settings=ALL_CLIENTS, parts=[ERRORS]),
+    "errors, relations learned from": Variant(EachAlone, ALL_CLIENTS, [ERRORS]),
+    "deviation instead of errors": Variant(PlainDeviation, parts=[ERRORS]),
+    "deviation, copies not taken out": Variant(PlainDeviation, ALL_CLIENTS, [ERRORS]),
 }
 
 
@@ -138,29 +143,38 @@ def judged(
 
 def _evidence(replay: Replay, case: int, variant: Variant) -> Iterator[Parts]:
     """Yield the scores of each round by kind of evidence, (clients,)."""
-    settings = GradCAMAE.Settings(profile="robust")
-    evidence = variant.judge(replace(Rules.of(settings), **(variant.rules or {})))
+    settings = GradCAMAE.Settings(**{"profile": "robust", **(variant.settings or {})})
+    evidence = Evidence(kinds_of(settings, variant.errors))
     for number, arrays in enumerate(replay.rounds, 1):
         if variant.of_updates:
-            yield {Kind.COPIES: _copies_of_updates(arrays["grams"][case], settings.copy_ratio)}
+            yield {COPIES: _copies_of_updates(arrays["grams"][case], settings.copy_ratio)}
             continue
         views = sorted((name for name in arrays if name.endswith("/classes")), key=lambda name: int(name.split("/")[0]))
         rows = arrays["cases"][case]
-        large = _maps(arrays, views[-1], rows, settings.probe_images)
-        native = _native(arrays, views[0], rows, settings.native_images, variant.directions)
-        usable = large.finite & native.finite if isinstance(native, Maps) else large.finite
-        found: Parts = dict.fromkeys(PARTS, torch.zeros(0))
-        if bool(usable.any()):
-            clients = usable.nonzero()[:, 0].tolist()
-            samples = arrays["samples"][clients].tolist()
-            found = evidence.judge(number, clients, large.only(usable), native.only(usable), samples).parts
+        maps, native, statistics = _maps(arrays, views[-1], rows, settings.probe_images), None, None
+        if variant.directions or "stored" not in arrays:
+            native = _maps(arrays, views[0], rows, settings.native_images)
+        else:
+            statistics = _statistics(arrays, rows)
+        usable = maps.finite if native is None else maps.finite & native.finite
+        clients = usable.nonzero()[:, 0].tolist()
+        found: Parts = dict.fromkeys(PARTS, torch.zeros(len(clients)))
+        if clients:
+            observed = Observed(
+                number,
+                clients,
+                arrays["samples"][clients].tolist(),
+                maps.only(usable),
+                None if native is None else native.only(usable),
+                None if statistics is None else statistics.only(usable),
+            )
+            found = {**found, **evidence.judge(observed).parts}
         yield {part: _spread(scores, usable) for part, scores in found.items()}
 
 
-def _scores(parts: Parts, counted: Sequence[Kind]) -> list[float]:
+def _scores(parts: Parts, counted: Sequence[str]) -> list[float]:
     """Return the maximum of the parts that count; 0 if none of them was computed."""
-    kept = [parts[part] for part in counted if part in parts]
-    scores = torch.stack(kept).max(dim=0).values if kept else torch.zeros_like(parts[Kind.COPIES])
+    scores = torch.stack([parts[part] for part in counted]).max(dim=0).values
     found: list[float] = scores.float().tolist()
     return found
 
@@ -199,7 +213,7 @@ def figures(rounds: Sequence[tuple[list[float], Flags]], every: int = 3, needed:
 
 
 def _copies_of_updates(gram: np.ndarray[Any, Any], copy_ratio: float) -> Tensor:
-    """Return the copy scores of `Evidence`, computed from distances of updates; infinite where a length overflows.
+    """Return the copy scores of `Copies`, computed from distances of updates; infinite where a length overflows.
 
     Args:
         gram: inner products of the updates, (clients, clients).
@@ -218,10 +232,7 @@ def _maps(arrays: Arrays, view: str, rows: np.ndarray[Any, Any], images: int) ->
     return Maps(maps[torch.from_numpy(rows.astype(int))], maps[0])
 
 
-def _native(arrays: Arrays, view: str, rows: np.ndarray[Any, Any], images: int, directions: bool) -> Maps | Statistics:
-    """Return the evidence from small images: statistics if the network has BatchNorm, else or on request maps."""
-    if directions or "stored" not in arrays:
-        return _maps(arrays, view, rows, images)
+def _statistics(arrays: Arrays, rows: np.ndarray[Any, Any]) -> Statistics:
     stored, measured = (torch.from_numpy(arrays[name])[rows.astype(int)] for name in ("stored", "measured"))
     return Statistics(stored, measured, torch.from_numpy(arrays["layers"]))
 

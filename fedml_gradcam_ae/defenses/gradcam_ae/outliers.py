@@ -1,7 +1,7 @@
 """Gross outliers that heat maps do not show: changes of single tensors and of the outputs.
 
 Source: this project's own; docs/robust.md. The two kinds of evidence are in units of their thresholds as in
-`evidence.py`, but 0 up to the threshold, since they only find changes that no training makes.
+the other kinds, but 0 up to the threshold, since they only find changes that no training makes.
 
 * `steps`: one tensor moved much further than is proportionate. A client with unusual or many data moves every tensor
   further than other clients do, some hundred times as far where the others have nothing left to learn, so its steps are
@@ -12,17 +12,56 @@ Source: this project's own; docs/robust.md. The two kinds of evidence are in uni
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from fedml_gradcam_ae.contract.bounding import Steps, lower_median
+from fedml_gradcam_ae.defenses.gradcam_ae.kind import Finding, Kind
+from fedml_gradcam_ae.defenses.gradcam_ae.observed import FEWEST, Observed
 
-FEWEST = 4  # With fewer clients, no client is judged: their median is too uncertain.
 FARTHEST_STEP = 50.0  # Threshold of a step relative to other clients and to the client's other tensors; benign: <= 22.
 FARTHEST_OUTPUT = 25.0  # Threshold of the change of the class scores, in usual changes; benign clients: at most 8.
 LIMIT = 1e9  # Scores and output changes are clamped to this; it replaces infinity and NaN.
+
+
+class OutputOutliers(Kind):
+    """Class scores on the probe images that are far from the global model's."""
+
+    name = "outputs"
+    reason = "its outputs on the server's test images are far from what others' are"
+
+    @override
+    def applies(self, observed: Observed, reference: Tensor) -> bool:
+        return observed.models is not None
+
+    @override
+    def score(self, observed: Observed, reference: Tensor) -> Tensor:
+        models = observed.models
+        assert models is not None
+        return output_scores(models.outputs[1:], models.outputs[0]).cpu()[models.judged]
+
+
+class StepOutliers(Kind):
+    """One tensor that moved much further than the client's other tensors and those of other clients."""
+
+    name = "steps"
+    reason = "its change of one tensor is much longer than the median client's"
+
+    @override
+    def applies(self, observed: Observed, reference: Tensor) -> bool:
+        return observed.models is not None
+
+    @override
+    def score(self, observed: Observed, reference: Tensor) -> Finding:
+        models = observed.models
+        assert models is not None
+        # The lengths were measured before this round lost the clients that are gone for good, since the bound on steps
+        # needs them as well. The medians are those of the clients that are left.
+        scores, reasons = step_scores(replace(models.steps, usual=lower_median(models.steps.lengths)))
+        return Finding(scores[models.judged], [reasons[client] for client in models.judged.nonzero()[:, 0].tolist()])
 
 
 def step_scores(steps: Steps) -> tuple[Tensor, list[str]]:
@@ -84,20 +123,3 @@ def _centered(scores: Tensor) -> Tensor:
 def _beyond(values: Tensor) -> Tensor:
     """Return the values above 1, clamped to `LIMIT`, and 0 in place of the others."""
     return torch.where(values > 1, values.clamp(max=LIMIT), torch.zeros_like(values))
-
-
-def strongest(parts: Sequence[tuple[Tensor, Sequence[str]]]) -> tuple[Tensor, list[str]]:
-    """Return each client's largest score and its reason.
-
-    Args:
-        parts: pairs of scores (clients,) and a reason per client.
-
-    Returns:
-        The largest scores, (clients,), and their reasons.
-
-    Example:
-        >>> strongest([(torch.tensor([0.0, 2.0]), ["a", "a"]), (torch.tensor([1.0, 0.0]), ["b", "b"])])
-        (tensor([1., 2.]), ['b', 'a'])
-    """
-    values, which = torch.stack([scores for scores, _ in parts]).max(dim=0)
-    return values, [parts[part][1][client] for client, part in enumerate(which.tolist())]

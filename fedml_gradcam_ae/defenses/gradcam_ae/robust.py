@@ -11,20 +11,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fedml_gradcam_ae.contract.bounding import lower_median
 from fedml_gradcam_ae.contract.round import Round
 from fedml_gradcam_ae.contract.upload import ClientId
 from fedml_gradcam_ae.defenses.gradcam_ae.class_probe import ClassProbe
-from fedml_gradcam_ae.defenses.gradcam_ae.evidence import Evidence, Maps, Rules
-from fedml_gradcam_ae.defenses.gradcam_ae.kinds import Kind
-from fedml_gradcam_ae.defenses.gradcam_ae.outliers import output_scores, step_scores, strongest
+from fedml_gradcam_ae.defenses.gradcam_ae.evidence import Evidence, kinds_of
+from fedml_gradcam_ae.defenses.gradcam_ae.observed import Maps, Models, Observed
 from fedml_gradcam_ae.defenses.gradcam_ae.scored import Scored
 from fedml_gradcam_ae.defenses.gradcam_ae.settings import GradCAMAESettings
 from fedml_gradcam_ae.heatmaps import maps_and_outputs
 from fedml_gradcam_ae.networks.batchnorm import statistics_of
 from fedml_gradcam_ae.networks.outputs import Classifier
-
-Part = tuple[Tensor, list[str]]  # scores (clients,), and a reason in words for each client
 
 
 class RobustProfile:
@@ -39,7 +35,7 @@ class RobustProfile:
     def __init__(self, settings: GradCAMAESettings) -> None:
         self.settings = settings
         self.probe = ClassProbe(settings)
-        self.evidence = Evidence(Rules.of(settings))
+        self.evidence = Evidence(kinds_of(settings))
         self._layer: str | None = None
 
     def prepare(self, network: nn.Module, test_data: Iterable[Any]) -> None:
@@ -55,29 +51,36 @@ class RobustProfile:
         probe = self.probe.draw(round.network, round.test_data, round.number)
         large, outputs = self._maps(round, probe.large)
         statistics = statistics_of(round.network, round.global_model, round.uploads, probe.native)
-        native = self._maps(round, probe.native)[0] if statistics is None else statistics
+        native = self._maps(round, probe.native)[0] if statistics is None else None
         mapped = perf_counter()
 
         judged, broken = large.finite, not large.comparable
-        if isinstance(native, Maps):
+        if native is not None:
             judged, broken = judged & native.finite, broken or not native.comparable
-        clients = [client for client, good in zip(round.client_ids, judged.tolist(), strict=True) if good]
         maps = large.uploads
         shown = torch.full(
             (len(judged), *maps.shape[1:2], *maps.shape[3:]), math.nan, dtype=torch.float32, device=maps.device
         )
         reconstructions = torch.full_like(shown, math.nan)
         scores, why = torch.full((len(judged),), math.inf, dtype=torch.float32), [""] * len(judged)
-        if clients and not broken:
-            samples = [count for count, good in zip(round.samples, judged.tolist(), strict=True) if good]
-            found = self.evidence.judge(round.number, clients, large.only(judged), native.only(judged), samples)
-            values, reasons = strongest([_named(found.parts), _beside_maps(given, outputs, judged)])
-            scores[judged.cpu()] = found.scores.double().cpu().maximum(values).float()
-            shown[judged] = _of_class(found.deviations, probe.labels).to(shown)
-            reconstructions[judged] = _of_class(found.reconstructions, probe.labels).to(shown)
-            for position, value, reason in zip(judged.nonzero()[:, 0].tolist(), values.tolist(), reasons, strict=True):
+        positions = judged.nonzero()[:, 0].tolist()
+        if positions and not broken:
+            observed = Observed(
+                round.number,
+                [round.client_ids[position] for position in positions],
+                [round.samples[position] for position in positions],
+                large.only(judged),
+                None if native is None else native.only(judged),
+                None if statistics is None else statistics.only(judged),
+                Models(outputs, given.steps, judged.cpu()),
+            )
+            found = self.evidence.judge(observed)
+            scores[judged.cpu()] = found.scores.float()
+            shown[judged] = _of_class(found.shown.deviations, probe.labels).to(shown)
+            reconstructions[judged] = _of_class(found.shown.reconstructions, probe.labels).to(shown)
+            for position, value, reason in zip(positions, found.scores.tolist(), found.reasons, strict=True):
                 why[position] = reason if value > 1 else ""
-        elif clients:  # the global model's own maps are not finite, so that no upload can be compared with them
+        elif positions:  # the global model's own maps are not finite, so that no upload can be compared with them
             scores[judged.cpu()] = 0.0
         seconds = {"heat_maps": mapped - start, "evidence": perf_counter() - mapped}
         return Scored(scores.tolist(), 1.0, shown, reconstructions, seconds, why)
@@ -113,33 +116,3 @@ def _of_class(maps: Tensor, labels: Tensor) -> Tensor:
         (clients, images, height, width).
     """
     return maps[:, torch.arange(len(labels), device=labels.device), labels]
-
-
-def _named(parts: Mapping[Kind, Tensor]) -> Part:
-    """Return each client's strongest kind of evidence, with its reason in words.
-
-    Copies among heat maps come before copies among means, since heat maps can be looked at.
-    """
-    kinds = list(parts)
-    shown = [
-        parts[kind].masked_fill(parts[Kind.COPIES] > 1, 0) if kind is Kind.MEANS else parts[kind] for kind in kinds
-    ]
-    return strongest(
-        [(part.double().cpu(), [kind.reason] * len(part)) for kind, part in zip(kinds, shown, strict=True)]
-    )
-
-
-def _beside_maps(round: Round, outputs: Tensor, judged: Tensor) -> Part:
-    """Return the judged clients' evidence that no heat map shows; see `outliers.py`.
-
-    Args:
-        round: the round, with all clients.
-        outputs: (1 + clients, images, classes), class scores, the global model's first.
-        judged: (clients,), bool.
-    """
-    far = output_scores(outputs[1:], outputs[0]).cpu()
-    # The lengths were measured for the whole round, since the bound on steps needs them as well. The medians are those
-    # of the clients in this round.
-    steps = replace(round.steps, usual=lower_median(round.steps.lengths))
-    values, reasons = strongest([step_scores(steps), (far, [Kind.OUTPUTS.reason] * len(far))])
-    return values[judged.cpu()], [reasons[client] for client in judged.nonzero()[:, 0].tolist()]

@@ -14,6 +14,8 @@ import torch
 from scipy.sparse.csgraph import connected_components
 from torch import Tensor
 
+from fedml_gradcam_ae.maths.order_statistics import median
+
 MAD_TO_STD = 1.4826  # scales a normal distribution's median absolute deviation (MAD) to its standard deviation
 TINY = 1e-12  # the smallest divisor
 
@@ -221,14 +223,3 @@ def z_score_exceeded_by(rate: float, clients: int) -> float:
     center = median(drawn, dim=1)[:, None]
     spread = MAD_TO_STD * median((drawn - center).abs(), dim=1)[:, None]
     return float(np.quantile(((drawn - center) / spread.clamp(min=TINY)).numpy(), 1 - rate))
-
-
-def median(values: Tensor, dim: int = 0) -> Tensor:
-    """Return the median along one dimension, the mean of the two middle values where their number is even.
-
-    Args:
-        values: any shape, at least one value along `dim`.
-        dim: the dimension, which the result lacks.
-    """
-    ordered, count = values.sort(dim=dim).values, values.shape[dim]
-    return (ordered.select(dim, (count - 1) // 2) + ordered.select(dim, count // 2)) / 2
