@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from benchmark.atomic_file import write_whole
 
 Arrays = Mapping[str, np.ndarray[Any, Any]]
 
@@ -36,10 +37,12 @@ def save(path: Path, about: Mapping[str, Any], rounds: Sequence[Arrays]) -> None
         rounds: the arrays of each round by name.
     """
     flat = {f"{number}/{name}": array for number, arrays in enumerate(rounds, 1) for name, array in arrays.items()}
-    partial = path.with_suffix(".partial")
-    with partial.open("wb") as file:  # given a path, NumPy would append .npz
-        np.savez_compressed(file, about=np.array(json.dumps({**about, "rounds": len(rounds)})), **flat)
-    os.replace(partial, path)
+
+    def write(partial: Path) -> None:
+        with partial.open("wb") as file:  # given a path, NumPy would append .npz
+            np.savez_compressed(file, about=np.array(json.dumps({**about, "rounds": len(rounds)})), **flat)
+
+    write_whole(path, write)
 
 
 def load(path: Path) -> Replay:
