@@ -41,7 +41,7 @@ def _parser() -> argparse.ArgumentParser:
         type=_positive,
         default=0,
         metavar="GB",
-        help="disk space for what clients' trainings came to, so that none is done twice; default: none",
+        help="disk space for a cache of the clients' training results (GB); default: no cache",
     )
     run.set_defaults(do=_run)
     for name, do, text in (

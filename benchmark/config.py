@@ -28,7 +28,7 @@ class Training(Parameters):
     """The settings of the federation, with FedML's meanings (the key `federation` of a configuration)."""
 
     clients: int = Field(ge=2)
-    per_round: int = Field(default=0, ge=2, description="how many of the clients take part in each round; default: all")
+    per_round: int = Field(default=0, ge=2, description="number of clients that take part in each round; default: all")
     rounds: int = Field(ge=1)
     local_epochs: int = Field(ge=1)
     optimizer: Literal["sgd", "adam"]
@@ -48,7 +48,9 @@ class WarmStart(Parameters):
     """The settings of central training before the federation, on images that no client gets."""
 
     epochs: int = Field(ge=1)
-    share: float = Field(default=0.3, gt=0, lt=1, description="of the training images, kept apart from the clients")
+    share: float = Field(
+        default=0.3, gt=0, lt=1, description="share of the training images that are kept from the clients"
+    )
     learning_rate: float = Field(default=0.001, gt=0)
     batch_size: int = Field(default=128, ge=1)
     optimizer: Literal["adam", "sgd"] = "adam"
@@ -56,7 +58,8 @@ class WarmStart(Parameters):
     seed: int | None = Field(
         default=None,
         exclude_if=lambda seed: seed is None,
-        description="of the first weights and the order of the images, the same for all runs; null: each run's own",
+        description="seed of the first weights and of the order of the images, the same for all runs; null: each run's "
+        "own seed",
     )
 
 
@@ -114,7 +117,9 @@ class Config(Matrix):
     warm_start: list[WarmStart | None] = Field(default=[None])
     also: list[Matrix] = Field(default=[], description="further attacks x defenses, with watchers of their own")
     vote_every: int = Field(default=3, ge=1, description="detection is measured in every n-th round (rounds)")
-    threads: int = Field(default=1, ge=1, description="of PyTorch in each run; sums depend on it in the last digits")
+    threads: int = Field(
+        default=1, ge=1, description="number of PyTorch's threads in each run; the last digits of sums depend on it"
+    )
     device: Device = Field(default="cpu", description="cuda: FedML, heat maps and defenses compute on the first GPU")
     seeds: list[int] = Field(min_length=1)
     paper: list[str] = Field(default=[], description="tables and figures of the paper that the report compares with")

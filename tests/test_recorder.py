@@ -98,7 +98,7 @@ def test_log_lines_say_who_and_why(quiet_log, caplog) -> None:
     assert caplog.messages == [
         "round 3: attacking: 2",
         "round 3: left out 1 of 4 clients: 3 (score 0.3 > 0.25)",
-        "round 4: nobody is left, the global model stays as it was",
+        "round 4: no client is left, the global model stays as it was",
         "round 4: left out 1 of 1 clients: x (NaN)",
         "round 4: test accuracy 0.5123",
     ]

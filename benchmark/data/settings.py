@@ -37,28 +37,28 @@ class Data(Parameters):
     root: str | None = Field(
         default=None, description="the folder that holds the data set; null: data/ in the checkout"
     )
-    download: bool = Field(default=False, description="have torchvision fetch what is not there")
+    download: bool = Field(default=False, description="whether torchvision downloads missing files")
     size: int = Field(default=32, ge=8, description="height and width in pixels that images are scaled to")
     train_images: int | None = Field(
-        default=None, ge=2, description="how many training images, each class in its share; null: all"
+        default=None, ge=2, description="number of training images, with the classes in their proportions; null: all"
     )
     test_images: int | None = Field(
         default=None,
         ge=1,
-        description="how many test images, each class in its share, the same for every seed; null: all",
+        description="number of test images, with the classes in their proportions, the same for every seed; null: all",
     )
     partition: Literal["iid", "dirichlet", "shards"] = "iid"
     beta: float | None = Field(
         default=None, gt=0, description="dirichlet: the smaller, the fewer clients share a class (0.5 by default)"
     )
     shards_per_client: int | None = Field(
-        default=None, ge=1, description="shards: each client gets so many runs of one label (2 by default)"
+        default=None, ge=1, description="shards: number of shards of a single label per client (2 by default)"
     )
     unequal: float | None = Field(
         default=None, gt=0, description="iid: the sizes are log-normal with this sigma; null: equal sizes"
     )
     least: int | None = Field(
-        default=None, ge=2, description="dirichlet, unequal: no client gets fewer images (10 by default)"
+        default=None, ge=2, description="dirichlet, unequal: minimum number of images of a client (10 by default)"
     )
 
     @model_validator(mode="before")

@@ -27,7 +27,7 @@ def decided(judgment: Judgment, decision: Decision) -> Sequence[bool] | None:
         decision: "left out" or "accused".
 
     Returns:
-        Whether each client is left out or accused, (clients,); None for a rule that does not tell clients apart.
+        Whether each client is left out or accused, (clients,); None for a rule that flags no clients.
     """
     return judgment.excluded if decision == "left out" else judgment.flagged
 
@@ -49,11 +49,10 @@ def deciding(judgments: Sequence[Judgment]) -> Decision:
         judgments: all rounds of one detector.
 
     Returns:
-        "left out"; but "accused" for a rule that never keeps more than one upload, and for one that never tells clients
-        apart.
+        "left out"; but "accused" for a rule that never keeps more than one upload, and for one that flags no clients.
     """
-    names_somebody = any(judgment.excluded is not None for judgment in judgments)
-    return "left out" if names_somebody and not follows_one(judgments) else "accused"
+    leaves_out_clients = any(judgment.excluded is not None for judgment in judgments)
+    return "left out" if leaves_out_clients and not follows_one(judgments) else "accused"
 
 
 def at_votes(judgments: Sequence[Judgment], every: int) -> list[Judgment]:

@@ -17,7 +17,7 @@ class Judgment:
         malicious: the truth; None if it is not known for all clients.
         scores: suspicion, infinite for an unusable upload, NaN for a client that was not judged; None without any
             score.
-        flagged: the clients that the rule accuses in this round; None for a rule that does not tell clients apart.
+        flagged: the clients that the rule accuses in this round; None for a rule that flags no clients.
         excluded: the clients that the aggregation leaves out, after votes and removals; None as for `flagged`.
         threshold: the threshold of the scores; None if the rule has none.
         seconds: the time that the judgment took, by stage (s).

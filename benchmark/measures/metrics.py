@@ -158,7 +158,7 @@ def recall(truth: Truth, accused: Truth) -> float | None:
 
 @of_decisions("precision", "fraction", "higher")
 def precision(truth: Truth, accused: Truth) -> float | None:
-    """Share of the accused that are attackers; undefined without attackers and where nobody is accused.
+    """Share of the accused that are attackers; undefined without attackers and where no client is accused.
 
     Args:
         truth: whether each client is malicious, (clients,).
@@ -189,7 +189,7 @@ def false_positive_rate(truth: Truth, accused: Truth) -> float | None:
 
 @of_decisions("ACC", "fraction", "higher")
 def detection_accuracy(truth: Truth, accused: Truth) -> float | None:
-    """Share of the clients that are judged rightly, attackers and benign together.
+    """Share of the clients, attackers and benign ones together, that are classified correctly.
 
     Args:
         truth: whether each client is malicious, (clients,).
@@ -228,7 +228,7 @@ def matthews(truth: Truth, accused: Truth) -> float | None:
 
 @of_decisions("balanced accuracy", "fraction", "higher")
 def balanced_accuracy(truth: Truth, accused: Truth) -> float | None:
-    """(recall + 1 - FPR) / 2, which the GradCAM-AE paper calls AUC; 0.5 is chance.
+    """(recall + 1 - FPR) / 2, which the GradCAM-AE paper calls AUC; 0.5 for random decisions.
 
     Args:
         truth: whether each client is malicious, (clients,).
@@ -242,7 +242,7 @@ def balanced_accuracy(truth: Truth, accused: Truth) -> float | None:
 
 @of_scores("AUROC", "fraction", "higher")
 def auroc(truth: Truth, scores: Sequence[float]) -> float | None:
-    """Chance that a random attacker of a round scores higher than a random benign client; 0.5 is chance.
+    """Probability that a random attacker of a round scores higher than a random benign client; 0.5 for random scores.
 
     Args:
         truth: whether each client is malicious, (clients,).
@@ -256,7 +256,7 @@ def auroc(truth: Truth, scores: Sequence[float]) -> float | None:
 
 @of_scores("AUPRC", "fraction", "higher")
 def auprc(truth: Truth, scores: Sequence[float]) -> float | None:
-    """Average precision of the scores; a random order reaches the share of attackers.
+    """Average precision of the scores; for random scores it is the share of attackers.
 
     Args:
         truth: whether each client is malicious, (clients,).
@@ -270,7 +270,7 @@ def auprc(truth: Truth, scores: Sequence[float]) -> float | None:
 
 @of_detectors("seconds per round", "s", "lower")
 def seconds_per_round(judgments: Sequence[Judgment]) -> float | None:
-    """What the judgment itself took, mean over rounds.
+    """Time that the detector takes to judge a round, mean over rounds.
 
     Args:
         judgments: all rounds of one detector in one run.
@@ -297,7 +297,7 @@ def accuracy(run: RunResult) -> float | None:
 
 @of_runs("worst-class accuracy", "fraction", "higher")
 def worst_class_accuracy(run: RunResult) -> float | None:
-    """The lowest accuracy of any class after the last tested round.
+    """Lowest test accuracy of a class after the last tested round.
 
     Args:
         run: a finished run.
@@ -311,7 +311,7 @@ def worst_class_accuracy(run: RunResult) -> float | None:
 
 @of_runs("attack impact", "fraction", "lower", against_clean=True)
 def attack_impact(run: RunResult, clean: RunResult) -> float | None:
-    """Accuracy that the attack takes away: without attack minus with it, same defense and seed.
+    """Accuracy lost to the attack: without attack minus with it, for the same defense and seed.
 
     Args:
         run: a finished run with an attack.
@@ -339,7 +339,7 @@ def run_seconds(run: RunResult) -> float | None:
 
 @of_runs("peak memory", "MiB", "lower")
 def peak_memory(run: RunResult) -> float | None:
-    """The most memory that the process of the run held at once.
+    """Peak memory of the run's process.
 
     Args:
         run: a finished run.

@@ -114,13 +114,13 @@ def answer(results: Results, observations: Observations, setting: str) -> Answer
     seeds = candidates[0].worst.seeds if candidates else 0
     few = [candidate.defense for candidate in candidates if candidate.worst.seeds < ENOUGH_SEEDS]
     if not attacks:
-        doubts.append("No attack was run, so that nothing is known about protection.")
+        doubts.append("No attack was run, so the protection is unknown.")
     elif not candidates:
         doubts.append("No defense has finished against every attack with the same seed.")
     elif few:
-        doubts.append(f"Fewer than {ENOUGH_SEEDS} seeds, too few to see how far results scatter: {', '.join(few)}.")
+        doubts.append(f"Fewer than {ENOUGH_SEEDS} seeds, too few to estimate the spread of results: {', '.join(few)}.")
     if left := [name for name in defenses if attacks and not worst[name]]:
-        doubts.append(f"Not compared, for want of runs against every attack: {', '.join(left)}.")
+        doubts.append(f"Not compared, since runs against some attack are missing: {', '.join(left)}.")
     if unfinished := sum(run.state != "finished" for run in runs):
         doubts.append(f"{unfinished} of {len(runs)} runs failed or are missing.")
     once = [entry.attack for entry in against if entry.harm is not None and entry.harm.seeds == 1]
@@ -138,7 +138,7 @@ def _against(observations: Observations, setting: str, attack: str, defenses: li
         return None
     best = max(found, key=lambda name: found[name].mean)
     equals = [
-        name for name in found if name != best and not _told_apart(accuracy(defense=best), accuracy(defense=name))
+        name for name in found if name != best and not _distinguishable(accuracy(defense=best), accuracy(defense=name))
     ]
     harm = observations.of_run(setting, attack, UNDEFENDED, "attack impact")
     return Against(attack, estimate(harm), surely_positive(harm), best, found[best], equals)
@@ -172,7 +172,7 @@ def _candidates(
             price=None if name == UNDEFENDED else difference(clean(defense=UNDEFENDED), clean(defense=name)),
             false_alarms=estimate(observations.of_defense(setting, NO_ATTACK, name, "FPR")),
             seconds=estimate(_seconds(observations, setting, [NO_ATTACK, *attacks], name)),
-            among_best=name == order[0] or not _told_apart(worst[order[0]], worst[name]),
+            among_best=name == order[0] or not _distinguishable(worst[order[0]], worst[name]),
         )
         for name in order
     ]
@@ -199,5 +199,5 @@ def _seconds(observations: Observations, setting: str, attacks: list[str], defen
     }
 
 
-def _told_apart(better: BySeed, other: BySeed) -> bool:
+def _distinguishable(better: BySeed, other: BySeed) -> bool:
     return surely_positive(differences(better, other))

@@ -105,9 +105,9 @@ def title(chosen: Entry, among: Sequence[Entry], none: str) -> str:
     if chosen["type"] == "none":
         return none
     same = [other for other in among if all(other.get(key) == chosen.get(key) for key in ("type", "profile"))]
-    telling = [key for key in chosen if any(other.get(key) != chosen[key] for other in same)]
+    differing = [key for key in chosen if any(other.get(key) != chosen[key] for other in same)]
     words = [chosen["profile"]] if "profile" in chosen else []
-    words += [f"{key} {chosen[key]}" for key in telling if key != "profile"]
+    words += [f"{key} {chosen[key]}" for key in differing if key != "profile"]
     return f"{chosen['type']} ({', '.join(words)})" if words else str(chosen["type"])
 
 
@@ -124,7 +124,7 @@ def _flat(run: RunResult) -> Entry:
 
 
 def _setting(chosen: Entry, among: Sequence[Entry]) -> str:
-    telling = [key for key in chosen if any(other.get(key) != chosen[key] for other in among)]
-    there = [key for key in telling if chosen[key] is not None] or telling
+    differing = [key for key in chosen if any(other.get(key) != chosen[key] for other in among)]
+    there = [key for key in differing if chosen[key] is not None] or differing
     words = [str(chosen[key]) if key.endswith(".name") else f"{key.split('.')[1]} {chosen[key]}" for key in there]
     return ", ".join(words)

@@ -15,7 +15,7 @@ class Model(Parameters):
 
     name: str = "small_cnn"
     weights: str | None = Field(
-        default=None, description="pretrained weights, such as imagenet; null: drawn by the seed"
+        default=None, description="pretrained weights, such as imagenet; null: random weights by the run's seed"
     )
     channels_last: bool = Field(
         default=False, description="channels innermost in memory: faster on most CPUs; the default is the network's"

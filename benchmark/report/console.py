@@ -31,8 +31,8 @@ def console(results: Results, observations: Observations) -> str:
         tables.append(heading + format_table(HEADINGS, table_rows(observations, setting)))
     note = (
         f"Accuracy is the test accuracy after round {results.rounds}; recall, precision and false-positive rate are of "
-        f"the clients\nleft out at the votes (every {results.vote_every} rounds), or accused by a rule that follows a "
-        "single client; all are fractions."
+        f"the clients\nleft out at the votes (every {results.vote_every} rounds), or accused by a rule that keeps a "
+        "single upload; all are fractions."
     )
     notes = "\n".join([note, *known_defects(results), *unfinished(results)])
     return "\n\n".join([*tables, *paper_tables(results, observations), notes])

@@ -31,9 +31,9 @@ def detection(view: View) -> Html | None:
         tag(
             "p",
             "At the votes, means over seeds with 95 % intervals. A detector that watches judges the same uploads as "
-            "the others and does not act. \N{DAGGER} Follows a single client: whom it accuses is counted, not whom it "
-            "leaves out; a recall of 1 says nothing where that is everybody else, as Krum has it. "
-            "\N{EN DASH} is not defined, for instance precision where nobody is accused.",
+            "the others and does not act. \N{DAGGER} Keeps a single upload: counted are the clients that it accuses, "
+            "not those that it leaves out; a recall of 1 means nothing if it accuses all other clients, as Krum does. "
+            "\N{EN DASH} is not defined, for instance precision where no client is accused.",
         ),
         *parts,
     )
@@ -48,7 +48,7 @@ def _setting(view: View, setting: str) -> Html | None:
         if (
             found := _table(
                 view,
-                f"Watching, {'nobody' if defense == UNDEFENDED else defense} acting",
+                f"Watching, {'no defense' if defense == UNDEFENDED else defense} acting",
                 {
                     attack: [Key(setting, attack, defense, "watched", watcher, "") for watcher in watchers]
                     for attack in attacks

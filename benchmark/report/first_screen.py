@@ -17,7 +17,9 @@ def first_screen(view: View) -> Html:
         view: the benchmark.
     """
     answers = [answer(view.results, view.observations, setting) for setting in view.observations.titles.settings]
-    return section("answer", "Which defense, against what, at what price?", *(_one(view, found) for found in answers))
+    return section(
+        "answer", "Which defense, against which attacks, at what cost?", *(_one(view, found) for found in answers)
+    )
 
 
 def _one(view: View, found: Answer) -> Html:
@@ -52,7 +54,7 @@ def _verdict(found: Answer) -> list[str | Html]:
             tag("strong", "None of these defenses is shown to be better than no defense at all."),
             f" Highest in the worst case is {best.defense} with accuracy ",
             *reached,
-            f"; not told apart from it: {names}." if group else ".",
+            f"; not distinguishable from it: {names}." if group else ".",
         ]
     return [
         tag("strong", f"Use {best.defense}."),
@@ -72,7 +74,7 @@ def _instead_of_nothing(found: Answer) -> list[str | Html]:
 def _equals(best: Candidate, group: list[Candidate], names: str) -> list[str | Html]:
     timed = [candidate for candidate in [best, *group] if candidate.seconds]
     quickest = min(timed, key=lambda candidate: candidate.seconds.mean if candidate.seconds else 0.0, default=None)
-    words: list[str | Html] = [f"Not told apart from it: {names}."]
+    words: list[str | Html] = [f"Not distinguishable from it: {names}."]
     if quickest is not None and quickest is not best:
         words += [f" The quickest of them is {quickest.defense} (", seconds(quickest.seconds, interval=False)]
         words += [" s per round, accuracy lost without attack ", number(quickest.price, signed=True), ")."]
@@ -90,7 +92,7 @@ def _against(found: Answer) -> Html:
         ]
         for entry in found.against
     ]
-    return table("Against what: the best against each attack, and what is not told apart from it", head, rows)
+    return table("Against each attack: the best defense, and those not distinguishable from it", head, rows)
 
 
 def _price(view: View, found: Answer) -> Html:
@@ -120,5 +122,5 @@ def _price(view: View, found: Answer) -> Html:
         for candidate in found.candidates
     ]
     return table(
-        "At what price (\N{BLACK STAR}: the best, and what is not told apart from it with 95 % confidence)", head, rows
+        "Costs (\N{BLACK STAR}: the best, and those not distinguishable from it with 95 % confidence)", head, rows
     )

@@ -25,9 +25,9 @@ def matrix(view: View) -> Html:
             "p",
             f"Means over seeds after round {view.results.rounds} with 95 % bootstrap intervals in brackets (none with "
             "a single seed). Blue is good, orange is bad. Recall and false-positive rate are of the votes, every "
-            f"{view.results.vote_every} rounds, and count whom the aggregation leaves out; \N{DAGGER} follows a single "
-            "client, so whom it accuses is counted instead. Where that is everybody else, as Krum has it, a recall of "
-            "1 says nothing: see its false-positive rate.",
+            f"{view.results.vote_every} rounds, and count the clients that the aggregation leaves out; \N{DAGGER} "
+            "keeps a single upload, so the clients that it accuses are counted instead. If it accuses all other "
+            "clients, as Krum does, a recall of 1 means nothing: see its false-positive rate.",
         ),
         *(_setting(view, setting) for setting in view.observations.titles.settings),
     )
@@ -40,7 +40,7 @@ def _setting(view: View, setting: str) -> Html:
         return estimate(found.of_run(setting, attack, defense, "accuracy"))
 
     def gain(attack: str, defense: str) -> Estimate | None:
-        one, nothing = (found.of_run(setting, attack, who, "accuracy") for who in (defense, UNDEFENDED))
+        one, nothing = (found.of_run(setting, attack, name, "accuracy") for name in (defense, UNDEFENDED))
         return difference(one, nothing)
 
     def detection(metric: str) -> Callable[[str, str], Estimate | None]:
@@ -57,10 +57,10 @@ def _setting(view: View, setting: str) -> Html:
         )
         if UNDEFENDED in defenses
         else None,
-        _table(view, "Recall: share of the attackers caught (fraction)", attacked, acting, detection("recall")),
+        _table(view, "Recall: share of the attackers left out (fraction)", attacked, acting, detection("recall")),
         _table(
             view,
-            "FPR: share of the benign clients lost (fraction)",
+            "FPR: share of the benign clients left out (fraction)",
             attacks,
             acting,
             detection("FPR"),

@@ -33,8 +33,8 @@ def paper(view: View) -> Html | None:
             "why they differ. Acting: as the defense of the run; watching: beside an undefended run. The paper's AUC "
             "is the balanced accuracy here. Where a line names another network or other images than the paper's, ours "
             "only stand in for them. Our seconds per round are the defense's alone, the paper's are not explained: "
-            "only their order can be compared. A dash: not defined, as precision is where nobody is accused, or recall "
-            "for a rule that does not tell clients apart.",
+            "only their order can be compared. A dash: not defined, for example the precision where no client is "
+            "accused, or the recall of a rule that flags no clients.",
         ),
         *(_table(place, list(found)) for place, found in groupby(lines, key=lambda line: line.claim.place)),
     )

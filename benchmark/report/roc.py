@@ -33,10 +33,10 @@ def roc(view: View) -> Html | None:
         "ROC curves",
         tag(
             "p",
-            "What share of the attackers a threshold would catch (recall), by the share of benign clients lost with "
-            "them. One curve per round, averaged over all rounds and seeds, since scores of different rounds are not "
-            "comparable; the area under each round's curve, averaged, is the AUROC in the legend. Below the diagonal a "
-            "detector suspects the benign.",
+            "Recall against false-positive rate, for every threshold of the scores. One curve per round, averaged over "
+            "all rounds and seeds, since scores of different rounds are not comparable; the area under each round's "
+            "curve, averaged, is the AUROC in the legend. Below the diagonal, benign clients have higher scores than "
+            "attackers.",
         ),
         *parts,
     )

@@ -38,8 +38,8 @@ def scores(view: View) -> Html | None:
             "p",
             "Scores of each round minus the round's median, in units of the scaled median absolute deviation, so that "
             f"detectors can be compared. Scores beyond \N{PLUS-MINUS SIGN}{REACH}, and unusable uploads, are in the "
-            "outermost bars. Each color adds up to one. Attackers to the right of the benign clients can be caught; "
-            "attackers to the left look more innocent than the innocent.",
+            "outermost bars. Each color adds up to one. Attackers to the right of the benign clients can be "
+            "detected; attackers to the left have lower scores than benign clients.",
         ),
         *parts,
     )

@@ -45,18 +45,18 @@ def locked(out: Path) -> Iterator[int]:
 
 def _take(file: IO[str], out: Path) -> None:
     deadline = time.monotonic() + PATIENCE
-    told = False
+    reported = False
     while True:
         try:
             return fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             file.seek(0)
-            holder = f"the benchmark that process {file.read().strip()} began"
+            holder = f"the benchmark of process {file.read().strip()}"
         except OSError as error:  # some network file systems have no locks
             return print(f"{out} cannot be locked ({error}): let no other command write into it at the same time.")
         if time.monotonic() > deadline:
             raise SettingsError(f"{out} is in use by {holder}: wait until it has ended, or choose another --out.")
-        if not told:
+        if not reported:
             print(f"{out} is in use by {holder}: waiting up to {PATIENCE:g} s.", flush=True)
-            told = True
+            reported = True
         time.sleep(0.1)

@@ -243,8 +243,8 @@ def _named(watch: list[dict[str, Any]]) -> list[dict[str, Any]]:
     named = []
     for entry in watch:
         same = [other for other in watch if other["type"] == entry["type"]]
-        telling = [f"{key} {value}" for key, value in entry.items() if any(o.get(key) != value for o in same)]
-        named.append({"name": f"{entry['type']} ({', '.join(telling)})" if telling else entry["type"], **entry})
+        differing = [f"{key} {value}" for key, value in entry.items() if any(o.get(key) != value for o in same)]
+        named.append({"name": f"{entry['type']} ({', '.join(differing)})" if differing else entry["type"], **entry})
     return named
 
 

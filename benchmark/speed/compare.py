@@ -144,7 +144,7 @@ def main(arguments: list[str] | None = None) -> int:
     """
     parser = argparse.ArgumentParser(prog="python -m benchmark.speed.compare", description=__doc__.splitlines()[0])
     parser.add_argument(
-        "commits", nargs=2, metavar=("A", "B"), help="whatever git understands: a hash, a branch, HEAD~3"
+        "commits", nargs=2, metavar=("A", "B"), help="any revision that git accepts: a hash, a branch, HEAD~3"
     )
     parser.add_argument("-k", default=SELECTED, help="pytest's; default: %(default)s")
     parser.add_argument("--turns", type=int, default=3, help="how often each is timed; default: %(default)s")

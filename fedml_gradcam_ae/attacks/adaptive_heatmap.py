@@ -54,9 +54,9 @@ class AdaptiveHeatmap(ConstrainedPerturbation):
         """The settings of the attack; the probe's keys have the same meaning and defaults as in the defense."""
 
         profile: Literal["robust", "paper"] = Field(
-            default="robust", description="the defense's: whose heat maps are to look benign"
+            default="robust", description="profile of the defense whose heat maps are to look benign"
         )
-        steps: int = Field(default=50, ge=1, description="ascent steps")
+        steps: int = Field(default=50, ge=1, description="number of ascent steps")
         probe: Literal["known", "own"] = Field(
             default="known",
             description="`known`: the images that a defense with the same probe keys and probe_seed as its seed draws "
@@ -64,7 +64,7 @@ class AdaptiveHeatmap(ConstrainedPerturbation):
         )
         probe_seed: int = Field(default=0, ge=0, description="the defense's seed, which draws the known probe images")
         map_weight: float = Field(
-            default=1.0, ge=0, description="lambda, how much the heat maps' distance counts against the loss"
+            default=1.0, ge=0, description="lambda, the weight of the heat maps' distance against the loss"
         )
 
     settings: AdaptiveHeatmap.Settings

@@ -49,7 +49,7 @@ class ALittleIsEnough(Attack):
         """
 
         z: float | Literal["auto"] = Field(
-            default=1.5, description="how many standard deviations; `auto`: the paper's formula, see `largest_z`"
+            default=1.5, description="number of standard deviations; `auto`: the paper's formula, see `largest_z`"
         )
 
     settings: Settings

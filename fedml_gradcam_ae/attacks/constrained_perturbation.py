@@ -73,10 +73,12 @@ class ConstrainedPerturbation(Attack):
             default=1.0,
             gt=0,
             le=1,
-            description="share of the parameters that may change (Table 5), largest slope first",
+            description="share of the parameters that may change (Table 5), those with the largest gradient first",
         )
-        steps: int = Field(default=20, ge=1, description="ascent steps")
-        images: int = Field(default=256, ge=1, description="images of the attackers' own that the loss is measured on")
+        steps: int = Field(default=20, ge=1, description="number of ascent steps")
+        images: int = Field(
+            default=256, ge=1, description="number of the attackers' own images that the loss is measured on"
+        )
 
     settings: Settings
 

@@ -64,11 +64,12 @@ class Fang(Attack):
         """The settings of the attack; with partial knowledge, no benign upload is overheard."""
 
         rule: Literal["krum", "trimmed_mean"] = Field(
-            default="krum", description="the server's rule that the attack is made for"
+            default="krum", description="rule of the server that the attack is designed for"
         )
         knowledge: Literal["full", "partial"] = Field(
             default="full",
-            description="learn from the overheard benign uploads, or from the attackers' own honest ones",
+            description="uploads that the attack is estimated from: `full`, the overheard benign ones; `partial`, the "
+            "attackers' own honest ones",
         )
 
         @model_validator(mode="after")

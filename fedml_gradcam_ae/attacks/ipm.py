@@ -47,7 +47,9 @@ class InnerProductManipulation(Attack):
         can point backward.
         """
 
-        epsilon: float = Field(default=0.1, gt=0, description="how far backward, in units of the benign mean")
+        epsilon: float = Field(
+            default=0.1, gt=0, description="length of the reversed mean, in units of the benign mean"
+        )
 
     settings: Settings
 

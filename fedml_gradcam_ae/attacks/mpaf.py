@@ -55,7 +55,11 @@ class MPAF(Attack):
         With a scale of 1 the attackers upload w_base itself. Models in half precision overflow at scales far below 1e6.
         """
 
-        scale: float = Field(default=1e6, gt=0, description="lambda, how far beyond the base model the uploads go")
+        scale: float = Field(
+            default=1e6,
+            gt=0,
+            description="lambda, the factor on the difference of the base model from the global model",
+        )
 
     settings: Settings
 

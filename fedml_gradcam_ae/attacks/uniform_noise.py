@@ -45,8 +45,8 @@ class UniformNoise(Attack):
     class Settings(AttackSettings):
         """The range of the noise; the authors' code has U(1, 2)."""
 
-        low: float = Field(default=1.0, description="the least that is added to a weight")
-        high: float = Field(default=2.0, description="the most that is added to a weight")
+        low: float = Field(default=1.0, description="lower bound of the noise that is added to a weight")
+        high: float = Field(default=2.0, description="upper bound of the noise that is added to a weight")
 
         @model_validator(mode="after")
         def _check_range(self) -> UniformNoise.Settings:

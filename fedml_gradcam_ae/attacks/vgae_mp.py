@@ -61,9 +61,12 @@ class VGAEMP(Attack):
         radius: float = Field(
             default=1.0,
             gt=0,
-            description="of the ball around the mean, in units of the largest distance of an overheard upload to it",
+            description="radius of the ball around the mean, in units of the largest distance of an overheard upload "
+            "to it",
         )
-        nodes: int = Field(default=100, ge=2, description="how many weights, those of largest variance, are poisoned")
+        nodes: int = Field(
+            default=100, ge=2, description="number of weights that are poisoned, those of largest variance"
+        )
         epochs: int = Field(default=100, ge=1, description="training steps of the autoencoder each round")
         learning_rate: float = Field(default=0.01, gt=0, description="Adam's, for the autoencoder")
 

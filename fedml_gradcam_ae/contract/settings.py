@@ -53,7 +53,7 @@ class AssumesMalicious(DefenseSettings):
     """The settings of defenses that have to be told how many clients may be malicious."""
 
     malicious: Annotated[int | float, AfterValidator(_check_malicious)] = Field(
-        default=0.2, description="f, how many clients of a round are assumed malicious: a number, or a share (0.2)"
+        default=0.2, description="f, the assumed number of malicious clients in a round, or their share (0.2)"
     )
 
     @override
@@ -151,7 +151,7 @@ class AttackSettings(Parameters):
     """The settings that all attacks share."""
 
     attackers: Annotated[int | float | list[int | str], AfterValidator(_check_attackers)] = Field(
-        default=1, description="how many clients attack: a number, a share (0.1), or a list of client ids"
+        default=1, description="the malicious clients: their number, their share (0.1), or a list of client ids"
     )
     redraw: Literal["never", "every_round"] = Field(
         default="never",
@@ -160,18 +160,21 @@ class AttackSettings(Parameters):
     first_round: int = Field(default=1, ge=1, description="the first round with an attack (rounds count from 1)")
     last_round: int | None = Field(default=None, ge=1, description="the last round with an attack; null: no end")
     active: int | None = Field(
-        default=None, ge=1, description="how many rounds in a row they attack before they pause; null: no pauses"
+        default=None, ge=1, description="number of consecutive rounds with an attack before a pause; null: no pauses"
     )
-    pause: int = Field(default=0, ge=0, description="how many rounds each pause lasts")
+    pause: int = Field(default=0, ge=0, description="number of rounds of each pause")
     claimed_samples: float | None = Field(
         default=None, gt=0, description="the number of samples that each attacker claims; null: its true number"
     )
     refresh_statistics: bool = Field(
         default=False,
-        description="whether each attacker gives BatchNorm's running statistics what its poisoned weights, on its own "
-        "images, change in those of its honest training; otherwise they are what the attack leaves there",
+        description="whether each attacker uploads the running statistics of BatchNorm that fit its poisoned weights: "
+        "those of its honest training, moved by what the poisoned weights change on its own images; false: those that "
+        "the attack leaves there",
     )
-    seed: int = Field(default=0, ge=0, description="draws the attackers and everything random in the attack")
+    seed: int = Field(
+        default=0, ge=0, description="seed of the choice of attackers and of all random numbers of the attack"
+    )
 
 
 def read_settings(model: type[Model], params: object, where: str, owner: str) -> Model:

@@ -56,16 +56,21 @@ class Auror(Defense):
         """The settings of AUROR; the defaults are those of its common implementations."""
 
         observe_rounds: int = Field(
-            default=10, ge=1, description="rounds in which indicative coordinates are looked for (rounds)"
+            default=10,
+            ge=1,
+            description="number of rounds, from the first, in which indicative coordinates are searched for (rounds)",
         )
         theta: float = Field(
-            default=0.002, gt=0, description="how far apart the centers of an indicative coordinate are, at least"
+            default=0.002,
+            gt=0,
+            description="minimum distance between the two cluster centers of an indicative coordinate",
         )
         tau: float = Field(
             default=0.5,
             ge=0,
             lt=1,
-            description="the share of indicative coordinates above which a suspicious client is malicious",
+            description="a client is left out if it is in the smaller cluster of more than this share of the "
+            "indicative coordinates",
         )
 
     settings: Settings

@@ -52,9 +52,9 @@ class CenteredClipping(Defense):
 
         tau: float | Literal["median"] = Field(
             default="median",
-            description="how far from v an update may reach; `median`: as far as the median update does, in each step",
+            description="clipping radius around v; `median`: the median distance of the updates from v, in each step",
         )
-        iterations: int = Field(default=1, ge=1, description="steps a round")
+        iterations: int = Field(default=1, ge=1, description="number of clipping steps in a round")
 
         @model_validator(mode="after")
         def _check_tau(self) -> CenteredClipping.Settings:

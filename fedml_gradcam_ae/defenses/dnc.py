@@ -49,12 +49,14 @@ class DnC(Defense):
     class Settings(AssumesMalicious):
         """The settings of DnC; the defaults are the paper's, except for f."""
 
-        repetitions: int = Field(default=5, ge=1, description="how many times coordinates are drawn")
-        coordinates: int = Field(default=10_000, ge=1, description="how many coordinates are drawn each time")
+        repetitions: int = Field(default=5, ge=1, description="number of times that coordinates are sampled")
+        coordinates: int = Field(default=10_000, ge=1, description="number of coordinates in each sample")
         filter_fraction: float = Field(
-            default=1.5, gt=0, description="c: each time the floor(c * f) clients that stand out most are dropped"
+            default=1.5,
+            gt=0,
+            description="c: each repetition drops the floor(c * f) clients with the largest outlier scores",
         )
-        seed: int = Field(default=0, ge=0, description="draws the coordinates")
+        seed: int = Field(default=0, ge=0, description="seed of the sampled coordinates")
 
         @override
         def needed(self, malicious: int) -> int:

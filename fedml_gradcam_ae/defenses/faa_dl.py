@@ -56,12 +56,13 @@ class FAADL(Defense):
             default=0.5,
             gt=0,
             lt=1,
-            description="the largest share of clients outside of the boundary; m equal outliers are seen while "
+            description="upper bound of the share of clients outside of the boundary; m equal outliers are detected if "
             "m is below nu * clients / 2",
         )
         gamma: float | Literal["scale"] = Field(
             default="scale",
-            description="the kernel's width; `scale`: 1 over the mean squared distance of the updates from their mean",
+            description="gamma of the RBF kernel; `scale`: 1 over the mean squared distance of the updates from their "
+            "mean",
         )
 
         @field_validator("gamma")

@@ -60,10 +60,15 @@ class FLAME(Defense):
         """The settings of FLAME; the defaults are the paper's for images."""
 
         angles: Literal["models", "updates"] = Field(
-            default="models", description="whose angles are compared: the paper's are the models' own"
+            default="models",
+            description="vectors whose cosine distances are clustered: the models, as in the paper, or the updates",
         )
-        noise: float = Field(default=0.001, ge=0, description="lambda: the noise's deviation (in median lengths)")
-        seed: int = Field(default=0, ge=0, description="draws the noise")
+        noise: float = Field(
+            default=0.001,
+            ge=0,
+            description="lambda, the standard deviation of the noise (in median lengths of an update)",
+        )
+        seed: int = Field(default=0, ge=0, description="seed of the noise")
 
     settings: Settings
 

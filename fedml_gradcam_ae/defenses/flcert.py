@@ -61,8 +61,8 @@ class FLCert(Defense):
     class Settings(OutputSettings, DefenseSettings):
         """The number of groups, and the seed of the hash that assigns clients to them."""
 
-        groups: int = Field(default=5, ge=1, description="N, how many groups of clients there are, one model each")
-        seed: int = Field(default=0, ge=0, description="goes into the hash that puts a client into its group")
+        groups: int = Field(default=5, ge=1, description="N, the number of groups of clients, with one model each")
+        seed: int = Field(default=0, ge=0, description="seed of the hash that assigns a client to its group")
 
         @override
         def check_clients(self, clients: int) -> None:

@@ -65,14 +65,16 @@ class FLDetector(Defense):
         """The settings of FLDetector; the defaults are those of the published code."""
 
         window: int = Field(
-            default=10, ge=1, description="N, the rounds that a prediction and a score look back on (rounds)"
+            default=10,
+            ge=1,
+            description="N, the number of past rounds that a prediction and a score are computed from (rounds)",
         )
         start_round: int = Field(
-            default=1, ge=1, description="everybody is kept before this round, and in any case before round N + 2"
+            default=1, ge=1, description="the first round in which clients may be left out, but not before round N + 2"
         )
-        references: int = Field(default=10, ge=1, description="sets of uniform numbers for the gap statistic")
-        permanent: bool = Field(default=False, description="whether a client that is detected never comes back")
-        seed: int = Field(default=0, ge=0, description="draws the uniform numbers")
+        references: int = Field(default=10, ge=1, description="number of uniform reference sets for the gap statistic")
+        permanent: bool = Field(default=False, description="whether a detected client is left out of all later rounds")
+        seed: int = Field(default=0, ge=0, description="seed of the uniform reference sets")
 
     settings: Settings
 

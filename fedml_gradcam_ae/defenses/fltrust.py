@@ -65,7 +65,7 @@ class FLTrust(Defense):
         """The settings of the server's training; None means the clients' value from `train_args`."""
 
         root_images: int = Field(
-            default=100, ge=1, description="test images that the server trains on, drawn once per run"
+            default=100, ge=1, description="number of test images that the server trains on, drawn once per run"
         )
         local_epochs: int | None = Field(
             default=None,
@@ -81,7 +81,8 @@ class FLTrust(Defense):
         )
         local_optimizer: str | None = Field(
             default=None,
-            description="`sgd`, or anything else for Adam, as in FedML; null: `client_optimizer` of train_args",
+            description="optimizer of the server's training: `sgd`, while any other name means Adam, as in FedML; "
+            "null: `client_optimizer` of train_args",
             json_schema_extra={"train_args": "client_optimizer"},
         )
         local_weight_decay: float | None = Field(
@@ -93,10 +94,10 @@ class FLTrust(Defense):
         local_batch_size: int | None = Field(
             default=None,
             ge=1,
-            description="largest batch of the server's training; null: `batch_size` of train_args",
+            description="batch size of the server's training; null: `batch_size` of train_args",
             json_schema_extra={"train_args": "batch_size"},
         )
-        seed: int = Field(default=0, ge=0, description="draws the root images and shuffles them")
+        seed: int = Field(default=0, ge=0, description="seed of the choice and the order of the root images")
 
     settings: Settings
 

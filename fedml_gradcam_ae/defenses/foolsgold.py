@@ -59,10 +59,12 @@ class FoolsGold(Defense):
         """The settings of FoolsGold; the paper compares all parameters, or those of the output layer."""
 
         features: Literal["all", "output_layer"] = Field(
-            default="all", description="the parameters that are compared; `output_layer` needs far less memory"
+            default="all", description="parameters that are compared; `output_layer` needs far less memory"
         )
         confidence: float = Field(
-            default=1.0, gt=0, description="kappa: the larger, the nearer to 0 or 1 the weights before scaling"
+            default=1.0,
+            gt=0,
+            description="kappa: the larger, the closer to 0 or 1 are the factors on the sample counts",
         )
 
     settings: Settings

@@ -56,10 +56,15 @@ class GeometricMedian(Defense):
         """
 
         weighting: Literal["equal", "samples"] = Field(
-            default="equal", description="whether a client counts once, or as often as it claims samples (as in RFA)"
+            default="equal",
+            description="weights of the clients: equal, or proportional to their sample counts (as in RFA)",
         )
-        smoothing: float = Field(default=1e-6, gt=0, description="nu: distances count as at least this")
-        iterations: int = Field(default=100, ge=1, description="Weiszfeld steps at most")
+        smoothing: float = Field(
+            default=1e-6,
+            gt=0,
+            description="nu, the lower bound of the distances that Weiszfeld's weights are divided by",
+        )
+        iterations: int = Field(default=100, ge=1, description="maximum number of Weiszfeld steps")
 
     settings: Settings
 

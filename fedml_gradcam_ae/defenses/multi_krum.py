@@ -43,7 +43,9 @@ class MultiKrum(Defense):
     class Settings(KrumSettings):
         """The assumed number of malicious clients f, and m if it is to differ from K - f."""
 
-        kept: int | None = Field(default=None, ge=1, description="m, how many uploads are averaged; null: K - f")
+        kept: int | None = Field(
+            default=None, ge=1, description="m, the number of uploads that are averaged; null: K - f"
+        )
 
         @override
         def check_clients(self, clients: int) -> None:

@@ -51,9 +51,9 @@ class NearestNeighborMixing(Defense):
 
         rule: Literal[
             "krum", "multi_krum", "trimmed_mean", "median", "geometric_median", "centered_clipping", "dnc"
-        ] = Field(default="trimmed_mean", description="the rule that the mixed updates go to")
+        ] = Field(default="trimmed_mean", description="rule that aggregates the mixed updates")
         rule_params: dict[str, Any] = Field(
-            default_factory=dict, description="its parameters; `malicious` is taken over where it has that key"
+            default_factory=dict, description="settings of that rule; `malicious` is passed on if it has that key"
         )
 
         @model_validator(mode="after")

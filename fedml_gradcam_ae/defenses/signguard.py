@@ -54,10 +54,12 @@ class SignGuard(Defense):
     class Settings(DefenseSettings):
         """The settings of SignGuard; the defaults are those of the published code."""
 
-        lowest: float = Field(default=0.1, ge=0, description="the shortest update kept (in median lengths)")
-        highest: float = Field(default=3.0, gt=0, description="the longest update kept (in median lengths)")
-        coordinates: float = Field(default=0.1, gt=0, le=1, description="the share of coordinates whose signs count")
-        seed: int = Field(default=0, ge=0, description="draws the coordinates")
+        lowest: float = Field(default=0.1, ge=0, description="minimum length of a kept update (in median lengths)")
+        highest: float = Field(default=3.0, gt=0, description="maximum length of a kept update (in median lengths)")
+        coordinates: float = Field(
+            default=0.1, gt=0, le=1, description="share of the coordinates whose signs are clustered"
+        )
+        seed: int = Field(default=0, ge=0, description="seed of the sampled coordinates")
 
         @model_validator(mode="after")
         def _check_range(self) -> SignGuard.Settings:

@@ -45,7 +45,10 @@ class TrimmedMean(Defense):
         """The share of the clients that is cut off at either end."""
 
         beta: float = Field(
-            default=0.2, ge=0, lt=0.5, description="share of the clients cut at either end, b = floor(beta * K)"
+            default=0.2,
+            ge=0,
+            lt=0.5,
+            description="share of the clients that are trimmed at either end, b = floor(beta * K)",
         )
 
     settings: Settings

@@ -22,23 +22,25 @@ SMALLEST_MAP = 4  # the least height and width of a heat map, in pixels; see the
 class ProbeSettings(OutputSettings, DefenseSettings):
     """Settings of the images, the layer and the scale of the maps; defaults from the paper and its authors' code."""
 
-    probe_images: int = Field(default=1, ge=1, description="test images drawn anew each round")
+    probe_images: int = Field(default=1, ge=1, description="number of test images, drawn anew each round")
     probe_size: int | Literal["native"] = Field(
-        default=224, description="pixels that a probe image is resized to; `native` leaves it as it is"
+        default=224, description="height and width in pixels that probe images are resized to; `native`: no resizing"
     )
     target_layer: str = Field(
-        default="auto", description="`auto`: the end of the last convolutional stage; or a dotted module name"
+        default="auto",
+        description="dotted name of the module whose output is mapped; `auto`: the end of the last convolutional stage",
     )
     target_class: Literal["label", "argmax"] = Field(
-        default="argmax", description="the class that is explained: the image's label, or each model's own answer"
+        default="argmax",
+        description="class that is explained: the image's label, or the class that each model predicts",
     )
     map_scaling: Literal["min_max", "none"] = Field(
         default="min_max", description="`min_max` scales each map to [0, 1]"
     )
     map_size: int | Literal["native"] = Field(
-        default=224, description="pixels that a map is resized to; `native` leaves it as it is"
+        default=224, description="height and width in pixels that heat maps are resized to; `native`: no resizing"
     )
-    seed: int = Field(default=0, ge=0, description="draws the probe and everything else that is random here")
+    seed: int = Field(default=0, ge=0, description="seed of the probe images and of all other random numbers")
 
     @model_validator(mode="after")
     def _check_pixels(self) -> ProbeSettings:
@@ -109,8 +111,8 @@ class Probe:
         if min(height, width) < SMALLEST_MAP:
             raise ValueError(
                 f"The heat maps of layer {layer!r} are {height} x {width} on images of {images.shape[-2]} x "
-                f"{images.shape[-1]} pixels; under {SMALLEST_MAP} x {SMALLEST_MAP} they say next to nothing (a 1 x 1 "
-                "map scaled to [0, 1] is always zero). Raise probe_size, or name an earlier target_layer."
+                f"{images.shape[-1]} pixels; below {SMALLEST_MAP} x {SMALLEST_MAP} they hold hardly any information (a "
+                "1 x 1 map scaled to [0, 1] is always zero). Raise probe_size, or name an earlier target_layer."
             )
         self._layer = layer
         return layer

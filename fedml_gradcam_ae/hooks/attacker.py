@@ -119,7 +119,7 @@ def patch(patches: Patches) -> None:
         FedMLAttacker,
         "init",
         init,
-        mends="a closed list of types; an unknown one runs a benign experiment without a word",
+        mends="a closed list of types; an unknown one runs without an attack and without a warning",
     )
 
     def is_model_attack(self: Any) -> bool:

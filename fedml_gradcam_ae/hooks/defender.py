@@ -107,7 +107,7 @@ def patch(patches: Patches) -> None:
         FedMLDefender,
         "defend_before_aggregation",
         defend_before_aggregation,
-        mends="a defense learns neither who uploaded nor on what network, and one broken upload stops the server",
+        mends="a defense gets neither the clients' ids nor the network, and one broken upload stops the server",
     )
 
 
@@ -153,7 +153,7 @@ def _run_stock(defend: Any, round: Round, federation: Federation) -> Uploads:
         if not round.rejected:
             raise
         # After unusable uploads were removed, too few may be left for the rule. That must not stop the server.
-        log.warning("round %s: FedML's defense gave up on what was left: %s", round.number, error)
+        log.warning("round %s: FedML's defense failed on the remaining uploads: %s", round.number, error)
         kept = []
     seconds = perf_counter() - start
     if not kept:

@@ -21,19 +21,19 @@ class UploadSettings(Parameters):
     largest_weight: float | None = Field(
         default=LARGEST_WEIGHT,
         ge=1,
-        description="a claimed number of samples counts as at most so many times the round's median claim (the lower "
-        "of the two middle ones); null: no limit",
+        description="upper limit of a claimed number of samples, in units of the round's median claim (the lower of "
+        "the two middle ones); null: no limit",
     )
     largest_step: float | None = Field(
         default=LARGEST_STEP,
         ge=1,
-        description="how far an upload that is kept may move any tensor, in units of the median client's step (the "
+        description="maximum length of a kept upload's change of any tensor, in units of the median client's (the "
         "lower of the two middle ones); null: no limit",
     )
     on_too_few: Policy = Field(
         default="keep_global",
-        description="what a round comes to that has fewer usable uploads than the defense's guarantee needs: the "
-        "global model stays, all usable uploads are averaged, or the run stops",
+        description="outcome of a round with fewer usable uploads than the defense's guarantee needs: the global model "
+        "stays, all usable uploads are averaged, or the run stops",
     )
 
 

@@ -32,8 +32,8 @@ class OutputSettings(Parameters):
 
     logits: str | int | None = Field(
         default=None,
-        description="where the logits are in what the network returns: a key or an attribute, or a position (from 0); "
-        "null: the tensor itself, else `logits`, else `out`, else the first tensor of shape (images, classes)",
+        description="place of the logits in the network's output: a key, an attribute or a position (from 0); null: "
+        "the tensor itself, else `logits`, else `out`, else the first tensor of shape (images, classes)",
     )
 
 

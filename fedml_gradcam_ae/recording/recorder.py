@@ -145,12 +145,12 @@ def log_event(event: Event) -> None:
         return
     out = [client for client in event.clients if client.excluded]
     if event.global_model_stays:
-        log.warning("round %d: nobody is left, the global model stays as it was", event.number)
-    names = ", ".join(_describe(client, event.threshold) for client in out) or "nobody"
+        log.warning("round %d: no client is left, the global model stays as it was", event.number)
+    names = ", ".join(_describe(client, event.threshold) for client in out) or "none"
     log.info("round %d: left out %s of %d clients: %s", event.number, len(out), len(event.clients), names)
     if shortened := [f"{client.client} ({client.shortened})" for client in event.clients if client.shortened]:
         names = ", ".join(shortened[:_NAMED]) + (", ..." if len(shortened) > _NAMED else "")
-        log.info("round %d: kept, with so many tensors pulled back that moved too far: %s", event.number, names)
+        log.info("round %d: kept with shortened steps (number of tensors): %s", event.number, names)
 
 
 def _describe(client: ClientReport, threshold: float | None) -> str:

@@ -44,7 +44,7 @@ def test_two_commands_on_one_folder(tmp_path, capsys, monkeypatch) -> None:
     config.write_text(yaml.safe_dump(CONFIG))
     with locked(out):
         assert command.main(["run", str(config), "--out", str(out)]) == 2
-        assert "out is in use by the benchmark that process" in capsys.readouterr().err
+        assert "out is in use by the benchmark of process" in capsys.readouterr().err
         assert [path.name for path in out.iterdir()] == [".lock"]
     with locked(out):
         pass

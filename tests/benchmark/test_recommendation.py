@@ -70,7 +70,7 @@ def test_against_each_attack(ask) -> None:
 def test_few_seeds_are_too_thin(ask, seeds) -> None:
     found = ask(seeds=seeds)
     assert found.thin
-    assert found.doubts[0].startswith("Fewer than 3 seeds, too few to see how far results scatter: flame, krum")
+    assert found.doubts[0].startswith("Fewer than 3 seeds, too few to estimate the spread of results: flame, krum")
     assert all(candidate.among_best for candidate in found.candidates) == (len(seeds) == 1)
 
 
@@ -78,14 +78,14 @@ def test_a_defense_that_misses_an_attack_is_not_compared(ask) -> None:
     positions = [seed * 12 + 2 * 4 + 1 for seed in range(4)]  # flame under fang
     found = ask(failed=positions)
     assert [candidate.defense for candidate in found.candidates] == ["krum", "median", "undefended"]
-    assert "Not compared, for want of runs against every attack: flame." in found.doubts
+    assert "Not compared, since runs against some attack are missing: flame." in found.doubts
     assert "4 of 48 runs failed or are missing." in found.doubts
 
 
 def test_without_attacks_or_without_any_run_there_is_nothing_to_recommend(ask) -> None:
     found = ask(attacks=ATTACKS[:1])
     assert (found.candidates, found.against, found.thin) == ([], [], True)
-    assert found.doubts == ["No attack was run, so that nothing is known about protection."]
+    assert found.doubts == ["No attack was run, so the protection is unknown."]
 
 
 def test_no_run_at_all(ask) -> None:

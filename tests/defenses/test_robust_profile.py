@@ -75,7 +75,7 @@ def test_a_verdict_is_evidence_from_what_the_rounds_images_show(make_round, netw
 def test_copies_are_left_out_and_told_why(make_round, noise, channels) -> None:
     verdict = defense().judge(copied(make_round(clients=10, network=tiny_cnn(channels)), [2, 5, 6], noise))
     assert [i for i, out in enumerate(verdict.excluded) if out] == [2, 5, 6]
-    assert verdict.reasons == dict.fromkeys([102, 105, 106], "its heat maps are nearly another client's")
+    assert verdict.reasons == dict.fromkeys([102, 105, 106], "its heat maps are nearly equal to another client's")
     assert sum(verdict.weights) == pytest.approx(1)
 
 
@@ -84,7 +84,7 @@ def test_copies_among_means_are_told_apart_from_those_among_maps(make_round) -> 
     verdict = blind.judge(copied(make_round(clients=10, network=tiny_cnn(channels=64)), [2, 5, 6]))
     assert [i for i, out in enumerate(verdict.excluded) if out] == [2, 5, 6]
     assert verdict.reasons == dict.fromkeys(
-        [102, 105, 106], "the means that its layers produce are nearly another client's"
+        [102, 105, 106], "the means that its layers produce are nearly equal to another client's"
     )
 
 

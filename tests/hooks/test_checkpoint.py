@@ -159,15 +159,15 @@ def refusal(folder, model=MODEL, **owner) -> str:
     return message
 
 
-def test_a_torn_file(tmp_path) -> None:
+def test_an_incomplete_file(tmp_path) -> None:
     checkpoint(tmp_path).save(2, MODEL, STATE)
     path = tmp_path / "server.safetensors"
     whole = path.read_bytes()
     for length in [*range(0, len(whole), 100), len(whole) - 1, 1, 8]:
         path.write_bytes(whole[:length])
-        assert "torn" in refusal(tmp_path)
+        assert "incomplete" in refusal(tmp_path)
     path.write_bytes(whole + b"\0")
-    assert "torn" in refusal(tmp_path)
+    assert "incomplete" in refusal(tmp_path)
 
 
 def test_every_flipped_bit_is_noticed(tmp_path) -> None:
@@ -187,13 +187,13 @@ def test_every_flipped_bit_is_noticed(tmp_path) -> None:
 def test_files_of_others(tmp_path) -> None:
     path = tmp_path / "server.safetensors"
     path.write_bytes(os.urandom(1000))
-    assert "torn, or no checkpoint" in refusal(tmp_path)
+    assert "incomplete, or no checkpoint" in refusal(tmp_path)
     torch.save({"rounds_done": 1}, path)
-    assert "torn, or no checkpoint" in refusal(tmp_path)
+    assert "incomplete, or no checkpoint" in refusal(tmp_path)
     safetensors.torch.save_file(dict(MODEL), path)
     assert "no checkpoint of this server" in refusal(tmp_path)
     path.write_bytes(struct.pack("<Q", 200_000) + b"[" * 200_000)
-    assert "torn, or no checkpoint" in refusal(tmp_path)
+    assert "incomplete, or no checkpoint" in refusal(tmp_path)
     path.unlink()
     path.mkdir()
     assert "cannot be read" in refusal(tmp_path)

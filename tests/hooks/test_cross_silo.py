@@ -171,7 +171,7 @@ def test_a_round_needs_its_minimum_of_clients(silo) -> None:
     first, second, _third = made.puppets
     all_receive(made.puppets, INIT)
     first.upload()
-    made.wait_for_log("round 1: 1 of 3 clients answered in 1 s, and minimum_clients is 2: waiting on")
+    made.wait_for_log("round 1: 1 of 3 clients answered in 1 s, and minimum_clients is 2: still waiting")
     second.upload()
     made.wait_for_log("round 1: going on without clients 3")
     made.wait_for_end()
@@ -434,7 +434,7 @@ def test_a_client_that_never_answers_a_call_holds_up_nobody(silo) -> None:
     first.finished()
     made.wait_for_end()
     assert [[client["client"] for client in line["clients"]] for line in made.rounds()] == [[1]] * 3
-    assert "ending, though clients 2 have not said that they did" in made.log.read_text()
+    assert "ending, although clients 2 have not reported that they ended" in made.log.read_text()
 
 
 def test_strange_messages_break_nothing(silo) -> None:
@@ -464,7 +464,7 @@ def test_strange_messages_break_nothing(silo) -> None:
     assert samples == [{1: 20, 2: None}, {1: 20}]
     assert "round_number: expected a valid integer, found a Tensor" in left_out(made.rounds()[0])[2]
     log = made.log.read_text()
-    assert "client 1: it says that it has ended, and was never there: ignored" in log
+    assert "client 1: it reports that it has ended, but was never online: ignored" in log
     assert "client 2: a message was dropped: client_status: expected 'ONLINE', " in log
     assert "client 1: an upload was ignored: it was not asked for, or has come before" in log
     assert 2 <= log.count("client 2 is back") < 30

@@ -195,7 +195,7 @@ def test_the_example_runs_as_it_is_and_only_the_server_speaks(tmp_path) -> None:
     lines = result.stderr.splitlines()
     for line in (": attacking: ", ": left out ", ": test accuracy 0."):
         assert sum(line in found for found in lines) == 3, result.stderr
-    bounded = sum(": kept, with so many tensors pulled back" in found for found in lines)
+    bounded = sum(": kept with shortened steps" in found for found in lines)
     assert len(lines) == 9 + bounded, result.stderr  # and nothing else
     assert list((tmp_path / "work").iterdir()) == []
     assert list((tmp_path / "home").iterdir()) == []

@@ -200,7 +200,7 @@ def test_a_lost_goodbye_does_not_hang_the_server(run, caplog) -> None:
     made.upload(1, 2)
     made.finished(1)
     assert made.end() is None
-    assert "ending, though clients 2 have not said that they did" in caplog.text
+    assert "ending, although clients 2 have not reported that they ended" in caplog.text
 
 
 def test_a_client_that_is_gone_at_the_end_is_not_waited_for(run) -> None:

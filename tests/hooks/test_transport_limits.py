@@ -102,7 +102,7 @@ def test_calls_that_hold_too_many_bytes_go_the_stalled_ones_first() -> None:
         calls.enter(call)
     assert calls.sweep(0.5, {place(1): 150 * MB, place(2): 50 * MB, place(3): 1000}) == []
     out = calls.sweep(1.0, {place(1): 150 * MB, place(2): 120 * MB, place(3): 2000})
-    assert out == [(stalled, "too many bytes on their way")]
+    assert out == [(stalled, "too many bytes in unfinished calls")]
 
 
 def test_bytes_of_messages_that_were_read_are_not_counted_again() -> None:

@@ -1,4 +1,4 @@
-"""The tables detection.csv and detection-by-round.csv: how well each detector tells attackers from benign clients."""
+"""The tables detection.csv and detection-by-round.csv: how well detectors separate attackers from benign clients."""
 
 from __future__ import annotations
 

@@ -26,7 +26,9 @@ class ColludingSettings(AttackSettings):
     """The settings of every attack by colluding attackers."""
 
     eavesdropped: int | None = Field(
-        default=None, ge=2, description="J, how many benign uploads are overheard each round; null: all of them"
+        default=None,
+        ge=2,
+        description="J, the number of benign uploads that are overheard each round; null: all of them",
     )
     jitter: float = Field(
         default=0.0,
@@ -37,8 +39,8 @@ class ColludingSettings(AttackSettings):
     own_deviation: float = Field(
         default=0.0,
         ge=0,
-        description="how much of what its own honest update differs from the overheard mean each attacker adds to its "
-        "copy, BatchNorm's statistics included (1 at most); 1: attackers differ as honest clients do",
+        description="factor on the difference of each attacker's own honest update from the overheard mean, which is "
+        "added to its copy (for BatchNorm's statistics at most 1); 1: attackers differ as honest clients do",
     )
 
 

@@ -111,7 +111,9 @@ def held_out_reconstructions(
         ValueError: if a fold holds out all clients.
     """
     if bool(held.all(dim=1).any()):
-        raise ValueError("A fold that holds every client out leaves an autoencoder nothing to be trained on.")
+        raise ValueError(
+            "Each fold needs a client to train its autoencoder on, found a fold that holds out all clients."
+        )
     start = Autoencoder(maps.shape[-1], hidden, "identity", generator).to(maps)
     # The folds' autoencoders are batched. Maps are so small that the number of calls determines the time: explicit
     # gradients take half of autograd's time, which is half of `torch.func.vmap`'s.

@@ -24,20 +24,20 @@ class ProfileSettings(ProbeSettings):
 
     profile: Literal["robust", "paper"] = Field(
         default=DEFAULT,
-        description="`robust`, or `paper`, as published, which has other defaults than these: "
+        description="`robust`, or `paper`, as published, whose defaults differ from those listed here: "
         + ", ".join(f"{key} {value}" for key, value in PAPER.items()),
     )
-    probe_images: int = Field(default=4, ge=1, description="test images drawn anew each round")
+    probe_images: int = Field(default=4, ge=1, description="number of test images, drawn anew each round")
     probe_size: int | Literal["native", "auto"] = Field(  # type: ignore[assignment]  # more than the base takes
         default="auto",
-        description="pixels that a probe image is resized to; `native` leaves it as it is; `auto` (robust) doubles "
-        "it until its heat map has 2 x 2 positions",
+        description="height and width in pixels that probe images are resized to; `native`: no resizing; `auto` "
+        "(robust): doubled until heat maps have 2 x 2 positions",
     )
     native_images: int = Field(
         default=8,
         ge=1,
-        description="robust: test images, in their own size, that BatchNorm's statistics are measured on, or, without "
-        "BatchNorm, the direction of change",
+        description="robust: number of test images in their own size, for the statistics of BatchNorm or, without "
+        "BatchNorm, for the directions of change",
     )
 
     @model_validator(mode="before")
@@ -80,31 +80,41 @@ class GradCAMAESettings(ProfileSettings):
         default=0.0005,
         gt=0,
         le=0.5,
-        description="robust: the share of honest clients that may be flagged in a round by errors, and by "
-        "statistics or direction, if these were normally distributed",
+        description="robust: false-positive rate per round for which the thresholds of errors and of statistics or "
+        "directions are computed, for normal distributions",
     )
     copy_ratio: float = Field(
         default=0.2,
         gt=0,
         lt=1,
-        description="robust: clients are copies if their maps differ by less than this share of what is usual",
+        description="robust: clients are copies if the distance between their heat maps is below this fraction of the "
+        "median distance",
     )
     mean_ratio: float = Field(
         default=0.4,
         ge=0,
         lt=1,
-        description="robust, with BatchNorm of 64 channels or more: clients are copies as well if the means that "
-        "their layers produce differ by less than this share of what is usual; 0: means are not compared",
+        description="robust, with BatchNorm of 64 channels or more: clients are copies as well if the distance between "
+        "the means that their layers produce is below this fraction of the median distance; 0: no comparison of means",
     )
     memory: int = Field(
         default=6,
         ge=1,
-        description="robust, without BatchNorm: how many rounds the direction of change is added up",
+        description="robust, without BatchNorm: number of rounds over which the scores of directions of change are "
+        "summed",
     )
-    folds: int = Field(default=5, ge=2, description="robust: how many autoencoders share the clients")
-    vote_every: int = Field(default=3, ge=1, description="xi: every so many rounds the vote decides (rounds)")
-    vote_threshold: int = Field(default=2, ge=1, description="epsilon: flags that a vote needs (rounds)")
-    permanent: bool = Field(default=False, description="whether a client that is voted out never comes back")
+    folds: int = Field(
+        default=5,
+        ge=2,
+        description="robust: number of folds; an autoencoder that is not trained on a fold's clients scores them",
+    )
+    vote_every: int = Field(default=3, ge=1, description="xi: the vote decides in every xi-th round (rounds)")
+    vote_threshold: int = Field(
+        default=2, ge=1, description="epsilon: number of flags with which a client is voted out (rounds)"
+    )
+    permanent: bool = Field(
+        default=False, description="whether a client that is voted out is left out of all later rounds"
+    )
     record_dir: str | None = Field(
         default=None, description="folder for the JSON lines and pictures of each round; null: none"
     )

@@ -153,7 +153,11 @@ class Checkpoint:
             return None
         saved = self._read()
         if problem := _model_problem(saved.model, model):
-            raise _wrong(self.path, f"its model is not that of this network: {problem}", "use the network it is of")
+            raise _wrong(
+                self.path,
+                f"its model is not that of this network: {problem}",
+                "use the network that it was written with",
+            )
         return saved
 
     def _read(self) -> Saved:
@@ -165,7 +169,7 @@ class Checkpoint:
             why = "it is a symbolic link to a file that does not exist" if dangling else error.strerror
             raise _wrong(self.path, f"it cannot be read: {why}") from None
         except (ValueError, TypeError, AttributeError, RecursionError):
-            raise _wrong(self.path, "it is torn, or no checkpoint of this server") from None
+            raise _wrong(self.path, "it is incomplete, or no checkpoint of this server") from None
         if header.get("format") != FORMAT:
             raise _wrong(self.path, "it is no checkpoint of this server")
         if header.get("version") != str(VERSION):
@@ -182,7 +186,7 @@ class Checkpoint:
             rest.update(NO_DIGEST.encode())
             rest.update(memoryview(found)[place + len(NO_DIGEST) :])
             if rest.hexdigest() != header["sha256"]:
-                raise _wrong(self.path, "it is torn or was changed: its SHA-256 does not fit")
+                raise _wrong(self.path, "it is incomplete or was changed: its SHA-256 does not match")
             return self._take(json.loads(header["content"]), safetensors.torch.load(found))
         except SettingsError:
             raise
@@ -203,10 +207,10 @@ class Checkpoint:
             raise _wrong(
                 self.path,
                 f"it is from after round {shown(done)}, and comm_round is {self.owner.rounds}",
-                "give the comm_round it is of",
+                "use the comm_round that it was written with",
             )
         if problem := _defense_problem(defense, self.owner.defense):
-            raise _wrong(self.path, f"it is of another defense: {problem}", "turn that one on")
+            raise _wrong(self.path, f"it is of another defense: {problem}", "use that defense")
         model, state = put_together(content["model"], tensors), put_together(content["state"], tensors)
         if not isinstance(state, dict):
             raise _wrong(self.path, f"the state of its defense is {shown(state)}, and should be a dictionary")
@@ -232,7 +236,7 @@ def _read_regular(path: Path) -> bytes:
     """Return the bytes of a file.
 
     Raises:
-        OSError: if it cannot be read or is not a regular file. Reading a pipe would make the server wait for ever.
+        OSError: if it cannot be read or is not a regular file. Reading a pipe would make the server wait forever.
     """
     handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
     with os.fdopen(_regular(handle), "rb") as file:
@@ -285,7 +289,7 @@ def _defense_problem(found: object, expected: Mapping[str, Any]) -> str | None:
     if _same(found, dict(expected)):
         return None
     if not isinstance(found, dict):
-        return f"{shown(found)} stands in the place of its type and settings"
+        return f"{shown(found)} is found in place of its type and settings"
     if found.get("type") != expected.get("type"):
         return f"{_kind(found)}, and here it is {_kind(expected)}"
     before, now = found.get("settings") or {}, expected.get("settings") or {}
@@ -293,7 +297,7 @@ def _defense_problem(found: object, expected: Mapping[str, Any]) -> str | None:
         return f"its settings are {shown(before)}, and should be a dictionary"
     names = [name for name in sorted({*before, *now}) if not _same(before.get(name), now.get(name))]
     if not names:
-        return "it is not described as this version does"
+        return "its description has another form than this version's"
     return "; ".join(
         f"{printable(name, 60)} was {_setting(before.get(name))}, and is {_setting(now.get(name))}"
         for name in names[:5]

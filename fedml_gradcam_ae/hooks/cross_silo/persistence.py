@@ -111,11 +111,11 @@ def _defense(args: Any) -> dict[str, Any]:
 
 def _release(defense: Defense | None, client: ClientId) -> None:
     if defense is None or not overrides(type(defense), "release"):
-        log.warning("release: this defense removes no client for good: there was nothing to take back for %s", client)
+        log.warning("release: this defense removes no client for good, so client %s was not removed", client)
         return
     before = take_apart(defense.state())[0]
     defense.release(client)
     if take_apart(defense.state())[0] == before:
-        log.warning("release: nothing is held against client %s: there was nothing to take back", client)
+        log.warning("release: client %s was neither removed nor flagged, so nothing changes", client)
     else:
         log.info("client %s is released: it is judged like any other again", client)

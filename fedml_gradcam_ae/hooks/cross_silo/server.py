@@ -1,4 +1,4 @@
-"""Cross-silo server that neither a client nor a restart of the server can leave waiting for ever."""
+"""Cross-silo server that neither a client nor a restart of the server can leave waiting forever."""
 
 from __future__ import annotations
 
@@ -40,13 +40,13 @@ def patch(patches: Patches) -> None:
         server_initializer,
         "FedMLAggregator",
         HookedAggregator,
-        mends="a defense learns neither who uploaded nor on what network, and one broken upload stops the server",
+        mends="a defense gets neither the clients' ids nor the network, and one broken upload stops the server",
     )
     patches.replace(
         server_initializer,
         "FedMLServerManager",
         DependableServer,
-        mends="waits for ever for a client that died; takes uploads nobody asked for; forgets all when killed",
+        mends="waits forever for a client that died; accepts uploads it did not ask for; loses its state when killed",
     )
 
 
@@ -226,7 +226,7 @@ class DependableServer(FedMLServerManager):  # type: ignore[misc]  # fedml has n
 
     def _hear_finished(self, client: int) -> None:
         if not self._roll.may_finish(client):
-            self._complain(client, client, ": it says that it has ended, and was never there: ignored")
+            self._complain(client, client, ": it reports that it has ended, but was never online: ignored")
             return
         if self._roll.phase is not Phase.OVER and not self._roll.clients[client].ended:
             # FedML's client counts the rounds that it trains. If it trained a round twice, for a killed server and
@@ -324,7 +324,7 @@ class DependableServer(FedMLServerManager):  # type: ignore[misc]  # fedml has n
         decision, missing = self._roll.time_is_over(), ", ".join(map(str, self._roll.missing()))
         if decision is Do.NOTHING:
             log.warning(
-                "round %d: %d of %d clients answered in %g s, and minimum_clients is %d: waiting on",
+                "round %d: %d of %d clients answered in %g s, and minimum_clients is %d: still waiting",
                 *(self._number, len(self._roll.here()), len(self._roll.chosen), self.settings.client_timeout),
                 self.settings.minimum_clients,
             )
@@ -334,7 +334,7 @@ class DependableServer(FedMLServerManager):  # type: ignore[misc]  # fedml has n
         elif decision is Do.START:
             log.warning("starting without clients %s", missing)
         elif left := self._roll.to_dismiss():
-            log.warning("ending, though clients %s have not said that they did", ", ".join(map(str, left)))
+            log.warning("ending, although clients %s have not reported that they ended", ", ".join(map(str, left)))
         self._carry_out(decision)
 
     def _finish_round(self) -> None:

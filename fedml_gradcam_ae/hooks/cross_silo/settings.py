@@ -17,20 +17,20 @@ class ServerSettings(TransportSettings):
     """Keys of the YAML section `server_args` for a cross-silo server."""
 
     client_timeout: float | None = Field(
-        default=None, gt=0, description="seconds that a round waits for uploads; null: for ever, as FedML does"
+        default=None, gt=0, description="seconds that a round waits for uploads; null: without limit, as FedML does"
     )
     minimum_clients: int = Field(
-        default=1, ge=1, description="how many uploads a round needs to go on when the time is over"
+        default=1, ge=1, description="minimum number of uploads with which a round ends after `client_timeout`"
     )
     checkpoint_dir: str | None = Field(
         default=None, description="folder that the server's state is saved in after every round; null: nowhere"
     )
-    resume: bool = Field(default=False, description="whether to go on from what `checkpoint_dir` holds")
+    resume: bool = Field(default=False, description="whether to continue from the state in `checkpoint_dir`")
     release: list[int] = Field(
-        default=[], description="clients, by rank, whose removal for good is taken back when the server resumes"
+        default=[], description="clients, by rank, whose permanent removal is undone when the server resumes"
     )
     largest_upload: float = Field(
-        default=4.0, gt=1, description="the largest message that is taken, in multiples of the global model's size"
+        default=4.0, gt=1, description="maximum size of a message, in multiples of the global model's size"
     )
     end_timeout: float = Field(
         default=60.0,

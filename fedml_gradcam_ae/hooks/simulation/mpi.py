@@ -71,7 +71,7 @@ def patch(patches: Patches) -> None:
         with aggregation.run_listeners(args):
             stock_server(args, *more, **options)
 
-    patches.replace(FedAvgAPI, "init_server", serve, mends="nobody hears what happened in a round")
+    patches.replace(FedAvgAPI, "init_server", serve, mends="listeners get no report of a round")
     patches.replace(
         FedAvgAPI,
         "FedAVGAggregator",
@@ -86,10 +86,10 @@ def patch(patches: Patches) -> None:
         FedAvgAPI,
         "FedAVGClientManager",
         HookedFedAVGClientManager,
-        mends="with `comm_round: 1` the clients wait for a second round for ever; warns of nothing on every start",
+        mends="with `comm_round: 1` the clients wait forever for a second round; a needless warning on every start",
     )
     patches.replace(
-        FedAvgAPI, "FedAVGServerManager", HookedFedAVGServerManager, mends="warns of nothing on every start"
+        FedAvgAPI, "FedAVGServerManager", HookedFedAVGServerManager, mends="a needless warning on every start"
     )
 
 

@@ -1,4 +1,4 @@
-"""Joint end of all processes of an MPI run: if one stopped alone, the others would wait for ever."""
+"""Joint end of all processes of an MPI run: if one stopped alone, the others would wait forever."""
 
 from __future__ import annotations
 

@@ -160,5 +160,5 @@ def from_buffer(arguments: tuple[Any, ...], ledger: Ledger) -> np.ndarray[Any, A
 
 def _finished(dtype: Any) -> np.dtype[Any]:
     if type(dtype) is not UnfinishedDtype or dtype.dtype is None:
-        raise Undecodable("bad array", "its dtype is none")
+        raise Undecodable("bad array", "its dtype is no dtype")
     return dtype.dtype

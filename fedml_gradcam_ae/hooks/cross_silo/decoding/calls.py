@@ -44,7 +44,7 @@ def _look_up(machine: Machine, module: str, name: str) -> Any:
 def call(machine: Machine, position: int) -> int:
     arguments, name = machine.stack.pop(), machine.stack.pop()
     if type(name) is not Name or name.call is None or type(arguments) is not tuple:
-        raise Undecodable("broken", "a call of what cannot be called")
+        raise Undecodable("broken", "a call of an object that is not callable")
     machine.ledger.costly()
     machine.stack.append(name.call(arguments, machine.ledger))
     return position
@@ -53,7 +53,7 @@ def call(machine: Machine, position: int) -> int:
 def new_object(machine: Machine, position: int) -> int:
     arguments, name = machine.stack.pop(), machine.stack.pop()
     if type(name) is not Name or name.new is None or type(arguments) is not tuple or arguments:
-        raise Undecodable("unsupported", "an object of a class that no message needs")
+        raise Undecodable("unsupported", "an object of a class that messages do not need")
     machine.ledger.take(OBJECT)
     machine.stack.append(name.new())
     return position
@@ -66,7 +66,7 @@ def build(machine: Machine, position: int) -> int:
         target.fill(state, machine.ledger)
     elif type(target) is not OrderedDict or type(state) is not dict or len(state) != 1 or "_metadata" not in state:
         # torch.nn.Module.state_dict sets `_metadata`, the versions of the layers. It is not needed and dropped.
-        raise Undecodable("unsupported", "a state is set where plain data have none")
+        raise Undecodable("unsupported", "a state is set on an object that has none in plain data")
     return position
 
 

@@ -70,7 +70,7 @@ def appends(machine: Machine, position: int) -> int:
 def _list(machine: Machine) -> list[Any]:
     target = machine.stack[-1]
     if type(target) is not list:
-        raise Undecodable("broken", "items are appended to what is no list")
+        raise Undecodable("broken", "items are appended to an object that is no list")
     return target
 
 
@@ -88,7 +88,7 @@ def set_items(machine: Machine, position: int) -> int:
 def _put(machine: Machine, pairs: list[Any]) -> None:
     target = machine.stack[-1]
     if (type(target) is not dict and type(target) is not OrderedDict) or len(pairs) % 2:
-        raise Undecodable("broken", "items are set in what is no dictionary")
+        raise Undecodable("broken", "items are set in an object that is no dictionary")
     for index in range(0, len(pairs), 2):
         key = pairs[index]
         if type(key) is not str and not (type(key) is int and -LARGEST_KEY < key < LARGEST_KEY):

@@ -32,7 +32,7 @@ def _bytes(arguments: tuple[Any, ...], ledger: Ledger) -> memoryview:
     if not arguments:
         return memoryview(b"")
     if type(arguments[0]) is not memoryview:
-        raise Undecodable("unsupported", "bytes that are made of anything but bytes")
+        raise Undecodable("unsupported", "bytes that are not made from bytes")
     return arguments[0]
 
 
@@ -41,7 +41,7 @@ def _encode(arguments: tuple[Any, ...], ledger: Ledger) -> memoryview:
     argument_count("encode", len(arguments), (2,))
     text, encoding = arguments
     if type(text) is not str or type(encoding) is not str or encoding != "latin1":
-        raise Undecodable("unsupported", "text that is to be encoded as anything but Latin-1")
+        raise Undecodable("unsupported", "text with another encoding than Latin-1")
     ledger.take(len(text))
     return memoryview(text.encode("latin1"))
 

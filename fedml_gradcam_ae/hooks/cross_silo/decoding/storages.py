@@ -85,10 +85,10 @@ def load_storage(arguments: tuple[Any, ...], ledger: Ledger) -> Storage:
     saved, position = run(machine, _header(machine, ledger))
     keys, position = run(machine, position)
     if type(saved) is not SavedStorage or len(saved.fields) != 6:
-        raise Undecodable("bad tensor", "what is saved is no storage")
+        raise Undecodable("bad tensor", "the saved object is no storage")
     word, kind, key, location, count, view = saved.fields
     if type(word) is not str or word != "storage" or type(kind) is not StorageClass or view is not None:
-        raise Undecodable("bad tensor", "what is saved is no storage, or a part of another")
+        raise Undecodable("bad tensor", "the saved object is no storage, or is part of another one")
     if type(key) is not str or type(keys) is not list or len(keys) != 1 or type(keys[0]) is not str or keys[0] != key:
         raise Undecodable("bad tensor", "not exactly one storage follows")
     if type(location) is not str or not DEVICE.fullmatch(location):

@@ -37,7 +37,7 @@ def rebuild_v2(arguments: tuple[Any, ...], ledger: Ledger) -> torch.Tensor:
     argument_count("_rebuild_tensor_v2", len(arguments), (6, 7))
     storage, offset, size, stride, _, hooks = arguments[:6]
     if type(storage) is not Storage or storage.dtype is None:
-        raise Undecodable("bad tensor", "its storage is none, or does not say what it holds")
+        raise Undecodable("bad tensor", "its storage is no storage, or has no type")
     _check_extras(hooks, arguments[6:])
     return tensor(storage, storage.dtype, offset, size, stride, ledger)
 
@@ -58,7 +58,7 @@ def rebuild_v3(arguments: tuple[Any, ...], ledger: Ledger) -> torch.Tensor:
     argument_count("_rebuild_tensor_v3", len(arguments), (7, 8))
     storage, offset, size, stride, _, hooks, dtype = arguments[:7]
     if type(storage) is not Storage or type(dtype) is not torch.dtype:
-        raise Undecodable("bad tensor", "its storage or its dtype is none")
+        raise Undecodable("bad tensor", "its storage is no storage, or its dtype no dtype")
     _check_extras(hooks, arguments[7:])
     return tensor(storage, dtype, offset, size, stride, ledger)
 
@@ -78,7 +78,7 @@ def rebuild_parameter(arguments: tuple[Any, ...], ledger: Ledger) -> torch.Tenso
     """
     argument_count("_rebuild_parameter", len(arguments), (3,))
     if type(arguments[0]) is not torch.Tensor:
-        raise Undecodable("bad tensor", "a parameter of no tensor")
+        raise Undecodable("bad tensor", "a parameter without a tensor")
     _check_extras(arguments[2], ())
     return arguments[0]
 

@@ -52,7 +52,7 @@ def finish(root: Any, ledger: Ledger) -> Any:
         if count > ledger.budget.objects:
             raise Undecodable("too many objects", f"more than {ledger.budget.objects} values")
         if depth > ledger.budget.depth:
-            raise Undecodable("too deep", f"more than {ledger.budget.depth} containers in one another")
+            raise Undecodable("too deep", f"more than {ledger.budget.depth} nested containers")
         finished[id(container)] = (_replace(container, values), count, depth)
     return _finish_child(root, finished, ledger)[0]
 

@@ -19,5 +19,5 @@ def patch(patches: Patches) -> None:
         grpc_comm_manager,
         "GRPCCommManager",
         GRPCTransport,
-        mends="runs what a message says, believes any sender, takes 1000 MB each, waits for ever, and spins while idle",
+        mends="runs code from messages, trusts any sender, takes up to 1000 MB, waits forever, is busy while idle",
     )

@@ -55,7 +55,7 @@ class Addresses:
             LookupError: if the address is not known.
         """
         if id not in self._rows:
-            raise LookupError(f"no address of {id} is known: neither the table of addresses nor a message holds one")
+            raise LookupError(f"no address of {id} is known, from the table of addresses or from a message")
         row = self._rows[id]
         return join(row.ingress_ip or row.grpc_server_ip, row.grpc_server_port)
 

@@ -215,7 +215,9 @@ class GRPCTransport(GRPCCommManager):  # type: ignore[misc]  # fedml has no type
         """Check a message's sender, rate and size, and queue it for decoding; runs in the event loop."""
         report = self.complaints.report
         if rank is not None and claimed != rank:
-            report("identity", f"the holder of the certificate of rank {rank} spoke as rank {claimed}: dropped")
+            report(
+                "identity", f"the holder of the certificate of rank {rank} sent a message as rank {claimed}: dropped"
+            )
             return
         sender = self._members.get(claimed)
         if sender is None:
@@ -231,7 +233,7 @@ class GRPCTransport(GRPCCommManager):  # type: ignore[misc]  # fedml has no type
         else:
             arrival = Arrival(sender, content)
         if not self._inbox.put(arrival, most):
-            report("queue", f"{self._name(sender)}: a message was dropped: too many of its messages wait")
+            report("queue", f"{self._name(sender)}: a message was dropped: too many of its messages are waiting")
 
     def _read(self, arrival: Arrival) -> Message | None:
         """Decode and check a message; return it, or a `Refused` upload in its place, or None if it is dropped."""
@@ -245,7 +247,7 @@ class GRPCTransport(GRPCCommManager):  # type: ignore[misc]  # fedml has no type
         try:
             header, parameters = schema.check(found, types, self._addresses.ids(self.client_rank))
             if header.sender != arrival.sender:
-                raise schema.Misfit("sender", f"it says that it is from {header.sender}")
+                raise schema.Misfit("sender", f"its sender is given as {header.sender}")
         except schema.Misfit as error:
             if type(found.type) is int and found.type == schema.UPLOAD:
                 return self._refuse(arrival.sender, error.kind, str(error))

@@ -167,7 +167,9 @@ class Receiver:
                 self._complaints.report(
                     "certificate", f"a call of {context.peer()}, its certificate {name}, was refused"
                 )
-                await context.abort(grpc.StatusCode.PERMISSION_DENIED, f"the certificate is {name} that may call here")
+                await context.abort(
+                    grpc.StatusCode.PERMISSION_DENIED, f"the certificate is {name} that may call this process"
+                )
         content = await self._read(Call(progress.parse_peer(context.peer()), rank, time.monotonic()), context)
         if content is None:
             return b""
@@ -193,7 +195,7 @@ class Receiver:
             if reading.done():
                 content = reading.result()
                 if content is aio.EOF:
-                    kind = "too large or broken off"
+                    kind = "too large or incomplete"
                     self._complaints.report(kind, f"a call of {context.peer()} was dropped: its message is {kind}")
                     return None
                 size = len(content)

@@ -16,7 +16,7 @@ class TLSFiles(Parameters):
 
     certificate: str = Field(description="its certificate (PEM)")
     key: str = Field(description="the certificate's private key (PEM, without a password)")
-    authority: str = Field(description="the certificate of the authority that all certificates are from (PEM)")
+    authority: str = Field(description="certificate of the authority that issued all certificates (PEM)")
 
 
 class TransportSettings(Parameters):
@@ -24,23 +24,27 @@ class TransportSettings(Parameters):
 
     tls: TLSFiles | None = Field(
         default=None,
-        description="`certificate`, `key` and `authority`: paths from the YAML file's folder, `{rank}` stands for the "
-        "rank; null: no encryption, and whoever reaches the port can speak as anybody",
+        description="`certificate`, `key` and `authority`: paths relative to the YAML file's folder, in which `{rank}` "
+        "stands for the rank; null: no encryption, and any process that reaches the port can act as any client",
     )
     send_timeout: float = Field(
-        default=120.0, gt=0, description="seconds that a call over gRPC may take before the receiver counts as gone"
+        default=120.0,
+        gt=0,
+        description="timeout of a call over gRPC, after which the receiver counts as unreachable (seconds)",
     )
     receive_timeout: float = Field(
-        default=600.0, gt=0, description="seconds that a message may take to come in over gRPC"
+        default=600.0, gt=0, description="timeout of receiving one message over gRPC (seconds)"
     )
     messages_per_second: float = Field(
-        default=50.0, gt=0, description="messages a second over gRPC that are taken from one sender in the long run"
+        default=50.0,
+        gt=0,
+        description="maximum average rate of messages over gRPC from one sender (messages per second)",
     )
     decode_objects: int = Field(
-        default=200_000, ge=1, description="the most values that one message may hold (a tensor counts as about 25)"
+        default=200_000, ge=1, description="maximum number of values in one message (a tensor counts as about 25)"
     )
-    decode_depth: int = Field(default=64, ge=1, description="the most containers in containers of one message")
-    decode_seconds: float = Field(default=30.0, gt=0, description="seconds that decoding one message may take")
+    decode_depth: int = Field(default=64, ge=1, description="maximum depth of nested containers in one message")
+    decode_seconds: float = Field(default=30.0, gt=0, description="timeout of decoding one message (seconds)")
 
 
 def read_transport_settings(args: Any, rank: int) -> TransportSettings:

@@ -114,11 +114,11 @@ class Unfinished:
             if age > self.receive_timeout:
                 out[call] = f"its message took longer than {self.receive_timeout:g} s"
             elif age > GRACE and call.connection in received and call.bytes < SLOWEST * age:
-                out[call] = f"its message came at less than {SLOWEST:g} bytes a second"
+                out[call] = f"its message arrived at less than {SLOWEST:g} bytes a second"
         held = sum(call.bytes for call in self._calls if call not in out)
         for call in self._by_worth():
             if held > self.bytes and call not in out:
-                out[call] = "too many bytes on their way"
+                out[call] = "too many bytes in unfinished calls"
                 held -= call.bytes
         return self._without(out)
 
