@@ -210,7 +210,7 @@ def _cannot_watch(name: str, ours: dict[str, type[Any]]) -> str | None:
     if name in ours:
         why = "it has clients start from different models"
     elif name.removeprefix("fedml:") in builtin.DEFENSES:
-        why = "FedML's own types hand on a list of updates and do not say whom they suspect"
+        why = "FedML's own types hand on a list of updates and do not name the suspected clients"
     else:
         return unknown(f"type {name!r}", name, ours).rstrip(".")
     return f"{name} can only act, not watch, since {why}: put it under defenses"

@@ -1,4 +1,4 @@
-"""Imports point one way, without a circle; docs/architecture.md draws the rooms."""
+"""Imports point one way, without a circle; docs/architecture.md draws the layers."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ import pytest
 ROOT = Path(__file__).parents[1]
 Graph = Mapping[str, set[str]]
 
-# A room may import from those before it. Of attacks and defenses, attacks come later: some know a defense.
-ROOMS = ["contract", "maths", "networks", "heatmaps", "defenses", "attacks", "recording", "hooks"]
+# A layer may import from those before it. Of attacks and defenses, attacks come later: some know a defense.
+LAYERS = ["contract", "maths", "networks", "heatmaps", "defenses", "attacks", "recording", "hooks"]
 SUITE = ["data", "models", "measures", "paper", "config", "report", "running", "speed", "studies"]
-MOST_ROOMS = 12
+MOST_LAYERS = 12
 SAME_NAME = {"__init__", "__main__", "settings", "registry"}  # one idea in several places
 
 
@@ -53,12 +53,12 @@ def circle(imports: Graph) -> list[str]:
     return []
 
 
-def upward(imports: Graph, package: str, rooms: list[str]) -> list[str]:
-    """Imports from a room of one that comes after it."""
-    floor = {f"{package}.{room}": number for number, room in enumerate(rooms)}
+def upward(imports: Graph, package: str, layers: list[str]) -> list[str]:
+    """Imports of a layer from a later one."""
+    level = {f"{package}.{layer}": number for number, layer in enumerate(layers)}
 
     def of(module: str) -> int | None:
-        return floor.get(".".join(module.split(".")[:2]))
+        return level.get(".".join(module.split(".")[:2]))
 
     return [
         f"{module} imports {other}"
@@ -77,7 +77,7 @@ def test_there_is_no_import_circle() -> None:
 
 
 def test_imports_point_downward() -> None:
-    assert upward(BOTH, "fedml_gradcam_ae", ROOMS) == []
+    assert upward(BOTH, "fedml_gradcam_ae", LAYERS) == []
     assert upward(BOTH, "benchmark", SUITE) == []
 
 
@@ -97,15 +97,15 @@ def tops(path: Path) -> set[str]:
 
 
 @pytest.mark.parametrize("package", ["fedml_gradcam_ae", "benchmark"])
-def test_there_are_few_rooms(package: str) -> None:
-    rooms = [path.name for path in (ROOT / package).iterdir() if (path / "__init__.py").exists()]
-    assert 0 < len(rooms) <= MOST_ROOMS
-    assert set(rooms) == set(ROOMS if package == "fedml_gradcam_ae" else SUITE) - {"config"}
+def test_there_are_few_layers(package: str) -> None:
+    layers = [path.name for path in (ROOT / package).iterdir() if (path / "__init__.py").exists()]
+    assert 0 < len(layers) <= MOST_LAYERS
+    assert set(layers) == set(LAYERS if package == "fedml_gradcam_ae" else SUITE) - {"config"}
 
 
 def test_the_page_shows_every_room_in_its_order() -> None:
     page = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
-    assert re.findall(r"^    (\w+)\[", page, re.MULTILINE) == [*ROOMS, *SUITE]
+    assert re.findall(r"^    (\w+)\[", page, re.MULTILINE) == [*LAYERS, *SUITE]
 
 
 @pytest.mark.parametrize("package", ["fedml_gradcam_ae", "benchmark"])
@@ -116,14 +116,14 @@ def test_no_two_modules_have_the_same_name(package: str) -> None:
 
 def test_what_these_tests_hold_can_break(tmp_path: Path) -> None:
     package = tmp_path / "fedml_gradcam_ae"
-    for room, text in {
+    for layer, text in {
         "contract": "from fedml_gradcam_ae.hooks.sp import run",
         "hooks": "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from fedml_gradcam_ae.contract import sp",
     }.items():
-        (package / room).mkdir(parents=True)
-        (package / room / "sp.py").write_text(text)
+        (package / layer).mkdir(parents=True)
+        (package / layer / "sp.py").write_text(text)
     broken = graph(modules(tmp_path, "fedml_gradcam_ae"))
     assert set(circle(broken)) == {"fedml_gradcam_ae.contract.sp", "fedml_gradcam_ae.hooks.sp"}
-    assert upward(broken, "fedml_gradcam_ae", ROOMS) == [
+    assert upward(broken, "fedml_gradcam_ae", LAYERS) == [
         "fedml_gradcam_ae.contract.sp imports fedml_gradcam_ae.hooks.sp"
     ]

@@ -185,7 +185,7 @@ def text(name: str, scale: str) -> str:
         *attacks,
         "defenses: [none]",
     ]
-    if asked.watch:  # trimmed_mean does not tell clients apart
+    if asked.watch:  # trimmed_mean flags no clients
         lines += ["watch:", *(f"  - {defense}" for defense in defenses if defense != "trimmed_mean")]
     lines += ["also:", "  - attacks:", *(f"    {line}" for line in attacks)]
     lines += ["    defenses:", *(f"      - {defense}" for defense in defenses)]

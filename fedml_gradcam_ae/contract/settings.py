@@ -50,7 +50,7 @@ def _check_malicious(value: int | float) -> int | float:
 
 
 class AssumesMalicious(DefenseSettings):
-    """The settings of defenses that have to be told how many clients may be malicious."""
+    """The settings of defenses that assume a number of malicious clients."""
 
     malicious: Annotated[int | float, AfterValidator(_check_malicious)] = Field(
         default=0.2, description="f, the assumed number of malicious clients in a round, or their share (0.2)"

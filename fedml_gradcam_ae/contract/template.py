@@ -73,7 +73,7 @@ class Template:
 
         Args:
             model: its state dict.
-            network: its architecture, which tells which parameters are frozen and which tensors have two names. If all
+            network: its architecture, which determines the frozen parameters and the tensors with two names. If all
                 parameters are frozen, none counts as frozen. None: neither is known.
 
         Example:

@@ -102,9 +102,9 @@ class Updates:
             return self.mixing @ Updates(self.uploads, self.center, self.names).gram @ self.mixing.T
         device = self.center[self.names[0]].device
         total = torch.zeros(len(self), len(self), dtype=torch.float64, device=device)
-        room = self._room()
+        buffer = self._buffer()
         for name in self.names:
-            for block, _ in self._updates_of(name, room):
+            for block, _ in self._updates_of(name, buffer):
                 total.addmm_(block, block.T)
         return total
 
@@ -114,8 +114,8 @@ class Updates:
         A length is infinite where float64 overflows. The lengths are computed in float32 where the tensors are no
         wider, which takes half the time, and again in float64 where float32 overflows.
         """
-        rooms: dict[torch.dtype, Tensor] = {}
-        columns = [self._lengths_of(name, rooms) for name in self.names]
+        buffers: dict[torch.dtype, Tensor] = {}
+        columns = [self._lengths_of(name, buffers) for name in self.names]
         found = torch.stack(columns, dim=1).cpu() if columns else torch.zeros(len(self), 0, dtype=torch.float64)
         for client, tensor in torch.nonzero(~found.isfinite()).tolist():
             name = self.names[tensor]
@@ -123,21 +123,21 @@ class Updates:
             found[client, tensor] = torch.linalg.vector_norm(change)
         return found
 
-    def _lengths_of(self, name: str, rooms: dict[torch.dtype, Tensor]) -> Tensor:
+    def _lengths_of(self, name: str, buffers: dict[torch.dtype, Tensor]) -> Tensor:
         """Return the lengths of one tensor's change, (clients,).
 
         Args:
             name: the tensor.
-            rooms: buffers by type, which later calls reuse.
+            buffers: buffers by type, which later calls reuse.
         """
         like = self.center[name]
         kind = torch.promote_types(like.dtype, torch.float32)
         total = torch.zeros(len(self), dtype=torch.float64, device=like.device)
         for values, center in self._pieces_of(name, any_order=True):
             shape, start = (len(values), center.numel()), center.to(kind)
-            if kind not in rooms or rooms[kind].numel() < shape[0] * shape[1]:
-                rooms[kind] = torch.empty(shape[0] * shape[1], dtype=kind, device=like.device)
-            block = rooms[kind][: shape[0] * shape[1]].view(shape)
+            if kind not in buffers or buffers[kind].numel() < shape[0] * shape[1]:
+                buffers[kind] = torch.empty(shape[0] * shape[1], dtype=kind, device=like.device)
+            block = buffers[kind][: shape[0] * shape[1]].view(shape)
             for row, value in zip(block, values, strict=True):
                 torch.sub(value, start, out=row)
             total += torch.linalg.vector_norm(block, dim=1).double().square()
@@ -159,9 +159,9 @@ class Updates:
         Args:
             reuse_buffer: if True, each block is valid until the next one and may be modified in place.
         """
-        room = self._room() if reuse_buffer else None
+        buffer = self._buffer() if reuse_buffer else None
         for name in self.names:
-            for block, _ in self._updates_of(name, room):
+            for block, _ in self._updates_of(name, buffer):
                 yield block
 
     def dot(self, vector: Mapping[str, Tensor]) -> Tensor:
@@ -171,10 +171,10 @@ class Updates:
             vector: a tensor for each of `names`.
         """
         total = torch.zeros(len(self), dtype=torch.float64, device=self.center[self.names[0]].device)
-        room = self._room()
+        buffer = self._buffer()
         for name in self.names:
             start, flat = 0, vector[name].reshape(-1)
-            for block, _ in self._updates_of(name, room):
+            for block, _ in self._updates_of(name, buffer):
                 total += block @ flat[start : start + block.shape[1]].double()
                 start += block.shape[1]
         return total
@@ -236,9 +236,9 @@ class Updates:
         trained = set(self.names)
         rest = [name for name in self.center if name not in trained and name not in self.tied]
         model = dict(self.center) if weights is None else weighted_mean(self.uploads, weights.tolist(), rest)
-        room = self._room()
+        buffer = self._buffer()
         for name in self.names:
-            blocks = self._updates_of(name, room)
+            blocks = self._updates_of(name, buffer)
             moved = torch.cat([center.double() + coefficients @ block for block, center in blocks])
             model[name] = _as(moved.view(self.center[name].shape), self.center[name])
         return self._complete(model)
@@ -278,26 +278,26 @@ class Updates:
     def _mix(self, values: Tensor) -> Tensor:
         return values if self.mixing is None else self.mixing.to(values.dtype) @ values
 
-    def _updates_of(self, name: str, room: Tensor | None = None) -> Iterator[tuple[Tensor, Tensor]]:
+    def _updates_of(self, name: str, buffer: Tensor | None = None) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield blocks of the updates, (clients, columns), float64, each with the center's numbers, (columns,).
 
         Args:
             name: the tensor.
-            room: a buffer that each block overwrites, since new memory costs more time than the arithmetic; None: each
+            buffer: memory that each block overwrites, since new memory costs more time than the arithmetic; None: each
                 block has memory of its own.
         """
         for values, center in self._pieces_of(name):
             shape, start = (len(values), center.numel()), center.double()
             needed = shape[0] * shape[1]
-            if room is not None and needed <= room.numel():
-                block = room[:needed].view(shape)
+            if buffer is not None and needed <= buffer.numel():
+                block = buffer[:needed].view(shape)
             else:
                 block = torch.empty(shape, dtype=torch.float64, device=center.device)
             for row, value in zip(block, values, strict=True):
                 torch.sub(value, start, out=row)
             yield self._mix(block), center
 
-    def _room(self) -> Tensor:
+    def _buffer(self) -> Tensor:
         """Return a buffer for the largest block."""
         device = self.center[self.names[0]].device
         return torch.empty(len(self.uploads) * self._columns, dtype=torch.float64, device=device)

@@ -88,7 +88,7 @@ class FLDetector(Defense):
     @override
     def judge(self, round: Round) -> Verdict:
         """Score clients by their distance to the prediction, leave out the detected ones and record the round."""
-        self._note(self._history.surprises(round))
+        self._note(self._history.prediction_errors(round))
         own = {
             client: math.fsum(found) / len(found)
             for client in round.client_ids
@@ -140,14 +140,14 @@ class FLDetector(Defense):
         self._predicted_rounds = int(state["predicted_rounds"])
         self.removed = dict(state["removed"])
 
-    def _note(self, surprises: dict[ClientId, float]) -> None:
+    def _note(self, errors: dict[ClientId, float]) -> None:
         """Divide a round's distances by their mean and add them to those of the last rounds."""
-        surprises = {client: distance for client, distance in surprises.items() if client not in self.removed}
-        if not surprises:
+        errors = {client: distance for client, distance in errors.items() if client not in self.removed}
+        if not errors:
             return
         self._predicted_rounds += 1
-        mean = math.fsum(surprises.values()) / len(surprises)
-        for client, distance in surprises.items():
+        mean = math.fsum(errors.values()) / len(errors)
+        for client, distance in errors.items():
             relative = distance / mean if mean > 0 else 1.0
             self._distances[client] = [*self._distances.get(client, []), relative][-self.settings.window :]
 

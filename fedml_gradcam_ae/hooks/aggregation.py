@@ -21,7 +21,7 @@ from fedml_gradcam_ae.hooks.reporting import listeners, report_round
 from fedml_gradcam_ae.hooks.surroundings import Federation, Uploads, aggregating, identity, own_dicts, pairs
 from fedml_gradcam_ae.hooks.upload_settings import read_upload_settings
 from fedml_gradcam_ae.recording import events
-from fedml_gradcam_ae.recording.watching import anybody_watches, watch
+from fedml_gradcam_ae.recording.watching import any_detector_watches, watch
 
 
 class Aggregated(NamedTuple):
@@ -38,10 +38,10 @@ class Aggregated(NamedTuple):
     admitted: Round | None
 
 
-def anybody_acts() -> bool:
+def defense_or_attack_active() -> bool:
     """Return whether an attack, a defense or a watching detector is on; if not, simulators use FedML's own average."""
     acts = FedMLAttacker.get_instance().is_enabled or FedMLDefender.get_instance().is_enabled
-    return bool(acts or anybody_watches())
+    return bool(acts or any_detector_watches())
 
 
 def prepare(network: nn.Module | None, test_data: Iterable[Any]) -> None:
@@ -57,7 +57,7 @@ def prepare(network: nn.Module | None, test_data: Iterable[Any]) -> None:
         SettingsError: if an attack, a defense or a watching detector is on and the network has complex tensors.
         ValueError: if the defense cannot work with the network or the data.
     """
-    if anybody_acts() and network is not None:
+    if defense_or_attack_active() and network is not None:
         odd = [
             name for name, tensor in network.state_dict().items() if isinstance(tensor, Tensor) and tensor.is_complex()
         ]
@@ -137,7 +137,7 @@ def aggregate(
         kept = aggregator.on_before_aggregation(usable)[0] if usable else []
         if kept and federation.judged is None:
             kept = pairs(federation.gate(kept, model))
-        if anybody_watches() and federation.admitted is not None:
+        if any_detector_watches() and federation.admitted is not None:
             federation.watched = watch(federation.admitted)
         report = report_round(federation)
         if kept:

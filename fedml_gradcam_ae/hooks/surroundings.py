@@ -34,7 +34,7 @@ class Federation:
         network: a private copy of the architecture, in eval mode, on the device to compute on.
         test_data: the server's batches (images, labels).
         local_data: training data by client id, for attacks.
-        attackers: the clients that attacked in this round; None if unknown (FedML's own attacks do not tell).
+        attackers: the clients that attacked in this round; None if unknown (FedML's own attacks do not report them).
         settings: the settings of the gate.
         attacked: whether an attack is on. If so, uploads that passed the gate before the attack pass it again.
         rejected: reasons by client id, for uploads that were found unusable before any attack or defense ran.

@@ -28,7 +28,7 @@ def watching(detectors: Mapping[str, Judge]) -> Iterator[None]:
         _watchers.update(before)
 
 
-def anybody_watches() -> bool:
+def any_detector_watches() -> bool:
     """Return whether any detector watches, so that rounds are judged even if no defense is on."""
     return bool(_watchers)
 

@@ -135,11 +135,11 @@ def test_on_one_quadratic_without_noise_the_prediction_is_all_but_exact() -> Non
     judge = defense(window=10, start_round=1000)
     for round in made[:-1]:
         judge.judge(round)
-    surprises = judge._history.surprises(made[-1])
+    errors = judge._history.prediction_errors(made[-1])
     update = np.linalg.norm(vector(made[-1], made[-1].uploads[0]))
     change = np.linalg.norm(vector(made[-1], made[-1].uploads[0]) - vector(made[-2], made[-2].uploads[0]))
     assert change > 1e-4 * update
-    assert max(surprises.values()) < 0.1 * change
+    assert max(errors.values()) < 0.1 * change
 
 
 def test_clients_that_upload_anew_each_round_are_detected_once_there_is_history() -> None:

@@ -53,11 +53,11 @@ def attacks(name: str) -> str:
 
 
 def quiet(name: str) -> str:
-    """False alarms while nobody attacks, of every variant."""
+    """False alarms without attack, of every variant."""
     rows = [row for row in read("robust", name) if row["attack"] == "none"]
     partitions = list(dict.fromkeys(row["partition"] for row in rows))
     head = [
-        "nobody attacks",
+        NO_ATTACK,
         *(f"{partition}, {figure}" for partition in partitions for figure in ("FPR", "FPR per vote")),
     ]
     body = []
@@ -110,7 +110,7 @@ class Ended:
     Attributes:
         setting: what else the configuration varies, such as the partition of the data.
         attack: without its attackers.
-        attackers: their number, as text; empty if nobody attacks, or where it is the same for all attacks.
+        attackers: their number, as text; empty without attack, or where it is the same for all attacks.
         seed: of the run.
         accuracy: after the last round.
         lost: how much higher the accuracy of the same seed is, undefended and without attack.
@@ -125,7 +125,7 @@ class Ended:
 
     @property
     def attacked(self) -> bool:
-        """Whether anybody attacked."""
+        """Whether there was an attack."""
         return self.attack != NO_ATTACK
 
     @property
@@ -179,7 +179,7 @@ def keeps(results: str) -> str:
     body = []
     for attackers, bar in KEEPS:
         own = [run for run in runs if run.attackers in attackers]
-        line = ["any of them" if any(attackers) else "nobody attacks", ", ".join(attackers) or NONE]
+        line = ["any of them" if any(attackers) else NO_ATTACK, ", ".join(attackers) or NONE]
         for partition in ("iid", "dirichlet"):
             there = [run for run in own if run.partition == partition]
             line += [_most_lost(there, bar), f"{len(there)}, {len({run.seed for run in there})}"]
@@ -203,7 +203,7 @@ def elsewhere(results: str) -> str:
         line = [setting, f"{quiet[0].accuracy + quiet[0].lost:.3f}"]
         line += [_most_lost(quiet, KEEPS[0][1]), _most_lost(attacked, KEEPS[1][1]), str(len(attacked))]
         body.append([*line, f"{min(votes['recall']):.2f}", f"{max(votes['FPR']):.3f}"])
-    head = ["setting", "undefended, nobody attacks", "lost, nobody attacks", "most lost to an attack", "attacks"]
+    head = ["setting", "undefended, no attack", "lost, no attack", "most lost to an attack", "attacks"]
     return markdown([*head, "least recall of the votes", "highest FPR of the votes"], body)
 
 
@@ -301,7 +301,7 @@ def goals(name: str) -> str:
         ]
         if not of_goal:
             continue  # nothing was judged with so many attackers
-        line = [", ".join(f"`{kind}`" for kind in goal.attacks if kind != "none") or "nobody attacks"]
+        line = [", ".join(f"`{kind}`" for kind in goal.attacks if kind != "none") or NO_ATTACK]
         line[0] += " with `own_deviation: 1`" * goal.disguised
         judged_at = [share for share in goal.shares if any(row["attackers"] == share for row in of_goal)]
         line += [", ".join(share for share in judged_at if float(share)) or NONE, goal.figure]
@@ -347,7 +347,7 @@ def judged(name: str) -> str:
             for row in quiet
         )
         head = ["AUROC / recall of the vote", *(f"{partition}, {share}" for partition, share in columns)]
-        parts.append(f"**{data}, {model}**. FPR while nobody attacks: {alarms}.\n\n{markdown(head, body)}")
+        parts.append(f"**{data}, {model}**. FPR without attack: {alarms}.\n\n{markdown(head, body)}")
     return "\n".join(parts)
 
 
@@ -461,8 +461,8 @@ def tracked(replays: Sequence[Replay], attacks: Sequence[str], share: float = 0.
                 rows, bad = arrays["cases"][case].astype(int), arrays["malicious"][case]
                 few = ~bad & (arrays["samples"] < FEWEST_SAMPLES * np.median(arrays["samples"]))
                 stored, measured = (torch.from_numpy(arrays[name][rows]) for name in ("stored", "measured"))
-                everybody = torch.ones(len(rows), dtype=torch.bool)
-                found = tracking(measured, stored, torch.from_numpy(arrays["layers"]), everybody).numpy()
+                all_clients = torch.ones(len(rows), dtype=torch.bool)
+                found = tracking(measured, stored, torch.from_numpy(arrays["layers"]), all_clients).numpy()
                 for of, color, filled in ((~bad & ~few, "#555555", True), (few, "#555555", False), (bad, RED, True)):
                     axes.scatter(
                         found[of], [line] * of.sum(), s=16, facecolors=color if filled else "none", edgecolors=color

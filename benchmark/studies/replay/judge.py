@@ -181,9 +181,9 @@ def _scores(parts: Parts, counted: Sequence[str]) -> list[float]:
 
 def _spread(scores: Tensor, usable: Tensor) -> Tensor:
     """Return the scores of usable clients in an array of all clients, infinite for the others, (clients,)."""
-    everybody = torch.full((len(usable),), torch.inf, dtype=scores.dtype)
-    everybody[usable] = scores
-    return everybody
+    spread = torch.full((len(usable),), torch.inf, dtype=scores.dtype)
+    spread[usable] = scores
+    return spread
 
 
 def figures(rounds: Sequence[tuple[list[float], Flags]], every: int = 3, needed: int = 2) -> dict[str, float]:

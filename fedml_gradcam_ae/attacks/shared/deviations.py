@@ -62,6 +62,6 @@ def largest_within(squares: Tensor, slopes: Tensor, square: float, bounds: Tenso
     """
     if not square > 0:
         return 0.0
-    room = (bounds - squares).clamp(min=0)
-    roots = (slopes + (slopes.square() + square * room).sqrt()) / square
+    slack = (bounds - squares).clamp(min=0)
+    roots = (slopes + (slopes.square() + square * slack).sqrt()) / square
     return max(0.0, float(roots.min()))

@@ -40,7 +40,7 @@ class UpdateHistory:
         self._seen: dict[ClientId, int] = {}  # the number of steps taken before each client's last update
         self._taken = 0
 
-    def surprises(self, round: Round) -> dict[ClientId, float]:
+    def prediction_errors(self, round: Round) -> dict[ClientId, float]:
         """Return the distance ||predicted - u_i|| of each client that has a prediction, by client id.
 
         Args:

@@ -197,8 +197,8 @@ class Roll:
         if self.phase is Phase.OVER:
             return Do.DISMISS
         if self.phase is Phase.WAITING:
-            everyone = bool(self.chosen) and all(self.clients[member].online for member in self.chosen)
-            return Do.START if everyone else Do.NOTHING
+            all_online = bool(self.chosen) and all(self.clients[member].online for member in self.chosen)
+            return Do.START if all_online else Do.NOTHING
         if client not in self.chosen or client in self.uploads or self.number in known.owed:
             return Do.NOTHING
         return Do.ASK

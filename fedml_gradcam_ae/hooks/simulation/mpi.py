@@ -117,7 +117,7 @@ class HookedFedAVGAggregator(FedAVGAggregator):  # type: ignore[misc]  # fedml h
         self.aggregator.model.cpu()
         uploads = [(self.sample_num_dict[index], self.model_dict[index]) for index in range(self.worker_num)]
         number, client_ids = int(self.args.round_idx) + 1, self.sampled[: self.worker_num]
-        if not aggregation.anybody_acts():
+        if not aggregation.defense_or_attack_active():
             model = plain_average(
                 self._fedavg_aggregation_,
                 uploads,
@@ -162,17 +162,17 @@ class HookedFedAVGTrainer(FedAVGTrainer):  # type: ignore[misc]  # fedml has no 
             attacker.attacker.counter = round_idx * self.args.client_num_per_round + self.args.rank - 1
             if attacker.is_to_poison_data():
                 self.train_local = attacker.poison_data(self.train_local)
-        everybody, sampled = int(self.args.client_num_in_total), int(self.args.client_num_per_round)
+        total, sampled = int(self.args.client_num_in_total), int(self.args.client_num_per_round)
         self.train_local = training_data(
             self.train_local,
             self.trainer.model,
             client=self.client_index,
             number=int(round_idx) + 1,
-            clients=range(everybody),
+            clients=range(total),
             # The clients that the server drew, repeated here: FedML seeds numpy with the round's number.
-            present=range(everybody)
-            if everybody == sampled
-            else np.random.RandomState(round_idx).choice(everybody, sampled, replace=False).tolist(),
+            present=range(total)
+            if total == sampled
+            else np.random.RandomState(round_idx).choice(total, sampled, replace=False).tolist(),
         )
         return super().train(round_idx)
 

@@ -108,7 +108,7 @@ class HookedFedAvgAPI(FedAvgAPI):  # type: ignore[misc]  # fedml has no types
     def _aggregate(self, w_locals: Uploads) -> Any:
         self.round_number += 1
         client_ids = [client.client_idx for client in self.client_list]
-        if not aggregation.anybody_acts():
+        if not aggregation.defense_or_attack_active():
             model = plain_average(
                 super()._aggregate,
                 w_locals,

@@ -181,7 +181,7 @@ class GRPCTransport(GRPCCommManager):  # type: ignore[misc]  # fedml has no type
             event_loop.run(receiver.start())
             if self._identity is None and self.client_rank == 0 and self._receiver is None:
                 log.warning(
-                    "no TLS: whoever reaches %s can speak as any client, and whoever listens reads the models "
+                    "no TLS: any process that reaches %s can act as any client, and the models can be read in transit "
                     "(server_args.tls turns it on)",
                     address,
                 )

@@ -58,8 +58,8 @@ def channel_options(receiver: int) -> list[tuple[str, str]]:
 def rank_of(auth_context: Mapping[str, Sequence[bytes]]) -> int | None:
     """Return the rank in the other side's certificate.
 
-    The name is read from the certificate itself. gRPC's list of names does not tell a DNS name from a URI or an e-mail
-    address, and cuts each name at its first NUL character.
+    The name is read from the certificate itself. gRPC's list of names does not separate DNS names from URIs and e-mail
+    addresses, and cuts each name at its first NUL character.
 
     Args:
         auth_context: the `auth_context` of a gRPC call.
