@@ -38,7 +38,7 @@ class Training(Parameters):
 
     @model_validator(mode="before")
     @classmethod
-    def _everybody(cls, values: Any) -> Any:
+    def _all_clients_by_default(cls, values: Any) -> Any:
         """Fill in the default of `per_round`: all clients take part in each round."""
         fill = isinstance(values, dict) and "clients" in values
         return {"per_round": values["clients"], **values} if fill else values

@@ -200,7 +200,7 @@ def detection_accuracy(truth: Truth, accused: Truth) -> float | None:
 
 @of_decisions("F1", "fraction", "higher")
 def f1(truth: Truth, accused: Truth) -> float | None:
-    """Harmonic mean of precision and recall, 0 where attackers are missed and nobody is accused.
+    """Harmonic mean of precision and recall, 0 where attackers are missed and no client is accused.
 
     Args:
         truth: whether each client is malicious, (clients,).

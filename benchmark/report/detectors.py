@@ -29,7 +29,7 @@ class Shown:
     judgments: Sequence[Judgment]
 
 
-def beside_nobody(view: View, setting: str) -> bool:
+def watched_undefended(view: View, setting: str) -> bool:
     """Return whether detectors watched undefended runs.
 
     Detectors that watched are compared fairly: all of them judged the same uploads.
@@ -51,7 +51,7 @@ def shown(view: View, setting: str, attack: str) -> list[Shown]:
         view: the benchmark.
         setting, attack: titles.
     """
-    if beside_nobody(view, setting):
+    if watched_undefended(view, setting):
         runs = view.runs(setting, attack, UNDEFENDED)
         return [
             Shown(name, [run.folder for run in runs], [said for run in runs for said in run.watched.get(name, [])])
@@ -72,7 +72,7 @@ def source_note(view: View, setting: str) -> str:
         view: the benchmark.
         setting: its title.
     """
-    if beside_nobody(view, setting):
+    if watched_undefended(view, setting):
         return "Every detector saw the same uploads, those of the undefended runs, and none of them acted."
     return "Every detector acted in runs of its own, so they did not see the same uploads."
 

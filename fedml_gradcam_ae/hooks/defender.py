@@ -98,7 +98,9 @@ def patch(patches: Patches) -> None:
         round = federation.gate(raw_client_grad_list, extra_auxiliary_info)
         federation.judged = round
         if isinstance(self.defender, PluginDefense):
-            verdict = _judge(self.defender, round, federation, self.defense_type) if round.uploads else _nobody_left(0)
+            verdict = (
+                _judge(self.defender, round, federation, self.defense_type) if round.uploads else _no_client_left(0)
+            )
             federation.verdict = verdict
             return hand_back(verdict, round)
         return _run_stock(lambda uploads: stock_defend(self, uploads, extra_auxiliary_info), round, federation)
@@ -157,7 +159,7 @@ def _run_stock(defend: Any, round: Round, federation: Federation) -> Uploads:
         kept = []
     seconds = perf_counter() - start
     if not kept:
-        federation.verdict = _nobody_left(len(uploads), seconds)
+        federation.verdict = _no_client_left(len(uploads), seconds)
         return [(1.0, OrderedDict(round.global_model))]
     federation.verdict = _describe(kept, uploads, seconds)
     if federation.verdict is None:
@@ -166,7 +168,7 @@ def _run_stock(defend: Any, round: Round, federation: Federation) -> Uploads:
     return [(weight, bounded[id(upload)]) for weight, upload in kept]
 
 
-def _nobody_left(clients: int, seconds: float = 0.0) -> Verdict:
+def _no_client_left(clients: int, seconds: float = 0.0) -> Verdict:
     return Verdict(
         flagged=[True] * clients,
         excluded=[True] * clients,
