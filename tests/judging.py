@@ -31,7 +31,7 @@ def matrix(round: Round) -> np.ndarray:
 
 def vector(round: Round, model) -> np.ndarray:
     """A model relative to the global one, (d,), over the trainable parameters."""
-    return matrix(replace(round, uploads=[model]))[0]
+    return matrix(replace(round, client_ids=[0], uploads=[model], samples=[1.0]))[0]
 
 
 def round_of(

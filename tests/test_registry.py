@@ -14,6 +14,19 @@ def test_the_packages_own_types_are_known_by_name() -> None:
     assert {"constrained_perturbation", "uniform_noise"} <= set(registry.attacks())
 
 
+def test_settings_are_no_dictionary() -> None:
+    krum = registry.defenses()["krum"]
+    with pytest.raises(
+        TypeError, match=r"Krum takes .* Krum\.Settings, found dict: use Krum\(Krum\.Settings\(malicious=1\)\)\."
+    ):
+        krum({"malicious": 1})
+    with pytest.raises(TypeError, match=r"found SignFlip\.Settings: use Krum\(Krum\.Settings\(\.\.\.\)\)\."):
+        krum(registry.attacks()["sign_flip"].Settings())
+    for rule in [*registry.defenses().values(), *registry.attacks().values()]:
+        with pytest.raises(TypeError, match=rf"use {rule.__name__}\({rule.__name__}\.Settings\(\)\)"):
+            rule({})
+
+
 def test_one_decorator_line_registers_a_class(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(registry, "_defenses", {})
 

@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -6,6 +7,7 @@ import torch
 from fedml_gradcam_ae import Round, Verdict
 from fedml_gradcam_ae.contract.round import sample_weights
 from fedml_gradcam_ae.contract.screening import screen
+from fedml_gradcam_ae.defenses.krum import Krum
 from tiny import tiny_cnn
 
 
@@ -97,6 +99,55 @@ def test_a_nonsensical_sample_count_is_taken_out_and_named(make_round, samples) 
     assert (
         screened.rejected[101] == f"the claimed number of samples must be a positive finite number, found {samples!r}"
     )
+
+
+@pytest.mark.parametrize(
+    ("fields", "error", "words"),
+    [
+        ({"samples": [10.0]}, ValueError, r"found lengths {'client_ids': 3, 'uploads': 3, 'samples': 1}\."),
+        ({"client_ids": [1, 2, 3, 4]}, ValueError, r"found lengths {'client_ids': 4, 'uploads': 3, 'samples': 3}\."),
+        ({"uploads": 7}, TypeError, r"A Round's uploads must be a list with one entry per client, found 7\."),
+        ({"client_ids": {1, 2, 3}}, TypeError, r"client_ids must be a list with one entry per client, found a set\."),
+        ({"client_ids": "abc"}, TypeError, r"client_ids must be a list with one entry per client, found 'abc'\."),
+    ],
+)
+def test_a_round_whose_lists_do_not_fit_is_refused(make_round, fields, error, words) -> None:
+    given = make_round(3)
+    with pytest.raises(error, match=words):
+        replace(given, **fields)
+
+
+@pytest.mark.parametrize("rule", [lambda round: round.updates, lambda round: round.bounded, Krum().judge])
+def test_a_tensor_that_an_upload_lacks_is_named_with_its_client(make_round, rule) -> None:
+    uploads = [dict(upload) for upload in make_round(4).uploads]
+    del uploads[2]["0.weight"], uploads[2]["1.running_mean"]
+    with pytest.raises(ValueError, match=r"upload of client 102 .* lacks 2 of 9, the first is '0\.weight'\."):
+        rule(make_round(4, uploads=uploads))
+    uploads[2] = [1.0]
+    with pytest.raises(ValueError, match=r"upload of client 102 must be a state dict, found list\."):
+        rule(make_round(4, uploads=uploads))
+
+
+def test_a_parameter_that_the_global_model_lacks_is_named(make_round) -> None:
+    round = make_round(4)
+    rest = {name: tensor for name, tensor in round.global_model.items() if not name.startswith("5.")}
+    with pytest.raises(ValueError, match=r"lacks 2 of its parameters, the first is '5\.weight'\."):
+        assert replace(round, global_model=rest).updates
+
+
+@pytest.mark.parametrize(
+    ("fields", "found"),
+    [
+        ({"scores": 1.0}, "scores .* found 1.0"),
+        ({"scores": torch.tensor(1.0)}, "scores .* found a Tensor"),
+        ({"flagged": "no"}, "flagged .* found 'no'"),
+        ({"excluded": {0: True}}, "excluded .* found a dict"),
+        ({"weights": 0.5, "model": None}, "weights .* found 0.5"),
+    ],
+)
+def test_a_verdict_takes_lists(fields, found) -> None:
+    with pytest.raises(TypeError, match=f"A Verdict's {found}".replace(" .* ", " must be a list .*, ")):
+        Verdict(**{"model": {}, **fields})
 
 
 def test_a_verdict_has_weights_or_a_model() -> None:

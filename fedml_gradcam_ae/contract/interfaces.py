@@ -38,6 +38,9 @@ class Defense:
     Args:
         settings: checked values of `Settings`, from `defense_params` in the YAML; None: the defaults.
 
+    Raises:
+        TypeError: if the settings are not an instance of `Settings`.
+
     Example:
         >>> from fedml_gradcam_ae import Defense, Verdict
         >>> class PlainMean(Defense):
@@ -52,7 +55,7 @@ class Defense:
     settings: Any = None
 
     def __init__(self, settings: Any = None) -> None:
-        self.settings = self.Settings() if settings is None else settings
+        self.settings = _checked_settings(type(self), settings)
 
     def judge(self, round: Round) -> Verdict:
         """Judge the uploads of one round.
@@ -123,6 +126,9 @@ class Attack:
     Args:
         settings: checked values of `Settings`, from `attack_params` in the YAML; None: the defaults.
 
+    Raises:
+        TypeError: if the settings are not an instance of `Settings`.
+
     Example:
         >>> from fedml_gradcam_ae import Attack
         >>> class Stale(Attack):
@@ -136,7 +142,7 @@ class Attack:
     settings: Any = None
 
     def __init__(self, settings: Any = None) -> None:
-        self.settings = self.Settings() if settings is None else settings
+        self.settings = _checked_settings(type(self), settings)
 
     def poison(self, round: Round, attackers: Sequence[int]) -> Sequence[Upload]:
         """Return the attackers' uploads of one round.
@@ -158,6 +164,21 @@ class Attack:
             data: the attacker's own batches (images, labels).
         """
         return data
+
+
+def _checked_settings(cls: type[Defense | Attack], settings: object) -> Any:
+    """Return the settings of a rule, or the defaults in place of None."""
+    if settings is None:
+        return cls.Settings()
+    if isinstance(settings, cls.Settings):
+        return settings
+    name, values = cls.__name__, "..."
+    if isinstance(settings, Mapping):
+        values = ", ".join(f"{key}={value!r}" for key, value in settings.items())
+    raise TypeError(
+        f"{name} takes an instance of {name}.Settings, found {type(settings).__qualname__}: use "
+        f"{name}({name}.Settings({values}))."
+    )
 
 
 def overrides(cls: type[Any] | None, method: str) -> bool:

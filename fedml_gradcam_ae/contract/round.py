@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from fedml_gradcam_ae.contract.shown import kind, shown
 from fedml_gradcam_ae.contract.upload import ClientId, Upload
 
 if TYPE_CHECKING:
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from fedml_gradcam_ae.contract.bounding import Steps
     from fedml_gradcam_ae.contract.updates import Updates
 
+_LISTS_OF_A_ROUND = ("client_ids", "uploads", "samples")  # the attributes of a Round with one entry per client
 LISTS = ("flagged", "excluded", "weights", "scores")  # the attributes of a Verdict with one entry per client
 WEIGHTS_SUM_TO = 1e-6  # how far a sum of weights may be from 1: the rounding of sums of float32 numbers
 # The longest step of a tensor, in units of the median client's step. Benign clients were measured to need at most 4 on
@@ -56,6 +58,11 @@ class Round:
         replaced: what `updates` returns in place of the differences of `uploads`; see `over`.
         part_of: the round that this one was taken from; see `only`.
 
+    Raises:
+        TypeError: if `client_ids`, `uploads` or `samples` is not a list.
+        ValueError: if these lists differ in length. `updates`, `steps` and `bounded` raise it if an upload lacks a
+            tensor of the global model, or the global model a parameter of the network.
+
     Example:
         Three clients, of which the third moves the weight 150 times as far as the median client:
 
@@ -92,6 +99,9 @@ class Round:
     replaced: Updates | None = field(default=None, repr=False)
     part_of: Part | None = field(default=None, repr=False)
 
+    def __post_init__(self) -> None:
+        _check_lengths(self, _LISTS_OF_A_ROUND)
+
     @cached_property
     def parameters(self) -> list[str]:
         """The names of the trainable parameters, which a client changes by training; no running statistics."""
@@ -108,6 +118,7 @@ class Round:
 
         if self.replaced is not None:
             return self.replaced
+        self._check_tensors()
         return Updates(self.uploads, self.global_model, self.parameters, tied=self.tied)
 
     @cached_property
@@ -124,6 +135,7 @@ class Round:
 
         whole = self._whole
         if whole is None:
+            self._check_tensors()
             return Steps.of(self.uploads, self.global_model, self.samples)
         return whole.round.steps.only(whole.positions)
 
@@ -161,6 +173,24 @@ class Round:
         ):
             return None
         return part
+
+    def _check_tensors(self) -> None:
+        """Check that uploads and global model have their tensors, by name; the values are not read."""
+        missing = [name for name in self.parameters if name not in self.global_model]
+        if missing:
+            raise ValueError(
+                f"A Round's global_model must be a state dict of its network, but lacks {len(missing)} of its "
+                f"parameters, the first is {missing[0]!r}."
+            )
+        for client, upload in zip(self.client_ids, self.uploads, strict=True):
+            if not isinstance(upload, Mapping):
+                raise ValueError(f"The upload of client {client!r} must be a state dict, found {kind(upload)}.")
+            if not self.global_model.keys() <= upload.keys():
+                missing = [name for name in self.global_model if name not in upload]
+                raise ValueError(
+                    f"The upload of client {client!r} must have every tensor of the global model, but lacks "
+                    f"{len(missing)} of {len(self.global_model)}, the first is {missing[0]!r}."
+                )
 
     @cached_property
     def shortened(self) -> list[int]:
@@ -210,6 +240,7 @@ class Verdict:
         reasons: why a client was left out for another reason than its score, by client id.
 
     Raises:
+        TypeError: if something else than a list is given where there must be one entry per client.
         ValueError: if there are both weights and a model or neither, if the lists differ in length, or if the weights
             are negative, not finite, positive for an excluded client, or sum to neither 1 nor 0.
 
@@ -235,9 +266,7 @@ class Verdict:
     def __post_init__(self) -> None:
         if (self.weights is None) == (self.model is None):
             raise ValueError("A Verdict needs either weights or a model, not both and not neither.")
-        lengths = {name: len(value) for name in LISTS if (value := getattr(self, name)) is not None}
-        if len(set(lengths.values())) > 1:
-            raise ValueError(f"A Verdict's lists must have one entry per client, found lengths {lengths}.")
+        _check_lengths(self, [name for name in LISTS if getattr(self, name) is not None])
         if self.weights is not None:
             self._check_weights([float(weight) for weight in self.weights])
 
@@ -261,6 +290,22 @@ class Verdict:
     def clients(self) -> int | None:
         """The number of clients in the lists; None where there is no list."""
         return next((len(value) for name in LISTS if (value := getattr(self, name)) is not None), None)
+
+
+def _check_lengths(owner: Round | Verdict, names: Iterable[str]) -> None:
+    """Check that attributes of a round or a verdict are lists of one length."""
+    title, lengths = type(owner).__name__, {}
+    for name in names:
+        value = getattr(owner, name)
+        unordered = isinstance(value, (str, bytes, Mapping, Set))
+        try:
+            lengths[name] = None if unordered else len(value)
+        except TypeError:
+            unordered = True
+        if unordered:
+            raise TypeError(f"A {title}'s {name} must be a list with one entry per client, found {shown(value)}.")
+    if len(set(lengths.values())) > 1:
+        raise ValueError(f"A {title}'s lists must have one entry per client, found lengths {lengths}.")
 
 
 class TooFewUploads(RuntimeError):  # noqa: N818 - not an error of the program: what happens then is a setting

@@ -117,7 +117,8 @@ def test_layers_below_that_are_constant_do_not_matter() -> None:
 def penalty(round, upload, **params):
     """||CAM(W') - mean CAM||^2 / v, of the maps that the defense itself would make."""
     probe = GradCAMAE(GradCAMAE.Settings(profile="paper", **PROBE, **params)).profile.probe
-    maps = probe.maps(dataclasses.replace(round, uploads=[*(round.uploads[i] for i in BENIGN), upload]))
+    part = round.only([*BENIGN, ATTACKERS[0]])
+    maps = probe.maps(dataclasses.replace(part, uploads=[*part.uploads[:-1], upload]))
     mean = maps[:-1].mean(dim=0)
     distances = ((maps - mean) ** 2).sum(dim=(1, 2, 3))
     return (distances[-1] / distances[:-1].mean()).item()
