@@ -1,10 +1,13 @@
-"""The schedule of a benchmark: finished runs are kept, the others run, several at a time."""
+"""The schedule of a benchmark: which runs are missing, what they need, and how they run, several at a time.
+
+A run is finished if its folder has a `result.json`, which is written last. Finished runs are kept.
+"""
 
 from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +17,7 @@ import fedml_gradcam_ae
 from benchmark import data
 from benchmark.atomic_file import write_json
 from benchmark.config import Config, Run, check_device
-from benchmark.running import partition_picture as own_pictures
+from benchmark.running import partition_picture
 from benchmark.running.simulation import create, describe, fedml_args, set_up_torch, simulate, watchers
 from benchmark.running.training_cache import FOLDER as TRAINED
 from benchmark.running.warm_start import warm_start
@@ -44,15 +47,15 @@ def check_all(config: Config, out: Path) -> None:
 
 
 def run_all(config: Config, out: Path, lock: int, jobs: int | None = None, remember: int = 0) -> int:
-    """Run all simulations that are not finished.
+    """Run all simulations that are not finished, and write `matrix.json`, the list of all runs.
 
     Args:
         config: the benchmark.
         out: the results folder.
-        lock: the file descriptor that `lock.locked` yields: no other command uses the folder.
+        lock: the file descriptor that `lock.locked` yields, which worker processes inherit.
         jobs: the number of runs at a time, each in its own process; 1: in this process. None: as many as the CPU's
             threads allow, with the configuration's `threads` each.
-        remember: bytes of disk for cached local training, deleted at the end; 0: no cache.
+        remember: bytes of disk for a cache of local training, which is deleted at the end; 0: no cache.
 
     Returns:
         The number of failed runs; the others are finished.
@@ -63,8 +66,8 @@ def run_all(config: Config, out: Path, lock: int, jobs: int | None = None, remem
     """
     fedml_gradcam_ae.register()
     runs = config.runs()
-    for partial in out.rglob("*.partial"):  # incomplete files of a killed command
-        partial.unlink(missing_ok=True)
+    for incomplete in out.rglob("*.partial"):  # left by a killed command
+        incomplete.unlink(missing_ok=True)
     missing = _missing(runs, out)
     if len(missing) < len(runs):
         print(f"{len(runs) - len(missing)} of {len(runs)} simulations are finished already (delete {out} to run anew).")
@@ -81,11 +84,12 @@ def run_all(config: Config, out: Path, lock: int, jobs: int | None = None, remem
     )
     if jobs is None:
         jobs = max(1, (os.cpu_count() or 1) // config.threads)
-    with tqdm(
-        total=sum(run.federation.rounds for run in missing), unit="round", disable=not missing, dynamic_ncols=True
-    ) as bar:
-        alone = min(jobs, len(missing)) <= 1
-        failed = _alone(missing, out, bar, remember) if alone else _together(missing, out, lock, bar, jobs, remember)
+    rounds = sum(run.federation.rounds for run in missing)
+    with tqdm(total=rounds, unit="round", disable=not missing, dynamic_ncols=True) as bar:
+        if min(jobs, len(missing)) <= 1:
+            failed = _run_here(missing, out, bar, remember)
+        else:
+            failed = _run_in_workers(missing, out, bar, remember, jobs, lock)
     shutil.rmtree(out / TRAINED, ignore_errors=True)
     for folder, reason in failed.items():
         print(f"failed: {folder}: {reason} (see {out / folder / 'error.txt'})")
@@ -93,10 +97,12 @@ def run_all(config: Config, out: Path, lock: int, jobs: int | None = None, remem
 
 
 def _missing(runs: list[Run], out: Path) -> list[Run]:
+    """Return the runs that are not finished."""
     return [run for run in runs if not (out / run.folder / "result.json").exists()]
 
 
-def _alone(runs: list[Run], out: Path, bar: tqdm[Any], remember: int) -> dict[str, str]:
+def _run_here(runs: list[Run], out: Path, bar: tqdm[Any], remember: int) -> dict[str, str]:
+    """Run simulations one after the other in this process; return the errors of the failed ones, by folder."""
     failed = {}
     for run in runs:
         bar.set_description(run.title)
@@ -104,11 +110,12 @@ def _alone(runs: list[Run], out: Path, bar: tqdm[Any], remember: int) -> dict[st
             simulate(run, out, bar.set_description, lambda: bar.update(1), remember)
         except Exception as error:  # other runs continue; the report shows this error
             failed[run.folder] = f"{type(error).__name__}: {error}"
-        _summarize(run, failed.get(run.folder), bar.write)
+        bar.write(_outcome(run, failed))
     return failed
 
 
-def _together(runs: list[Run], out: Path, lock: int, bar: tqdm[Any], jobs: int, remember: int) -> dict[str, str]:
+def _run_in_workers(runs: list[Run], out: Path, bar: tqdm[Any], remember: int, jobs: int, lock: int) -> dict[str, str]:
+    """Run simulations in worker processes; return the errors of the failed ones, by folder."""
     failed = {}
     bar.set_description(f"{len(runs)} runs, {min(jobs, len(runs))} at a time")
     with Workers(min(jobs, len(runs)), out, lock, remember) as workers:
@@ -116,37 +123,43 @@ def _together(runs: list[Run], out: Path, lock: int, bar: tqdm[Any], jobs: int, 
             if event == "round":
                 bar.update()
                 continue
-            if event != "finished":
+            if event != "finished":  # then it is the error
                 failed[run.folder] = event
-            _summarize(run, failed.get(run.folder), bar.write)
+            bar.write(_outcome(run, failed))
     return failed
 
 
-def _summarize(run: Run, error: str | None, write: Callable[[str], None]) -> None:
-    write(f"{run.title}: {'finished' if error is None else f'FAILED, {error}'}")
+def _outcome(run: Run, failed: Mapping[str, str]) -> str:
+    """Return a line that says how a run ended."""
+    return f"{run.title}: {f'FAILED, {failed[run.folder]}' if run.folder in failed else 'finished'}"
 
 
 def _prepare(runs: list[Run], missing: list[Run], out: Path) -> None:
-    """Build the networks, data records and warm starts before the first run, so that errors appear early.
+    """Make what the missing runs start from, so that errors appear before the first run.
 
-    A picture of each partition is drawn as well.
+    These are the networks, the records of the data, the weights of warm starts and a picture of each partition.
+
+    Args:
+        runs: all runs of the benchmark.
+        missing: those that are not finished.
+        out: the results folder.
     """
     for run in {(run.data, run.model, run.warm_start, run.seed): run for run in missing}.values():
         network = create(run)
         data.record(run.data, out)
         set_up_torch(run)
-        warm_start(run, network, out, print)  # once, for all runs that start from these weights
-    # Numbered over all runs, so that file names do not depend on which runs are missing.
-    partitions = {_partition(run): run for run in runs}
-    wanted = {_partition(run) for run in missing}
-    only = len({run.data for run in runs}) == 1
+        warm_start(run, network, out, print)  # stored for all runs that start from these weights
+    # Pictures are numbered over all runs, so that their names do not depend on which runs are missing.
+    partitions = {_partition_settings(run): run for run in runs}
+    wanted = {_partition_settings(run) for run in missing}
+    same_data = len({run.data for run in runs}) == 1
     for number, (partition, run) in enumerate(partitions.items()):
         if partition in wanted:
-            figure = own_pictures.partition(run, data.class_counts(run), data.read(run.data).classes)
-            name = f"partition-seed{run.seed}" if only else f"partition-{number}-seed{run.seed}"
+            figure = partition_picture.partition(run, data.class_counts(run), data.read(run.data).classes)
+            name = f"partition-seed{run.seed}" if same_data else f"partition-{number}-seed{run.seed}"
             pictures.save(figure, out / f"{name}.png")
 
 
-def _partition(run: Run) -> tuple[Any, ...]:
-    """Return the settings that decide which images each client has."""
+def _partition_settings(run: Run) -> tuple[Any, ...]:
+    """Return the settings that determine which images each client has."""
     return run.data, run.federation.clients, run.warm_start, run.seed

@@ -1,4 +1,4 @@
-"""FLAME: keep a majority cluster of models by cosine distance, clip to the median length and add noise.
+"""FLAME: keep the majority cluster of models by cosine distance, clip updates to their median length and add noise.
 
 Source: Nguyen et al., "FLAME: Taming Backdoors in Federated Learning", USENIX Security 2022, arXiv 2101.02281,
 Algorithm 1. Some implementations compare the angles of updates instead of models, include BatchNorm's statistics, or
@@ -7,7 +7,7 @@ scale the noise by each layer's own standard deviation.
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import torch
@@ -30,10 +30,11 @@ from fedml_gradcam_ae.networks.images import seeded_generator
 class FLAME(Defense):
     """The clipped and noised mean of the one HDBSCAN cluster that holds more than half of the models.
 
-    HDBSCAN on cosine distances, with at least K // 2 + 1 models in a cluster, finds one cluster and outliers. It drops
-    models until little more than half of them are left, whether there are attackers or not. The kept updates are
-    clipped to the median length S of all updates and averaged without weights. Then Gaussian noise
-    N(0, (lambda S)^2) is added to the weights.
+    With K models, HDBSCAN on their cosine distances requires K // 2 + 1 models in a cluster, so that it finds one
+    cluster at most; the models outside of it are left out. Often these are nearly half of the models, whether there are
+    attackers or not. The updates of the kept models are clipped to the median length S of all updates and averaged
+    without weights. Then Gaussian noise N(0, (lambda S)^2) is added to the trainable parameters. If there is no
+    cluster, the global model stays.
 
     Example:
         >>> import torch
@@ -82,24 +83,23 @@ class FLAME(Defense):
         gram = model_gram(updates) if self.settings.angles == "models" else updates.gram
         distances = 1 - cosine_matrix(gram)
         excluded = outside_majority(distances)
-        answer: dict[str, Any] = {"weights": [0.0] * len(excluded)}
-        if not all(excluded):
-            median = float(np.median(updates.squared_norms.sqrt().cpu().numpy()))
-            model = clipped_mean(round, excluded, median)
-            generator = seeded_generator(self.settings.seed, round.number)
-            answer = {"model": with_noise(model, round, self.settings.noise * median, generator)}
-        kept = torch.tensor([not out for out in excluded], device=distances.device)
-        scores = distances[:, kept if not all(excluded) else ~kept].mean(1)
-        return Verdict(
-            flagged=excluded,
-            excluded=excluded,
-            scores=scores.tolist(),
-            **answer,
-        )
+        if all(excluded):
+            no_weights = [0.0] * len(excluded)
+            return Verdict(
+                flagged=excluded, excluded=excluded, weights=no_weights, scores=distances.mean(dim=1).tolist()
+            )
+        median = float(np.median(updates.squared_norms.sqrt().cpu().numpy()))  # torch's is the lower middle value
+        generator = seeded_generator(self.settings.seed, round.number)
+        model = with_noise(clipped_mean(round, excluded, median), round, self.settings.noise * median, generator)
+        kept = [client for client, out in enumerate(excluded) if not out]
+        scores = distances[:, kept].mean(dim=1)
+        return Verdict(flagged=excluded, excluded=excluded, model=model, scores=scores.tolist())
 
 
 def model_gram(updates: Updates) -> Tensor:
     """Return the models' inner products <w_i, w_j>, from those of the updates u_i = w_i - w_g.
+
+    They are <u_i, u_j> + <u_i, w_g> + <u_j, w_g> + ||w_g||^2. The models themselves are not read again.
 
     Args:
         updates: the round's updates.
@@ -113,13 +113,13 @@ def model_gram(updates: Updates) -> Tensor:
 
 
 def outside_majority(distances: Tensor) -> list[bool]:
-    """Return for each client whether it is outside of HDBSCAN's single cluster of more than half of the clients.
+    """Return for each client whether it is outside of HDBSCAN's cluster of more than half of the clients.
 
     Args:
-        distances: (clients, clients), symmetric.
+        distances: (clients, clients), symmetric but for rounding.
 
     Returns:
-        One value per client; False for a single client.
+        One value per client; all True if there is no such cluster; False for a single client.
     """
     from sklearn.cluster import HDBSCAN
 
@@ -134,7 +134,7 @@ def outside_majority(distances: Tensor) -> list[bool]:
         copy=True,
     )
     labels = clustering.fit(((distances + distances.T) / 2).cpu().numpy()).labels_
-    return (labels != 0).tolist()  # type: ignore[no-any-return]
+    return (labels != 0).tolist()  # type: ignore[no-any-return]  # 0 is the one cluster, -1 stands for outliers
 
 
 def with_noise(
@@ -146,7 +146,10 @@ def with_noise(
         model: the state dict.
         round: the round, for the names of its trainable parameters and of tied weights.
         deviation: the standard deviation of the noise.
-        generator: draws the noise, on the CPU.
+        generator: draws the noise, on the CPU, so that it is the same on every device.
+
+    Returns:
+        The state dict, with finite numbers even where the noise overflows.
     """
 
     def noisy(tensor: Tensor) -> Tensor:

@@ -1,6 +1,8 @@
 """State machine of a cross-silo run: which clients were asked, which have answered, and which messages count.
 
-It uses no network, no thread and no clock. The server reports what happened, and the methods return what to do.
+It uses no network, no thread and no clock. The server reports what happened, and the methods return what to do. A
+client is *called* when the server requests its status, and *asked* when it is sent the model of a round; from then on
+it *owes* an upload for that round.
 """
 
 from __future__ import annotations
@@ -41,10 +43,10 @@ class Client:
         seen: whether the client has ever reported as online.
         online: whether it has reported as online, and neither ended nor been unreachable since.
         ended: whether it has reported that it ended, or is taken for ended after the last round.
-        called: whether the server has asked for its status and has no answer yet.
-        ever_called: whether the server has ever asked for its status.
+        called: whether the server has requested its status and has no answer yet.
+        ever_called: whether the server has ever requested its status.
         process: the name of its process, if the client runs under the plug-in; else None.
-        owed: the rounds whose model its process was sent and has not answered, in order.
+        owed: the rounds whose model its process was sent and has not answered with an upload, in order.
         received: the number of models that its process was sent; FedML's own client ends after `comm_round` models.
         repeats: the number of times that it was sent the model of this round.
         asked_at: the time at which it was last sent a model, in seconds.
@@ -65,6 +67,12 @@ class Client:
 class Roll:
     """Clients of a run over its rounds.
 
+    The order of calls: `choose` the clients of the first round, then report `online` clients until a method returns
+    `Do.START`; `start`. In each round `choose`, send the model to the clients in `to_ask` and report each as `asked`;
+    report every `upload`, then `settle`, until a method returns `Do.AGGREGATE`. After the last round `end`, dismiss the
+    clients in `to_dismiss` and report those that `finished`, until a method returns `Do.STOP`. A timer calls
+    `time_is_over` when the time limit of a phase has passed.
+
     Args:
         members: the ids of all clients that may take part.
         minimum: the number of uploads that a round needs.
@@ -77,10 +85,21 @@ class Roll:
         uploads: the uploads of the round that count, by client id.
 
     Example:
+        Two clients, of which the second ends without an upload:
+
         >>> roll = Roll(members=[1, 2], minimum=1)
         >>> roll.choose(number=1, chosen=[1, 2])
         >>> roll.online(1, process=None, now=0.0), roll.online(2, process=None, now=0.0)
         (<Do.NOTHING: 'nothing'>, <Do.START: 'start the first round'>)
+        >>> roll.start()
+        >>> for client in roll.to_ask():
+        ...     roll.asked(client, now=0.0)
+        >>> roll.upload(1, number=1, content="a model"), roll.settle()
+        (None, <Do.NOTHING: 'nothing'>)
+        >>> roll.upload(1, number=1, content="another model")
+        'it was not asked for, or has come before'
+        >>> roll.finished(2), roll.uploads
+        (<Do.AGGREGATE: 'end the round with the uploads that are here'>, {1: 'a model'})
     """
 
     def __init__(self, members: Sequence[int], minimum: int) -> None:
@@ -119,26 +138,15 @@ class Roll:
         self.phase = Phase.OVER
 
     def to_ask(self) -> list[int]:
-        """Return the clients of the round to send the model to.
+        """Return the clients to send the model to when the round starts.
 
-        A client that was asked for its status gets the model when it has answered.
+        Left out are clients that have ended, and clients that were called and have not answered. Both are sent the
+        model when they report: `online` then returns `Do.ASK`.
         """
         return [client for client in self.chosen if not self.clients[client].called and not self.clients[client].ended]
 
-    def to_dismiss(self) -> list[int]:
-        """Return the clients to tell that the run is over."""
-        return [
-            name
-            for name, client in self.clients.items()
-            if not client.ended and (client.online or client.called or name in self.chosen)
-        ]
-
-    def called(self, client: int) -> None:
-        """Record that the server asked a client for its status."""
-        self.clients[client].called = self.clients[client].ever_called = True
-
     def asked(self, client: int, now: float) -> None:
-        """Record that the model of the round was sent to a client.
+        """Record that the model of the round was sent to a client, which owes an upload for it from now on.
 
         Args:
             client: the client's id.
@@ -151,7 +159,7 @@ class Roll:
         known.asked_at = now
 
     def withdrawn(self, client: int, number: int | None) -> None:
-        """Record that the model of a round, which `asked` recorded, did not reach the client.
+        """Undo `asked` for a model that was not sent after all, or did not reach the client.
 
         Args:
             client: the client's id.
@@ -162,8 +170,15 @@ class Roll:
             known.owed.remove(number)
             known.received -= 1
 
+    def called(self, client: int) -> None:
+        """Record that the server requested a client's status."""
+        self.clients[client].called = self.clients[client].ever_called = True
+
     def undelivered(self, client: int, number: int | None) -> Do:
-        """Record that a message did not reach a client.
+        """Record that a message did not reach a client, and return what to do.
+
+        If it holds the model of a round, the client does not owe the upload. After the last round an unreachable client
+        counts as ended.
 
         Args:
             client: the client's id.
@@ -171,14 +186,38 @@ class Roll:
         """
         known = self.clients[client]
         # A message sent before the client reported again does not show that the client is unreachable now.
-        if number in known.owed if number is not None else known.called:
+        still_expected = known.called if number is None else number in known.owed
+        if still_expected:
             known.online = known.called = False
         self.withdrawn(client, number)
         known.ended |= self.phase is Phase.OVER
         return self.settle()
 
+    def to_dismiss(self) -> list[int]:
+        """Return the clients that have not ended and must be told that the run is over: online, called or chosen."""
+        return [
+            client
+            for client, known in self.clients.items()
+            if not known.ended and (known.online or known.called or client in self.chosen)
+        ]
+
+    def was_restarted(self, client: int, process: str | None) -> bool:
+        """Return whether a client that reports as online must be a new process; to be asked before `online`.
+
+        Args:
+            client: the client's id.
+            process: the name of its process; None if the client does not send one.
+        """
+        known = self.clients[client]
+        if process is not None and known.process is not None:
+            return process != known.process
+        return known.online and not known.ever_called
+
     def online(self, client: int, process: str | None, now: float) -> Do:
-        """Record that a client reported as online: it has started, or it answers a call.
+        """Record that a client reported as online: it has started, or it answers a call. Return what to do.
+
+        A client of the running round that neither has uploaded nor owes an upload is to be asked. A report that comes
+        too soon after the last model has no effect.
 
         Args:
             client: the client's id.
@@ -203,34 +242,12 @@ class Roll:
             return Do.NOTHING
         return Do.ASK
 
-    def was_restarted(self, client: int, process: str | None) -> bool:
-        """Return whether a client that reports as online must be a new process of a client that was online before.
-
-        Args:
-            client: the client's id.
-            process: the name of its process; None if the client does not send one.
-        """
-        known = self.clients[client]
-        if process is not None and known.process is not None:
-            return process != known.process
-        return known.online and not known.ever_called
-
-    def finished(self, client: int) -> Do:
-        """Record that a client reported that it has ended."""
-        known = self.clients[client]
-        if known.ended:
-            return Do.NOTHING
-        known.online = known.called = False
-        known.ended, known.owed = True, []
-        return self.settle()
-
-    def may_finish(self, client: int) -> bool:
-        """Return whether a report that a client has ended is plausible: it was online, was called, or is to end."""
-        known = self.clients[client]
-        return known.seen or known.called or self.phase is Phase.OVER
-
     def upload(self, client: int | None, number: object, content: Any) -> str | None:
-        """Accept or reject an upload.
+        """Record an upload if it counts: if the client owes it, and it is for the round that is running.
+
+        An upload that names its round settles what the client owes for that round and the rounds before; one that names
+        none, as FedML's own clients send it, settles the oldest round that the client owes. An upload for an earlier
+        round is settled in the same way, but does not count. After an upload that counts, the caller calls `settle`.
 
         Args:
             client: the client's id from `member`; None for an unknown client.
@@ -246,7 +263,7 @@ class Roll:
             return "the client is not in the federation"
         known = self.clients[client]
         if number is None:
-            # The upload answers the oldest open model, since a client answers models one by one and in order.
+            # The oldest round is the right one, since a client answers models one by one and in order.
             if not known.owed:
                 return "it was not asked for, or has come before"
             owed = known.owed.pop(0)
@@ -262,8 +279,37 @@ class Roll:
         self.uploads[client] = content
         return None
 
+    def may_finish(self, client: int) -> bool:
+        """Return whether a report that a client has ended is plausible: it was online, is called, or is to end."""
+        known = self.clients[client]
+        return known.seen or known.called or self.phase is Phase.OVER
+
+    def finished(self, client: int) -> Do:
+        """Record that a client reported that it has ended, and return what to do."""
+        known = self.clients[client]
+        if known.ended:
+            return Do.NOTHING
+        known.online = known.called = False
+        known.ended, known.owed = True, []
+        return self.settle()
+
+    def settle(self) -> Do:
+        """Return what follows from the present state; to be called after an upload, other methods call it themselves.
+
+        Returns:
+            `Do.AGGREGATE` if each client of the running round has uploaded or ended, and there are `minimum` uploads.
+            `Do.STOP` if all clients of the run have ended, or, after the last round, none is left to dismiss.
+            Otherwise `Do.NOTHING`.
+        """
+        if self.phase is Phase.OVER:
+            return Do.STOP if not self.to_dismiss() else Do.NOTHING
+        answered = all(client in self.uploads or self.clients[client].ended for client in self.chosen)
+        if self.phase is Phase.RUNNING and answered and len(self.uploads) >= self.minimum:
+            return Do.AGGREGATE
+        return Do.STOP if all(client.ended for client in self.clients.values()) else Do.NOTHING
+
     def time_is_over(self) -> Do:
-        """Return what to do when the time limit of the phase has passed."""
+        """Return what to do when the time limit of the phase has passed: go on if `minimum` clients are in `here`."""
         if self.phase is Phase.OVER:
             return Do.STOP
         if len(self.here()) < self.minimum:
@@ -285,12 +331,3 @@ class Roll:
         """Return whether the round can still get its minimum of uploads if no ended client is started again."""
         able = [client for client in self.chosen if client in self.uploads or not self.clients[client].ended]
         return len(able) >= self.minimum
-
-    def settle(self) -> Do:
-        """Return what to do after any change of state."""
-        if self.phase is Phase.OVER:
-            return Do.STOP if not self.to_dismiss() else Do.NOTHING
-        answered = all(client in self.uploads or self.clients[client].ended for client in self.chosen)
-        if self.phase is Phase.RUNNING and answered and len(self.uploads) >= self.minimum:
-            return Do.AGGREGATE
-        return Do.STOP if all(client.ended for client in self.clients.values()) else Do.NOTHING
