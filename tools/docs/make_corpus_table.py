@@ -20,8 +20,8 @@ HEADS: dict[Group, str] = {"upload": "an upload with", "claim": "a claim of", "m
 WORDS: dict[Outcome, str] = {
     "left out": "left out and reported",
     "ignored": "dropped and reported",
-    "taken": "taken for what it is worth",
-    "bounded": "taken; a defense bounds what it does",
+    "taken": "accepted without harm",
+    "bounded": "accepted; a defense bounds its effect",
 }
 
 
@@ -49,9 +49,9 @@ def what_happens(case: Case) -> str:
     return ", or ".join(WORDS[outcome] for outcome in order if outcome in case.outcomes)
 
 
-def written(page: str) -> str:
+def page(text: str) -> str:
     """The page with the tables as they should be."""
-    before, found, rest = page.partition(BEGIN)
+    before, found, rest = text.partition(BEGIN)
     _, ended, after = rest.partition(END)
     if not (found and ended):
         raise SystemExit(f"{PAGE} must hold the lines {BEGIN} and {END}, between which the tables go")
@@ -60,4 +60,4 @@ def written(page: str) -> str:
 
 
 if __name__ == "__main__":
-    PAGE.write_text(written(PAGE.read_text()))
+    PAGE.write_text(page(PAGE.read_text(encoding="utf-8")), encoding="utf-8")

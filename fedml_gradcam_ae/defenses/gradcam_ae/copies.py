@@ -20,7 +20,7 @@ class Copies(Kind):
     """
 
     name = "copies"
-    reason = "its heat maps are nearly another client's"
+    reason = "its heat maps are nearly equal to another client's"
 
     def __init__(self, copy_ratio: float) -> None:
         self.copy_ratio = copy_ratio
@@ -48,7 +48,7 @@ class Means(Kind):
     """
 
     name = "means"
-    reason = "the means that its layers produce are nearly another client's"
+    reason = "the means that its layers produce are nearly equal to another client's"
 
     def __init__(self, mean_ratio: float, copies: Copies) -> None:
         self.mean_ratio, self.copies = mean_ratio, copies

@@ -33,7 +33,7 @@ class Disagreement(Kind):
     """
 
     name = "disagreement"
-    reason = "its heat maps changed in another direction than those of the other clients"
+    reason = "its heat maps changed against the other clients' direction"
 
     def __init__(self, memory: int, false_alarm: float) -> None:
         self.memory, self.false_alarm = memory, false_alarm

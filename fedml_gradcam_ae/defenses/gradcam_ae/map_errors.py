@@ -33,7 +33,7 @@ class MapErrors(Kind):
     """
 
     name = "errors"
-    reason = "an autoencoder trained on other clients' heat maps does not know its own"
+    reason = "an autoencoder trained on other clients' heat maps reconstructs its own badly"
 
     def __init__(self, settings: Any) -> None:
         self.settings = settings

@@ -31,7 +31,7 @@ class OutputOutliers(Kind):
     """Class scores on the probe images that are far from the global model's."""
 
     name = "outputs"
-    reason = "its outputs on the server's test images are far from what others' are"
+    reason = "its outputs on the server's test images are far from other clients'"
 
     @override
     def applies(self, observed: Observed, reference: Tensor) -> bool:

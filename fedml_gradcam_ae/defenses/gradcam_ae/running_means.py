@@ -37,7 +37,7 @@ class RunningMeans(Kind):
     """
 
     name = "statistics"
-    reason = "the means that its BatchNorm layers hold did not move with its weights"
+    reason = "the running means of its BatchNorm layers did not move with its weights"
 
     def __init__(self, false_alarm: float) -> None:
         self.false_alarm = false_alarm
