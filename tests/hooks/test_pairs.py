@@ -31,7 +31,12 @@ ATTACKS = {
     "vgae_mp": {"epochs": 3},
 }
 PAIRS = [(attack, defense) for attack in ATTACKS for defense in DEFENSES]
-ROTATION = [pair for index, pair in enumerate(PAIRS) if index % 5 == 0]
+ROTATION = [
+    (attack, defense)
+    for row, attack in enumerate(ATTACKS)
+    for column, defense in enumerate(DEFENSES)
+    if (row + column) % 5 == 0
+]
 
 
 def section(word, name, params):
