@@ -3,11 +3,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from scipy.cluster.hierarchy import fcluster, linkage
 from scipy.spatial.distance import pdist, squareform
 
 from fedml_gradcam_ae.defenses.flame import FLAME, outside_majority
 from judging import check_awkward, matrix, round_of, vector
+from majority import last_majority
 from tiny import tiny_cnn
 
 
@@ -19,24 +19,6 @@ def models(round) -> np.ndarray:
     names = [name for name, _ in round.network.named_parameters()]
     flat = np.concatenate([round.global_model[name].double().numpy().ravel() for name in names])
     return flat + matrix(round)
-
-
-def last_majority(distances: np.ndarray) -> set[int]:
-    """HDBSCAN with a minimum of more than half is this: cut single linkage lower and lower.
-
-    The last component of more than half of the points, before it breaks into smaller ones, is the cluster.
-    """
-    clients = len(distances)
-    tree = linkage(squareform(distances, checks=False), "single")
-    kept = set(range(clients))
-    for height in sorted(set(tree[:, 2]), reverse=True):
-        labels = fcluster(tree, height, "distance")
-        largest = max(set(labels), key=lambda label: (labels == label).sum())
-        members = set(np.flatnonzero(labels == largest).tolist())
-        if len(members) < clients // 2 + 1:
-            break
-        kept = members
-    return kept
 
 
 def updates(clients: int, seed: int = 0) -> np.ndarray:
