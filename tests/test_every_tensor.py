@@ -16,6 +16,7 @@ TRAINING = {"local_epochs": 1, "local_learning_rate": 0.1, "local_optimizer": "s
 SETTINGS = {
     "gradcam_ae": {"epochs": 10, "folds": 2},
     "gradcam_krum": {"probe_size": "native", "map_size": "native"},
+    "deepsight": {"noise_inputs": 100},
     "fltrust": TRAINING,
     "auror": {"observe_rounds": 1},
 }

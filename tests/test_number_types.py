@@ -19,6 +19,7 @@ from tiny import tiny_cnn
 SMALL = {"probe_size": "native", "map_size": "native"}
 TRAINING = {"local_epochs": 1, "local_learning_rate": 0.1, "local_optimizer": "sgd", "local_batch_size": 64}
 NEEDED = {
+    "deepsight": [{"noise_inputs": 20}],
     "fltrust": [{**TRAINING, "root_images": 64}],
     "flcert": [{"groups": 3}],
     "gradcam_krum": [SMALL],

@@ -20,6 +20,7 @@ DEFENSES = {
     "gradcam_ae, paper": {"profile": "paper", **SMALL},
     "gradcam_ae, paper, label": {"profile": "paper", "target_class": "label", **SMALL},
     "gradcam_krum": SMALL,
+    "deepsight": {"noise_inputs": 20},
     "fltrust": {**TRAINING, "root_images": 64},
 }
 STEPS = {"steps": 3, "images": 8}
@@ -130,7 +131,8 @@ def test_one_output_is_that_of_two_classes(make_round, case, shape) -> None:
     network = one_output(shape)
     found, expected = (verdict(case, make_round(network=one, test_data=data)) for one in (network, Two(network)))
     assert found.scores == pytest.approx(expected.scores, rel=1e-6, abs=1e-9)
-    assert len(set(found.scores)) > 1
+    if case != "deepsight":  # which sees as much in one class as in the other, so that no client is suspicious
+        assert len(set(found.scores)) > 1
 
 
 def refused(case, make_round, network, message, **fields) -> None:

@@ -82,7 +82,7 @@ def test_what_an_attack_needs(name) -> None:
 
 def build(name):
     cls = registry.defenses()[name]
-    small = {"probe_size": "native", "epochs": 2} | TRAINING
+    small = {"probe_size": "native", "epochs": 2, "noise_inputs": 20} | TRAINING
     return cls(cls.Settings(**{key: value for key, value in small.items() if key in cls.Settings.model_fields}))
 
 

@@ -13,6 +13,7 @@ from fedml_gradcam_ae.contract.screening import screen
 from tiny import tiny_cnn
 
 PARAMS = {
+    "deepsight": {"noise_inputs": 20},
     "fltrust": {"local_epochs": 1, "local_learning_rate": 0.1, "local_optimizer": "sgd", "local_batch_size": 64},
     "flcert": {"groups": 2},
 }

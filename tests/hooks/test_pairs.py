@@ -20,6 +20,7 @@ DEFENSES = {
     **{name: {} for name in registry.defenses()},
     "gradcam_ae": {"profile": "paper", **MAPS, "epochs": 5},
     "gradcam_krum": MAPS,
+    "deepsight": {"noise_inputs": 20},
     "fldetector": {"window": 1},
     "auror": {"observe_rounds": 1},
 }

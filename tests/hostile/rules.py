@@ -17,6 +17,7 @@ TRAINING = {
 }
 SETTINGS: dict[str, dict[str, Any]] = {
     "gradcam_ae": {"epochs": 5},
+    "deepsight": {"noise_inputs": 20},
     "fltrust": TRAINING,
     "flcert": {"groups": 3},
     "auror": {"observe_rounds": 1},
