@@ -2,12 +2,13 @@
 
 import pytest
 import torch
+from captum._utils.gradient import compute_layer_gradients_and_eval
 from captum.attr import LayerGradCam
 from torch import nn
 from torchvision import models
 
 from benchmark.models import small_cnn
-from fedml_gradcam_ae.heatmaps import class_maps, find_target_layer, grad_cam, min_max, resize
+from fedml_gradcam_ae.heatmaps import class_maps, find_target_layer, grad_cam, layer_cam, min_max, resize
 from tiny import state_of
 
 
@@ -91,6 +92,47 @@ def test_the_definition_by_plain_autograd() -> None:
     expected = torch.einsum("im,imhw->ihw", alpha, features).relu()
     found = grad_cam(network, [network.state_dict()], images, "10", labels)[0]
     assert torch.allclose(found, expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("build", [resnet18, mobilenet])
+@pytest.mark.parametrize("classes", ["label", "argmax"])
+def test_layer_cam_is_made_of_captums_gradients_and_activations_of_each_model_loaded_alone(build, classes) -> None:
+    """In float64: single threads, which layer_cam uses, round float32 differently from several."""
+    uploads = [
+        {name: tensor.double() if tensor.is_floating_point() else tensor for name, tensor in upload.items()}
+        for upload in uploads_of(build, 4)
+    ]
+    images = torch.rand(2, 3, 128, 128, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    labels = torch.tensor([3, 7]) if classes == "label" else None
+    network = build().double().train()
+    layer = find_target_layer(network, images)
+    maps = layer_cam(network, uploads, images, layer, labels)
+    assert maps.shape == (4, 2, 4, 4)
+    assert network.training
+    assert not any(module._forward_hooks for module in network.modules())
+
+    alone = build().double().eval()
+    for upload, found in zip(uploads, maps, strict=True):
+        alone.load_state_dict(upload)
+        target = labels if labels is not None else alone(images).argmax(1)
+        gradients, activations = compute_layer_gradients_and_eval(alone, alone.get_submodule(layer), images, target)
+        expected = (gradients[0].clamp(min=0) * activations[0]).sum(1).clamp(min=0).detach()
+        assert torch.allclose(found, expected, atol=1e-12 * float(expected.max()), rtol=0)
+        assert expected.max() > 0
+    assert not torch.allclose(maps, grad_cam(network, uploads, images, layer, labels))
+
+
+def test_layer_cam_by_hand() -> None:
+    """Slopes 2, -1, 0.5 and 3 at the positions of one feature map, and the opposite at those of another."""
+    network = nn.Sequential(nn.Conv2d(1, 2, 1, bias=False), nn.Flatten(), nn.Linear(8, 2, bias=False))
+    slopes = torch.tensor([2.0, -1.0, 0.5, 3.0])
+    upload = {
+        "0.weight": torch.tensor([1.0, 10.0]).view(2, 1, 1, 1),
+        "2.weight": torch.stack([torch.cat([slopes, -slopes]), torch.zeros(8)]),
+    }
+    images = torch.tensor([[[[1.0, 2.0], [-4.0, 1.0]]]])
+    found = layer_cam(network, [upload], images, "0", torch.tensor([0]))
+    assert found.tolist() == [[[[2.0, 20.0], [0.0, 3.0]]]]  # the third position's sum is -2
 
 
 def test_for_pooling_and_one_linear_layer_grad_cam_is_cam() -> None:

@@ -19,6 +19,7 @@ DEFENSES = {
     "gradcam_ae, robust": {},
     "gradcam_ae, paper": {"profile": "paper", **SMALL},
     "gradcam_ae, paper, label": {"profile": "paper", "target_class": "label", **SMALL},
+    "gradcam_ae, paper, layercam": {"profile": "paper", "map_method": "layercam", **SMALL},
     "gradcam_krum": SMALL,
     "deepsight": {"noise_inputs": 20},
     "d2mif": {"trees": 10},
@@ -28,6 +29,7 @@ STEPS = {"steps": 3, "images": 8}
 ATTACKS = {
     "constrained_perturbation": {**STEPS, "refresh_statistics": True},
     "adaptive_heatmap": STEPS,
+    "adaptive_heatmap, paper, layercam": {**STEPS, "profile": "paper", **SMALL, "map_method": "layercam"},
     "adaptive_heatmap, paper": {**STEPS, "profile": "paper", **SMALL, "probe": "own", "target_class": "label"},
     "mpaf": {},
     "uniform_noise": {"refresh_statistics": True},

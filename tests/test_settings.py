@@ -76,6 +76,7 @@ def test_without_a_near_name_all_are_listed() -> None:
         ({"probe_size": "big"}, "defense_params.probe_size"),
         ({"profile": "best"}, "defense_params.profile: expected 'robust' or 'paper', found 'best'"),
         ({"alpha": 2.0}, "alpha: of profile 'paper' only, and the profile is 'robust'"),
+        ({"map_method": "layercam"}, "map_method: of profile 'paper' only. 'robust' compares signed maps"),
         ({"profile": "paper", "memory": 3}, "memory: of profile 'robust' only, and the profile is 'paper'"),
         ({"profile": "paper", "probe_size": "auto"}, "probe_size `auto` is of profile `robust` only"),
         ({"profile": "paper", "alpha": "one"}, r"defense_params.alpha: expected a valid number, found 'one'"),

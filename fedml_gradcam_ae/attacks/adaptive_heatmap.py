@@ -26,7 +26,7 @@ from fedml_gradcam_ae.contract.upload import Upload
 from fedml_gradcam_ae.defenses.gradcam_ae.class_probe import ClassProbe
 from fedml_gradcam_ae.defenses.gradcam_ae.settings import ProfileSettings
 from fedml_gradcam_ae.defenses.gradcam_ae.suspicion import differences
-from fedml_gradcam_ae.heatmaps import Probe, class_maps, differentiable_class_maps, differentiable_grad_cam, grad_cam
+from fedml_gradcam_ae.heatmaps import Probe, class_maps, differentiable_class_maps, differentiable_grad_cam
 from fedml_gradcam_ae.maths.ascent import auto_ascent
 from fedml_gradcam_ae.networks.images import seeded_generator
 
@@ -107,12 +107,12 @@ class AdaptiveHeatmap(ConstrainedPerturbation):
         probe, network = Probe(self._probe_settings), round.network
         layer = probe.prepare(network, data)
         images, labels = probe.draw(network, data, round.number)
-        target = labels if self.settings.target_class == "label" else None
+        target, method = labels if self.settings.target_class == "label" else None, self.settings.map_method
 
         def maps(upload: Upload) -> Tensor:
-            return probe.scale(differentiable_grad_cam(network, upload, images, layer, target)[None])[0]
+            return probe.scale(differentiable_grad_cam(network, upload, images, layer, target, method)[None])[0]
 
-        return [partial(_distance, maps, probe.scale(grad_cam(network, benign, images, layer, target)))]
+        return [partial(_distance, maps, probe.scale(probe.raw_maps(network, benign, images, layer, target)))]
 
     def _from_robust(self, round: Round, benign: Sequence[Upload], data: Any) -> list[Callable[[Upload], Tensor]]:
         """Return the distance functions of an upload's changes of all classes' maps, for large and native images."""

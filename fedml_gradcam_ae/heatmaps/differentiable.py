@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 from torch import Tensor, nn
 
 from fedml_gradcam_ae.contract.upload import Upload
 from fedml_gradcam_ae.heatmaps.class_maps import maps_of_classes
-from fedml_gradcam_ae.heatmaps.forward import run_to_layers, weigh
+from fedml_gradcam_ae.heatmaps.forward import run_to_layers, weigh, weigh_positions
+
+MapMethod = Literal["gradcam", "layercam"]
 
 
 def differentiable_grad_cam(
-    network: nn.Module, upload: Upload, images: Tensor, layer: str, labels: Tensor | None = None
+    network: nn.Module,
+    upload: Upload,
+    images: Tensor,
+    layer: str,
+    labels: Tensor | None = None,
+    method: MapMethod = "gradcam",
 ) -> Tensor:
     """Return the maps (11), (12) of one upload, as `grad_cam` makes them, with a graph to the upload's tensors.
 
@@ -23,6 +32,7 @@ def differentiable_grad_cam(
         images: (images, channels, height, width), on the network's device.
         layer: dotted name of a module with 4-D output that runs once.
         labels: (images,), the class c of each image; None takes the upload's own arg-max class.
+        method: `layercam` returns the maps that `layer_cam` makes.
 
     Returns:
         (images, height, width).
@@ -39,7 +49,8 @@ def differentiable_grad_cam(
     with torch.enable_grad():
         chosen = scores.max(dim=1).values if labels is None else scores.gather(1, labels[:, None])[:, 0]
         (slopes,) = torch.autograd.grad(chosen.sum(), activations, create_graph=True)
-        return weigh(activations, slopes).relu()
+        weighted = weigh(activations, slopes) if method == "gradcam" else weigh_positions(activations, slopes)
+        return weighted.relu()
 
 
 def differentiable_class_maps(network: nn.Module, upload: Upload, images: Tensor, layer: str) -> Tensor:

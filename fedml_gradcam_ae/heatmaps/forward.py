@@ -72,3 +72,21 @@ def weigh(activations: Tensor, slopes: Tensor) -> Tensor:
                 [6., 8.]])
     """
     return (slopes.mean(dim=(-2, -1), keepdim=True) * activations).sum(dim=-3)
+
+
+def weigh_positions(activations: Tensor, slopes: Tensor) -> Tensor:
+    """Return LayerCAM's sum_m ReLU(dY/dA^m) A^m, each position by its own slope, without the final ReLU.
+
+    Args:
+        activations: (..., channels, height, width), A.
+        slopes: the same shape, or one that broadcasts to it.
+
+    Returns:
+        (..., height, width).
+
+    Example:
+        >>> activations = torch.tensor([[[1.0, 2.0], [3.0, 4.0]]])
+        >>> weigh_positions(activations, torch.tensor([[[0.0, 4.0], [-1.0, 4.0]]])).tolist()
+        [[0.0, 8.0], [0.0, 16.0]]
+    """
+    return (slopes.relu() * activations).sum(dim=-3)

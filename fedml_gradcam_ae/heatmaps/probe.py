@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, Literal
 
 from pydantic import Field, model_validator
@@ -10,7 +10,10 @@ from torch import Tensor, nn
 
 from fedml_gradcam_ae.contract.round import Round
 from fedml_gradcam_ae.contract.settings import DefenseSettings
+from fedml_gradcam_ae.contract.upload import Upload
+from fedml_gradcam_ae.heatmaps.differentiable import MapMethod
 from fedml_gradcam_ae.heatmaps.gradcam import grad_cam
+from fedml_gradcam_ae.heatmaps.layercam import layer_cam
 from fedml_gradcam_ae.heatmaps.scaling import min_max, resize
 from fedml_gradcam_ae.heatmaps.target_layer import find_target_layer
 from fedml_gradcam_ae.networks.images import draw_images, seeded_generator
@@ -33,6 +36,11 @@ class ProbeSettings(OutputSettings, DefenseSettings):
     target_class: Literal["label", "argmax"] = Field(
         default="argmax",
         description="class that is explained: the image's label, or the class that each model predicts",
+    )
+    map_method: MapMethod = Field(
+        default="gradcam",
+        description="`gradcam` weighs a feature map by its mean gradient; `layercam` weighs each of its positions by "
+        "the positive part of its own gradient",
     )
     map_scaling: Literal["min_max", "none"] = Field(
         default="min_max", description="`min_max` scales each map to [0, 1]"
@@ -154,7 +162,25 @@ class Probe:
         network = Classifier(round.network, self.settings.logits)
         images, labels = self.draw(network, round.test_data, round.number)
         target = labels if self.settings.target_class == "label" else None
-        return self.scale(grad_cam(network, round.uploads, images, layer, target))
+        return self.scale(self.raw_maps(network, round.uploads, images, layer, target))
+
+    def raw_maps(
+        self, network: nn.Module, uploads: Sequence[Upload], images: Tensor, layer: str, labels: Tensor | None
+    ) -> Tensor:
+        """Return the maps of uploads by the method that the settings ask for, before any scaling.
+
+        Args:
+            network: the architecture.
+            uploads: state dicts.
+            images: (images, channels, height, width).
+            layer: dotted name of the target layer.
+            labels: (images,), the class that is explained; None: each upload's own answer.
+
+        Returns:
+            (clients, images, height, width).
+        """
+        method = {"gradcam": grad_cam, "layercam": layer_cam}[self.settings.map_method]
+        return method(network, uploads, images, layer, labels)
 
     def scale(self, maps: Tensor) -> Tensor:
         """Return maps in the range and the size that the settings ask for.

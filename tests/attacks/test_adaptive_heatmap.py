@@ -9,7 +9,13 @@ from fedml_gradcam_ae.attacks import adaptive_heatmap
 from fedml_gradcam_ae.attacks.adaptive_heatmap import AdaptiveHeatmap
 from fedml_gradcam_ae.attacks.constrained_perturbation import ConstrainedPerturbation
 from fedml_gradcam_ae.defenses.gradcam_ae.defense import GradCAMAE
-from fedml_gradcam_ae.heatmaps import class_maps, differentiable_class_maps, differentiable_grad_cam, grad_cam
+from fedml_gradcam_ae.heatmaps import (
+    class_maps,
+    differentiable_class_maps,
+    differentiable_grad_cam,
+    grad_cam,
+    layer_cam,
+)
 from flat import update
 from tiny import digits, state_of, tiny_cnn
 
@@ -47,21 +53,23 @@ def convolutions():
 
 @pytest.mark.parametrize("layer", ["0", "2", "3", "4"])
 @pytest.mark.parametrize("labeled", [True, False])
-def test_the_differentiable_maps_are_grad_cams(layer, labeled) -> None:
+@pytest.mark.parametrize(("method", "make"), [("gradcam", grad_cam), ("layercam", layer_cam)])
+def test_the_differentiable_maps_are_the_defenses(layer, labeled, method, make) -> None:
     network = convolutions()
     images, labels = (tensor[:6] for tensor in digits())
     target = labels if labeled else None
     upload = state_of(network)
     for name, _ in network.named_parameters():
         upload[name].requires_grad_()
-    expected = grad_cam(network, [state_of(network)], images, layer, target)[0]
-    found = differentiable_grad_cam(network, upload, images, layer, target)
+    expected = make(network, [state_of(network)], images, layer, target)[0]
+    found = differentiable_grad_cam(network, upload, images, layer, target, method)
     assert expected.max() > 0
     assert torch.allclose(found, expected, atol=1e-6)
     assert not any(module._forward_hooks for module in network.modules())
 
 
-def test_their_gradient_is_that_of_finite_differences() -> None:
+@pytest.mark.parametrize("method", ["gradcam", "layercam"])
+def test_their_gradient_is_that_of_finite_differences(method) -> None:
     network = convolutions().double()
     images, labels = digits()
     images, labels = images[:2].double(), labels[:2]
@@ -69,7 +77,7 @@ def test_their_gradient_is_that_of_finite_differences() -> None:
 
     def maps(*parameters):
         upload = {**state, **dict(zip(["2.weight", "2.bias", "7.weight"], parameters, strict=True))}
-        return differentiable_grad_cam(network, upload, images, "3", labels)
+        return differentiable_grad_cam(network, upload, images, "3", labels, method)
 
     inputs = tuple(state[name].requires_grad_() for name in ("2.weight", "2.bias", "7.weight"))
     assert maps(*inputs).requires_grad
@@ -234,8 +242,8 @@ def test_a_known_probe_is_the_one_that_the_defense_draws(make_round, monkeypatch
         poison(round, probe="known", probe_seed=5, target_class="label", steps=1, probe_size=12)
         defense = GradCAMAE(GradCAMAE.Settings(profile="paper", probe_images=4, probe_size=12, seed=5))
         images, labels = defense.profile.probe.draw(round.network, round.test_data, number)
-        assert all(torch.equal(used, images) and torch.equal(classes, labels) for used, _, classes in seen)
-        assert {layer for _, layer, _ in seen} == {defense.profile.probe.prepare(round.network, round.test_data)}
+        assert all(torch.equal(used, images) and torch.equal(classes, labels) for used, _, classes, _ in seen)
+        assert {layer for _, layer, *_ in seen} == {defense.profile.probe.prepare(round.network, round.test_data)}
 
 
 def test_a_known_robust_probe_is_the_one_that_the_defense_draws(make_round, monkeypatch) -> None:

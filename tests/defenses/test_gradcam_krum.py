@@ -10,7 +10,7 @@ from scipy.spatial.distance import cdist
 
 from fedml_gradcam_ae.contract.round import TooFewUploads
 from fedml_gradcam_ae.defenses.gradcam_krum import GradCAMKrum
-from fedml_gradcam_ae.heatmaps import min_max
+from fedml_gradcam_ae.heatmaps import layer_cam, min_max
 
 PARAMS = {"probe_images": 3, "probe_size": "native", "map_size": "native", "malicious": 1}
 
@@ -81,3 +81,16 @@ def test_the_choice_is_by_maps_and_not_by_weights(make_round) -> None:
     shifted = judge(make_round(uploads=moved), target_class="label")
     assert shifted.scores == pytest.approx(plain.scores, rel=1e-3)
     assert torch.isfinite(torch.tensor(shifted.scores)).all()
+
+
+def test_layer_cam_maps_give_other_scores(make_round) -> None:
+    round = make_round(clients=7)
+    defense = GradCAMKrum(GradCAMKrum.Settings(**PARAMS, map_method="layercam"))
+    verdict = defense.judge(round)
+    images, _ = defense.probe.draw(round.network, round.test_data, round.number)
+    layer = defense.probe.prepare(round.network, round.test_data)
+    maps = min_max(layer_cam(round.network, round.uploads, images, layer)).flatten(1).numpy()
+    distances = cdist(maps, maps) ** 2
+    expected = [np.sort(np.delete(row, i))[: 7 - 1 - 2].sum() for i, row in enumerate(distances)]
+    assert verdict.scores == pytest.approx(expected, rel=1e-4)
+    assert verdict.scores != pytest.approx(judge(round).scores, rel=1e-2)

@@ -14,7 +14,15 @@ DEFAULT: Literal["robust", "paper"] = "robust"
 PAPER = {"probe_images": 1, "probe_size": 224, "hidden_size": 128, "epochs": 200, "learning_rate": 0.001}
 # The keys that only one profile has.
 OWN = {
-    "paper": {"target_class", "map_scaling", "map_size", "output_activation", "reconstruction_error", "alpha"},
+    "paper": {
+        "target_class",
+        "map_method",
+        "map_scaling",
+        "map_size",
+        "output_activation",
+        "reconstruction_error",
+        "alpha",
+    },
     "robust": {"false_alarm", "copy_ratio", "mean_ratio", "native_images", "memory", "folds"},
 }
 
@@ -49,6 +57,11 @@ class ProfileSettings(ProbeSettings):
         other = "paper" if profile == "robust" else "robust"
         known = set(cls.model_fields)
         if strangers := sorted(OWN[other] & known & set(values)):
+            if "map_method" in strangers:
+                raise ValueError(
+                    "map_method: of profile 'paper' only. 'robust' compares signed maps of all classes, and LayerCAM's "
+                    "are never negative; its thresholds were measured on Grad-CAM"
+                )
             raise ValueError(
                 f"{', '.join(strangers)}: of profile {other!r} only, and the profile is {profile!r}. "
                 f"{profile!r} has {', '.join(sorted(OWN[profile] & known))} instead"
