@@ -49,10 +49,13 @@ def _check_malicious(value: int | float) -> int | float:
     return value
 
 
+Malicious = Annotated[int | float, AfterValidator(_check_malicious)]
+
+
 class AssumesMalicious(DefenseSettings):
     """The settings of defenses that assume a number of malicious clients."""
 
-    malicious: Annotated[int | float, AfterValidator(_check_malicious)] = Field(
+    malicious: Malicious = Field(
         default=0.2, description="f, the assumed number of malicious clients in a round, or their share (0.2)"
     )
 

@@ -58,6 +58,40 @@ def middle_rows(values: Tensor, cut: int) -> Tensor:
     return torch.stack(rows[cut : len(rows) - cut])
 
 
+def mean_nearest_to_median(values: Tensor, kept: int) -> Tensor:
+    """Return, for each column, the mean of the `kept` values that are nearest to the column's median.
+
+    In order, these are consecutive values. So the value at one of the two ends is dropped, the one further from the
+    median, until `kept` are left; at a tie the larger value is dropped.
+
+    Args:
+        values: (clients, columns).
+        kept: at least 1 and at most the number of clients.
+
+    Returns:
+        (columns,). For an even number of clients the median is the mean of the two middle values.
+
+    Example:
+        >>> mean_nearest_to_median(torch.tensor([[1.0, 90.0], [2.0, 7.0], [300.0, -8.0]]), kept=2)
+        tensor([ 1.5000, -0.5000])
+    """
+    clients = len(values)
+    rows = list(values.clone())
+    spare = torch.empty_like(rows[0])
+    for low, high in _sorting_network(clients):
+        torch.minimum(rows[low], rows[high], out=spare)
+        torch.maximum(rows[low], rows[high], out=rows[high])
+        rows[low], spare = spare, rows[low]
+    ordered = torch.stack(rows)
+    median = ordered[(clients - 1) // 2] / 2 + ordered[clients // 2] / 2
+    first = torch.zeros(1, values.shape[1], dtype=torch.int64, device=values.device)
+    for last in range(clients - 1, kept - 1, -1):  # of the window first, ..., first + last: one value too many
+        below = median - ordered.gather(0, first)[0]
+        above = ordered.gather(0, first + last)[0] - median
+        first += (below > above).long()
+    return sum(ordered.gather(0, first + step)[0] / kept for step in range(kept))  # type: ignore[return-value]
+
+
 @lru_cache
 def _selection_network(clients: int, cut: int) -> list[tuple[int, int]]:
     """Return Batcher's network without the steps that only order values within the low, middle or high rows."""
@@ -71,6 +105,7 @@ def _selection_network(clients: int, cut: int) -> list[tuple[int, int]]:
     return steps[::-1]
 
 
+@lru_cache
 def _sorting_network(clients: int) -> list[tuple[int, int]]:
     """Return the steps of Batcher's odd-even merge sort, for any number of rows: pairs of rows to put in order."""
     steps = []
