@@ -155,7 +155,7 @@ def test_mixed_updates_are_mixtures_of_bounded_uploads(make_round) -> None:
     round = make_round(6)
     far = with_tensor(round, 2, "5.bias", round.uploads[2]["5.bias"] + 1e6)
     mixing = torch.full((6, 6), 1 / 6, dtype=torch.float64)
-    mean = far.over(far.updates.mixed(mixing)).bounded.updates.columnwise(lambda values: values[0])
+    mean = far.mixed(mixing).bounded.updates.columnwise(lambda values: values[0])
     expected = torch.stack([upload["5.bias"] for upload in far.bounded.uploads]).mean(dim=0)
     torch.testing.assert_close(mean["5.bias"], expected, rtol=1e-5, atol=1e-6)
 

@@ -195,10 +195,18 @@ def test_rounds_and_verdicts_are_made_by_keyword_and_compared_by_identity(make_r
     assert len({one, two}) == 2
 
 
+def test_other_uploads_in_a_round_of_mixtures_are_no_mixtures(make_round) -> None:
+    round = make_round(3)
+    mixed = round.mixed(torch.eye(3) / 2)
+    other = replace(mixed, uploads=round.uploads)
+    torch.testing.assert_close(other.updates.gram, round.updates.gram)
+    torch.testing.assert_close(mixed.updates.gram, round.updates.gram / 4)
+
+
 def test_a_part_of_a_round_with_replaced_updates_keeps_them(make_round) -> None:
     round = make_round(4)
     mixing = torch.tensor([[0.5, 0.5, 0, 0], [0, 1, 0, 0], [0, 0, 0.5, 0.5], [0.25] * 4], dtype=torch.float64)
-    over = round.over(round.updates.mixed(mixing))
+    over = round.mixed(mixing)
     part = over.only([3, 0])
     assert len(part.updates) == 2
     chosen = [3, 0]
@@ -217,7 +225,7 @@ def test_bounding_reaches_the_mixtures_of_a_part(make_round) -> None:
     uploads[1]["5.bias"] = uploads[1]["5.bias"] + 1e6
     round = make_round(4, uploads=uploads)
     mixing = torch.full((4, 4), 0.25, dtype=torch.float64)
-    part = round.over(round.updates.mixed(mixing)).only([2])
+    part = round.mixed(mixing).only([2])
     mean = part.bounded.updates.columnwise(lambda values: values[0])["5.bias"]
     expected = torch.stack([upload["5.bias"] for upload in round.bounded.uploads]).mean(dim=0)
     torch.testing.assert_close(mean, expected, rtol=1e-5, atol=1e-6)

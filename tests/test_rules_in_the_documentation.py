@@ -10,6 +10,7 @@ from fedml_gradcam_ae.contract import registry
 from fedml_gradcam_ae.contract.interfaces import overrides
 from fedml_gradcam_ae.contract.round import Round
 from fedml_gradcam_ae.contract.settings import AssumesMalicious, AttackSettings, DefenseSettings
+from fedml_gradcam_ae.defenses.shared.in_front import InFront
 from fedml_gradcam_ae.heatmaps import ProbeSettings
 
 DOCS = Path(__file__).parents[1] / "docs"
@@ -102,8 +103,8 @@ def test_what_a_defense_needs(name, make_round) -> None:
 @pytest.mark.parametrize("name", DEFENSES)
 def test_what_a_defense_answers_with(name, make_round) -> None:
     verdict, answers = build(name).judge(make_round()), DEFENSES[name][4]
-    if name == "nnm":
-        assert answers == "what the rule answers with"
+    if issubclass(registry.defenses()[name], InFront):
+        assert answers.startswith("what the rule answers with")
         return
     assert [word for word in ("weights", "model", "flags", "scores") if word in answers.split(", ")] == [
         word

@@ -30,11 +30,15 @@ class Part(NamedTuple):
 
     Attributes:
         round: the other round.
-        positions: the positions of the uploads in that round.
+        positions: the positions of the uploads in that round; none where they are mixtures.
+        mixing: (mixtures, uploads), the weights of that round's uploads in each mixture; None: no mixtures.
+        mixtures: the uploads made with `mixing`.
     """
 
     round: Round
-    positions: Sequence[int]
+    positions: Sequence[int] = ()
+    mixing: Tensor | None = None
+    mixtures: Sequence[Upload] = ()
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -55,8 +59,8 @@ class Round:
         rejected: why the uploads of other clients were unusable, by client id; the lists above leave these clients out.
         largest_step: the largest step of a tensor, in units of the median client's step (see `bounded`); None: no
             limit.
-        replaced: what `updates` returns in place of the differences of `uploads`; see `over`.
-        part_of: the round that this one was taken from; see `only`.
+        replaced: what `updates` returns in place of the differences of `uploads`; see `mixed`.
+        part_of: the round that this one was taken from; see `only` and `mixed`.
 
     Raises:
         TypeError: if `client_ids`, `uploads` or `samples` is not a list.
@@ -82,8 +86,11 @@ class Round:
         ([1.0, 2.0, 20.0], [0, 0, 1])
         >>> round.only([0, 2]).client_ids
         ['a', 'c']
-        >>> round.over(round.updates.mixed(torch.full((3, 3), 1 / 3))).updates.squared_distances.max().item() < 1e-6
-        True
+        >>> halves = round.mixed(torch.eye(3) / 2)  # halfway from the global model to each upload
+        >>> [float(upload["weight"]) for upload in halves.uploads], halves.updates.squared_distances[0].tolist()
+        ([0.5, 1.0, 150.0], [0.0, 0.25, 22350.25])
+        >>> [float(upload["weight"]) for upload in halves.bounded.uploads]
+        [0.5, 1.0, 10.0]
     """
 
     number: int
@@ -116,7 +123,7 @@ class Round:
         """
         from fedml_gradcam_ae.contract.updates import Updates
 
-        if self.replaced is not None:
+        if self.replaced is not None and self._whole is not None:
             return self.replaced
         self._check_tensors()
         return Updates(self.uploads, self.global_model, self.parameters, tied=self.tied)
@@ -134,7 +141,7 @@ class Round:
         from fedml_gradcam_ae.contract.bounding import Steps
 
         whole = self._whole
-        if whole is None:
+        if whole is None or whole.mixing is not None:
             self._check_tensors()
             return Steps.of(self.uploads, self.global_model, self.samples)
         return whole.round.steps.only(whole.positions)
@@ -143,7 +150,8 @@ class Round:
     def bounded(self) -> Round:
         """The round to aggregate once it is judged: a copy with steps within the limits of `contract.bounding`.
 
-        The round itself where there is no limit, or where no step exceeds its limit.
+        The round itself where there is no limit, or where no step exceeds its limit. Mixtures are made of bounded
+        uploads; they are not bounded again.
         """
         from fedml_gradcam_ae.contract.bounding import bounded
 
@@ -151,28 +159,32 @@ class Round:
             return self
         whole = self._whole
         if whole is not None:
-            every = whole.round.bounded.uploads
-            uploads = [every[position] for position in whole.positions]
-        else:
-            factors = self.steps.factors(self.largest_step)
-            every = uploads = bounded(self.uploads, self.global_model, self.steps.names, factors)
-        replaced = self.replaced
-        if replaced is not None:
-            # A mixture may be made from uploads that are not in this part.
-            replaced = replaced.of(uploads if replaced.mixing is None else every)
-        if replaced is None and all(kept is given for kept, given in zip(uploads, self.uploads, strict=True)):
+            kept = whole.round.bounded
+            if kept is whole.round:
+                return self
+            taken = kept.only(whole.positions) if whole.mixing is None else kept.mixed(whole.mixing)
+            return replace(
+                taken,
+                client_ids=self.client_ids,
+                samples=self.samples,
+                rejected=self.rejected,
+                largest_step=None,
+            )
+        factors = self.steps.factors(self.largest_step)
+        uploads = bounded(self.uploads, self.global_model, self.steps.names, factors)
+        if all(kept is given for kept, given in zip(uploads, self.uploads, strict=True)):
             return self
-        return replace(self, uploads=uploads, replaced=replaced, largest_step=None)
+        return replace(self, uploads=uploads, largest_step=None)
 
     @property
     def _whole(self) -> Part | None:
         """The origin of this round; None where it has none, or where its uploads have been replaced since."""
         part = self.part_of
-        if part is None or any(
-            self.uploads[i] is not part.round.uploads[position] for i, position in enumerate(part.positions)
-        ):
+        if part is None:
             return None
-        return part
+        made = part.mixtures if part.mixing is not None else [part.round.uploads[i] for i in part.positions]
+        same = len(made) == len(self.uploads) and all(a is b for a, b in zip(self.uploads, made, strict=True))
+        return part if same else None
 
     def _check_tensors(self) -> None:
         """Check that uploads and global model have their tensors, by name; the values are not read."""
@@ -198,13 +210,33 @@ class Round:
         both = zip(self.uploads, self.bounded.uploads, strict=True)
         return [sum(kept[name] is not given[name] for name in given) for given, kept in both]
 
-    def over(self, updates: Updates) -> Round:
-        """Return a copy of the round with other updates, for rules that judge by `updates` alone.
+    def mixed(
+        self, mixing: Tensor, client_ids: Sequence[ClientId] | None = None, samples: Sequence[float] | None = None
+    ) -> Round:
+        """Return a round of mixtures of the uploads, whose updates are u'_i = sum_j M_ij u_j.
+
+        No mixture is computed before it is read: `updates` mixes block by block, `uploads` tensor by tensor.
 
         Args:
-            updates: as many as there are uploads, and made from them.
+            mixing: (mixtures, uploads), M; where a row does not sum to 1, the global model has the rest of the weight.
+            client_ids: an identity for each mixture; None: those of the uploads, of which there are as many.
+            samples: the number of samples that each mixture counts for; None: those of the uploads.
         """
-        return replace(self, replaced=updates, part_of=Part(self, range(len(self.uploads))))
+        from fedml_gradcam_ae.contract.updates import Mixture, sums_to_one
+
+        given = [*self.uploads, self.global_model]
+        rests = [
+            0.0 if mean else 1 - math.fsum(row) for row, mean in zip(mixing.tolist(), sums_to_one(mixing), strict=True)
+        ]
+        mixtures = [Mixture(given, [*row, rest]) for row, rest in zip(mixing.tolist(), rests, strict=True)]
+        return replace(
+            self,
+            client_ids=self.client_ids if client_ids is None else client_ids,
+            uploads=mixtures,
+            samples=self.samples if samples is None else samples,
+            replaced=self.updates.mixed(mixing),
+            part_of=Part(self, mixing=mixing, mixtures=mixtures),
+        )
 
     def only(self, positions: Sequence[int]) -> Round:
         """Return a copy of the round with some of the uploads; the bound on steps still depends on all uploads.

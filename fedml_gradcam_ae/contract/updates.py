@@ -7,11 +7,13 @@ size in addition.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from fedml_gradcam_ae.contract.upload import Upload
 
@@ -20,6 +22,7 @@ _SMALLEST_BLOCK = 4_096  # the fewest columns of a block
 # Vectors with a smaller squared distance, as a fraction of the sum of their squared lengths, count as equal. It is the
 # distance of vectors that differ by one step of float32 in every number.
 _NEAREST = torch.finfo(torch.float32).eps ** 2 / 2
+_SUM_TO_ONE = 1e-12  # rows of a mixing whose sum differs from 1 by less are means: the difference is rounding
 
 
 class Updates:
@@ -52,9 +55,13 @@ class Updates:
         {'weight': tensor([1., 1.])}
         >>> updates.combine(torch.tensor([0.0, 1 / 3, 0.0]))
         {'weight': tensor([1., 2.])}
-        >>> mean = torch.tensor([[0.5, 0.5, 0.0]])
-        >>> [block.tolist() for block in updates.mixed(mean).blocks()]
-        [[[0.5, 1.5]]]
+        >>> updates.step(lambda block: block.amax(dim=0), weights=None)
+        {'weight': tensor([2., 4.])}
+        >>> mean, half = torch.tensor([[0.5, 0.5, 0.0]]), torch.tensor([[0.5, 0.0, 0.0]])
+        >>> [block.tolist() for block in updates.mixed(torch.cat([mean, half])).blocks()]
+        [[[0.5, 1.5], [0.5, 0.0]]]
+        >>> updates.mixed(half).columnwise(lambda values: values[0])  # halfway from the center to the first upload
+        {'weight': tensor([1.5000, 1.0000])}
     """
 
     def __init__(
@@ -82,14 +89,6 @@ class Updates:
         if self.mixing is not None:
             return Updates(self.uploads, self.center, self.names, self.mixing[chosen], self.tied)
         return Updates([self.uploads[i] for i in chosen], self.center, self.names, tied=self.tied)
-
-    def of(self, uploads: Sequence[Upload]) -> Updates:
-        """Return the updates of other uploads, mixed in the same way.
-
-        Args:
-            uploads: as many state dicts as these updates are made from.
-        """
-        return Updates(uploads, self.center, self.names, self.mixing, self.tied)
 
     @cached_property
     def gram(self) -> Tensor:
@@ -231,6 +230,17 @@ class Updates:
         if weights is None:
             total = float(coefficients.sum())
             weights = coefficients / total if total > 0 else None
+        return self.step(lambda block: coefficients @ block, weights)
+
+    def step(self, rule: Callable[[Tensor], Tensor], weights: Tensor | None) -> dict[str, Tensor]:
+        """Return the model w_g + `rule` of the updates, coordinate by coordinate.
+
+        Args:
+            rule: a function from (clients, columns) to (columns,), float64; unlike that of `columnwise`, it sees the
+                updates and not the uploads. It may modify its argument in place.
+            weights: (clients,), sum 1, the weights of the average over all other tensors (BatchNorm's statistics).
+                None: these tensors stay w_g's.
+        """
         if weights is not None and self.mixing is not None:
             weights = self.mixing.T @ weights.double()
         trained = set(self.names)
@@ -239,19 +249,28 @@ class Updates:
         buffer = self._buffer()
         for name in self.names:
             blocks = self._updates_of(name, buffer)
-            moved = torch.cat([center.double() + coefficients @ block for block, center in blocks])
+            moved = torch.cat([center.double() + rule(block) for block, center in blocks])
             model[name] = _as(moved.view(self.center[name].shape), self.center[name])
         return self._complete(model)
 
     def mixed(self, mixing: Tensor) -> Updates:
         """Return the updates u'_i = sum_j M_ij u_j, without computing them: the mixing is done block by block.
 
+        BatchNorm's statistics are mixed in the same way. Where a row does not sum to 1, the center has the rest of the
+        weight, as a further upload whose update is 0. So a diagonal M scales updates about the center.
+
         Args:
-            mixing: (updates, clients), M, rows with sum 1.
+            mixing: (updates, clients), M.
         """
         mixing = mixing.double()
         whole = mixing if self.mixing is None else mixing @ self.mixing
-        mixed = Updates(self.uploads, self.center, self.names, whole, self.tied)
+        uploads, rest = self.uploads, 1 - whole.sum(dim=1)
+        if not all(sums_to_one(whole)):
+            if uploads[-1] is not self.center:
+                uploads = [*uploads, self.center]
+                whole = torch.cat([whole, torch.zeros_like(whole[:, :1])], dim=1)
+            whole = torch.cat([whole[:, :-1], whole[:, -1:] + rest[:, None]], dim=1)
+        mixed = Updates(uploads, self.center, self.names, whole, self.tied)
         if "gram" in self.__dict__:  # computed already: saves a second pass over the uploads
             mixed.__dict__["gram"] = mixing @ self.gram @ mixing.T
         return mixed
@@ -333,6 +352,50 @@ class Updates:
             yield [value.reshape(-1) for value in values], center.reshape(-1)
 
 
+class Mixture(Mapping[str, Tensor]):
+    """The weighted mean of uploads as an upload; a tensor is computed when it is read.
+
+    Args:
+        uploads: state dicts.
+        weights: one per upload, sum 1.
+
+    Example:
+        >>> mixture = Mixture([{"bias": torch.tensor([0.0])}, {"bias": torch.tensor([4.0])}], [0.75, 0.25])
+        >>> dict(mixture)
+        {'bias': tensor([1.])}
+    """
+
+    def __init__(self, uploads: Sequence[Upload], weights: Sequence[float]) -> None:
+        parts = [(upload, weight) for upload, weight in zip(uploads, weights, strict=True) if weight]
+        self.uploads, self.weights = [upload for upload, _ in parts], [weight for _, weight in parts]
+        self._names = list(uploads[0])
+
+    @override
+    def __getitem__(self, name: str) -> Tensor:
+        return weighted_mean(self.uploads, self.weights, [name])[name]
+
+    @override
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    @override
+    def __len__(self) -> int:
+        return len(self._names)
+
+
+def sums_to_one(mixing: Tensor) -> list[bool]:
+    """Return for each row whether its sum is 1, up to rounding.
+
+    Args:
+        mixing: (updates, clients).
+
+    Example:
+        >>> sums_to_one(torch.tensor([[0.5, 0.5], [0.5, 0.0]]))
+        [True, False]
+    """
+    return ((1 - mixing.double().sum(dim=1)).abs() <= _SUM_TO_ONE).tolist()
+
+
 def squared_distances(gram: Tensor) -> Tensor:
     """Return the squared distances ||x_i - x_j||^2 for the inner products <x_i, x_j>.
 
@@ -395,6 +458,20 @@ def flatten(tensors: Mapping[str, Tensor], names: Sequence[str]) -> Tensor:
         tensor([1., 2., 3.])
     """
     return torch.cat([tensors[name].reshape(-1) for name in names])
+
+
+def model_length(model: Mapping[str, Tensor], names: Sequence[str]) -> float:
+    """Return the Euclidean length of some tensors of a model taken together, in float64.
+
+    Args:
+        model: a state dict.
+        names: the tensors.
+
+    Example:
+        >>> model_length({"weight": torch.tensor([[3.0]]), "bias": torch.tensor([4.0])}, ["weight", "bias"])
+        5.0
+    """
+    return math.hypot(*(float(torch.linalg.vector_norm(model[name].double())) for name in names))
 
 
 def unflatten(vector: Tensor, like: Mapping[str, Tensor], names: Sequence[str]) -> dict[str, Tensor]:

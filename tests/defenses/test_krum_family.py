@@ -13,8 +13,9 @@ from fedml_gradcam_ae.contract.round import TooFewUploads
 from fedml_gradcam_ae.contract.settings import SettingsError, read_settings
 from fedml_gradcam_ae.defenses.krum import Krum
 from fedml_gradcam_ae.defenses.multi_krum import MultiKrum
-from fedml_gradcam_ae.defenses.nnm import NearestNeighborMixing, mixing_matrix
+from fedml_gradcam_ae.defenses.nnm import NearestNeighborMixing
 from fedml_gradcam_ae.defenses.shared.krum_scores import krum_scores, tolerated
+from fedml_gradcam_ae.defenses.steps.mix_with_nearest import mixing_matrix
 from vectors import aggregate, matrices, round_of, rows_of, samples
 
 
