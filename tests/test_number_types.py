@@ -25,6 +25,8 @@ NEEDED = {
     "gradcam_krum": [SMALL],
     "gradcam_ae": [{}, {"profile": "paper", **SMALL}, {"profile": "paper", "probe_images": 2, "epochs": 5}],
     "foolsgold": [{}, {"features": "output_layer"}],
+    "arc": [{"malicious": 1}, {"malicious": 1, "rule": "multi_krum"}],
+    "bucketing": [{"malicious": 1}, {"malicious": 1, "rule": "centered_clipping"}],
     "nnm": [{"malicious": 1}, {"malicious": 1, "rule": "dnc"}, {"malicious": 1, "rule": "centered_clipping"}],
 }
 DEFENSES = [(name, params) for name in sorted(registry.defenses()) for params in NEEDED.get(name, [{}])]
