@@ -10,7 +10,6 @@ from __future__ import annotations
 from typing import Literal
 
 import numpy as np
-import torch
 from pydantic import Field
 from torch import Tensor
 from typing_extensions import override
@@ -19,9 +18,9 @@ from fedml_gradcam_ae.contract.interfaces import Defense
 from fedml_gradcam_ae.contract.registry import register_defense
 from fedml_gradcam_ae.contract.round import Round, Verdict
 from fedml_gradcam_ae.contract.settings import DefenseSettings
-from fedml_gradcam_ae.contract.tied import with_one_value
 from fedml_gradcam_ae.contract.updates import Updates, flatten
 from fedml_gradcam_ae.defenses.shared.clipped_mean import clipped_mean
+from fedml_gradcam_ae.defenses.shared.noise import with_noise
 from fedml_gradcam_ae.maths.cosine import cosine_matrix
 from fedml_gradcam_ae.networks.images import seeded_generator
 
@@ -90,7 +89,8 @@ class FLAME(Defense):
             )
         median = float(np.median(updates.squared_norms.sqrt().cpu().numpy()))  # torch's is the lower middle value
         generator = seeded_generator(self.settings.seed, round.number)
-        model = with_noise(clipped_mean(round, excluded, median), round, self.settings.noise * median, generator)
+        model = clipped_mean(round, excluded, median)
+        model = with_noise(model, round.parameters, round.tied, self.settings.noise * median, generator)
         kept = [client for client, out in enumerate(excluded) if not out]
         scores = distances[:, kept].mean(dim=1)
         return Verdict(flagged=excluded, excluded=excluded, model=model, scores=scores.tolist())
@@ -135,28 +135,3 @@ def outside_majority(distances: Tensor) -> list[bool]:
     )
     labels = clustering.fit(((distances + distances.T) / 2).cpu().numpy()).labels_
     return (labels != 0).tolist()  # type: ignore[no-any-return]  # 0 is the one cluster, -1 stands for outliers
-
-
-def with_noise(
-    model: dict[str, Tensor], round: Round, deviation: float, generator: torch.Generator
-) -> dict[str, Tensor]:
-    """Return the model with Gaussian noise N(0, deviation^2) added to the trainable parameters.
-
-    Args:
-        model: the state dict.
-        round: the round, for the names of its trainable parameters and of tied weights.
-        deviation: the standard deviation of the noise.
-        generator: draws the noise, on the CPU, so that it is the same on every device.
-
-    Returns:
-        The state dict, with finite numbers even where the noise overflows.
-    """
-
-    def noisy(tensor: Tensor) -> Tensor:
-        noise = torch.randn(tensor.shape, generator=generator, dtype=tensor.dtype)
-        largest = torch.finfo(tensor.dtype).max
-        return (tensor + deviation * noise.to(tensor.device)).clamp(-largest, largest)
-
-    names = set(round.parameters)
-    noised = {name: noisy(tensor) if name in names else tensor for name, tensor in model.items()}
-    return with_one_value(noised, round.tied)

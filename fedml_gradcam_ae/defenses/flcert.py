@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
@@ -130,10 +130,10 @@ class MajorityVote(nn.Module):
 
     Args:
         network: the architecture, an image classifier.
-        models: one state dict per voter.
+        models: one state dict per voter; read anew for each batch of images.
     """
 
-    def __init__(self, network: nn.Module, models: list[Mapping[str, Tensor]]) -> None:
+    def __init__(self, network: nn.Module, models: Iterable[Mapping[str, Tensor]]) -> None:
         super().__init__()
         self.network, self.models = network, models
 

@@ -51,6 +51,14 @@ class PluginDefense(BaseDefenseMethod):  # type: ignore[misc]  # fedml has no ty
         self.excluded = [i for i, out in enumerate(verdict.excluded or []) if out]
         return verdict
 
+    def defend_after_aggregation(self, global_model: OrderedDict[str, Any]) -> OrderedDict[str, Any]:
+        """Return the aggregate unchanged; FedML calls this method for a type that has the name of one of its own.
+
+        Args:
+            global_model: the state dict after the aggregation.
+        """
+        return global_model
+
     def get_malicious_client_idxs(self) -> list[int]:
         """Return the positions of the uploads that were excluded in the last round; FedML calls this method."""
         return self.excluded

@@ -97,4 +97,4 @@ def test_the_rotation_has_every_attack_and_every_defense() -> None:
 
 def test_shared_names_are_ours_and_fedmls_stay_reachable() -> None:
     shared = registry.defenses().keys() & builtin.DEFENSES.keys()
-    assert shared == {"krum", "trimmed_mean", "foolsgold"}
+    assert shared == {"krum", "trimmed_mean", "foolsgold", "crfl", "weak_dp"}

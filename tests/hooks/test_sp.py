@@ -302,7 +302,7 @@ FEDML_DEFENSES = {
     "3sigma": {},
     "3sigma_foolsgold": {"pretraining_round_num": 0},  # so that it may leave somebody out in a short run
     "anomaly_detection": {"cosine_similarity_bound": 0.99},
-    "crfl": {"clip_threshold": 1.0},
+    "fedml:crfl": {"clip_threshold": 1.0},
     "slsgd": {"trim_param_b": 1, "alpha": 0.5, "option_type": 2},
     "fedml:trimmed_mean": {"beta": 0.2},
     "rfa": {},
@@ -345,9 +345,12 @@ def test_the_fedml_prefix_means_fedmls_own_type(plugin) -> None:
     assert defenders == ["CoordinateWiseTrimmedMeanDefense", "PluginDefense"]
 
 
-@pytest.mark.parametrize("defense", ["weak_dp", "robust_learning_rate"])
+@pytest.mark.parametrize("defense", ["fedml:weak_dp", "robust_learning_rate"])
 def test_a_fedml_defense_that_is_never_called_is_named_as_such(plugin, defense) -> None:
-    with pytest.warns(UserWarning, match=f"{defense}: FedML accepts it and never calls it: the run is undefended"):
+    with pytest.warns(
+        UserWarning,
+        match=f"{defense.removeprefix('fedml:')}: FedML accepts it and never calls it: the run is undefended",
+    ):
         defended = simulate(enable_defense=True, defense_type=defense, stddev=0.1, robust_threshold=4)
     assert distance(defended, simulate()) < 1e-6
 
