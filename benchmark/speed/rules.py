@@ -21,6 +21,7 @@ SHARE = 0.1  # fraction of the clients that rules assume to be malicious
 PARAMETERS: dict[str, Any] = {
     "malicious": SHARE,
     "beta": SHARE,
+    "rule": "trimmed_mean",
     "rule_params": {"beta": SHARE},
     "local_epochs": 1,
     "local_learning_rate": 0.01,
