@@ -51,6 +51,9 @@ def _parser() -> argparse.ArgumentParser:
         command = commands.add_parser(name, help=text)
         command.add_argument("out", type=Path, help="a results folder")
         command.set_defaults(do=do)
+    recommend = commands.add_parser("recommend", help="name the best defense for each setting and number of attackers")
+    recommend.add_argument("out", type=Path, help="a results folder")
+    recommend.set_defaults(do=_recommend)
     commands.add_parser("list", help="what a configuration can name").set_defaults(do=_list)
     return parser
 
@@ -83,6 +86,16 @@ def _check(options: argparse.Namespace) -> int:
     from benchmark.report.tables.check import check
 
     return check(options.out)
+
+
+def _recommend(options: argparse.Namespace) -> int:
+    from benchmark.measures.observations import Observations
+    from benchmark.measures.results import load
+    from benchmark.report.advice import advice
+
+    results = load(options.out)
+    print(advice(results, Observations(results)))
+    return 0
 
 
 def _list(options: argparse.Namespace) -> int:

@@ -22,6 +22,8 @@ from fedml_gradcam_ae.contract.yaml_file import read_mapping
 from fedml_gradcam_ae.hooks import builtin
 
 Device = Literal["cpu", "cuda"]
+# The settings whose value is a list itself.
+ONE_VALUE = ("attackers", "pre")
 
 
 class Training(Parameters):
@@ -122,6 +124,14 @@ class Config(Matrix):
     )
     device: Device = Field(default="cpu", description="cuda: FedML, heat maps and defenses compute on the first GPU")
     seeds: list[int] = Field(min_length=1)
+    sweep: list[dict[str, Any]] = Field(
+        default=[],
+        description="defenses whose settings hold lists (grids); `recommend` takes the combination that is best on "
+        "`validation_seeds`, and judges it on `seeds`",
+    )
+    validation_seeds: list[int] = Field(
+        default=[], description="seeds that settings are chosen on, and that no other figure comes from"
+    )
     paper: list[str] = Field(default=[], description="tables and figures of the paper that the report compares with")
 
     @field_validator("paper", mode="after")
@@ -132,15 +142,53 @@ class Config(Matrix):
                 raise ValueError(unknown(f"place {place!r} of the paper", place, places()).rstrip("."))
         return value
 
+    @field_validator("sweep", mode="before")
+    @classmethod
+    def _expand(cls, value: Any) -> Any:
+        """Expand each entry's grid; an entry without a choice, or with an empty one, is a mistake."""
+        if not isinstance(value, list):
+            raise ValueError("must be a list of defenses, such as [{type: krum, malicious: [2, 4]}]")
+        found: list[Any] = []
+        for entry in value:
+            if not isinstance(entry, dict) or not isinstance(entry.get("type"), str):
+                raise ValueError(f"each entry must be a mapping with a type, found {entry!r}")
+            if empty := [key for key, setting in entry.items() if setting == []]:
+                raise ValueError(f"{', '.join(empty)} of {entry['type']} must list at least one value, found none")
+            expanded = variants(entry)
+            if len(expanded) < 2:
+                raise ValueError(
+                    f"{entry['type']} has nothing to choose from: give one of its settings as a list of values, or put "
+                    "it under defenses"
+                )
+            found += expanded
+        return found
+
+    @model_validator(mode="after")
+    def _choose_and_judge_apart(self) -> Config:
+        if bool(self.sweep) != bool(self.validation_seeds):
+            raise ValueError(
+                "sweep and validation_seeds belong together: settings are chosen on seeds that nothing is judged on, "
+                f"found {len(self.sweep)} variants under sweep and {len(self.validation_seeds)} validation seeds"
+            )
+        if both := sorted(set(self.seeds) & set(self.validation_seeds)):
+            raise ValueError(
+                f"validation_seeds must not be among seeds, since settings would be judged on what they were chosen "
+                f"on, found {', '.join(map(str, both))} in both"
+            )
+        return self
+
     def runs(self) -> list[Run]:
         """Return all simulations of this benchmark.
 
-        A combination that occurs in two matrices runs once, with the watchers of the first matrix.
+        A combination that occurs in two matrices runs once, with the watchers of the first matrix. On validation seeds
+        only the defenses of `sweep` run.
 
         Returns:
             The runs, ordered by seed, then by data, model, federation and warm start, then by matrix.
         """
-        settings = product(self.seeds, self.data, self.model, self.federation, self.warm_start)
+        seeds = [*self.seeds, *self.validation_seeds]
+        settings = product(seeds, self.data, self.model, self.federation, self.warm_start)
+        swept = Matrix.model_construct(attacks=self.attacks, defenses=self.sweep, watch=[])
         runs = [
             Run(
                 data=data,
@@ -156,7 +204,7 @@ class Config(Matrix):
                 seed=seed,
             )
             for seed, data, model, federation, warm_start in settings
-            for matrix in (self, *self.also)
+            for matrix in ((self, *self.also, swept) if seed in self.seeds else (swept,))
             for attack, defense in product(matrix.attacks, matrix.defenses)
         ]
         once: dict[str, Run] = {}
@@ -219,7 +267,8 @@ def _cannot_watch(name: str, ours: dict[str, type[Any]]) -> str | None:
 def variants(section: Any) -> list[Any]:
     """Return one mapping for each combination of the values in a mapping's lists.
 
-    Empty lists are kept as they are. The list under `attackers` names clients, so that it counts as one value.
+    Empty lists are kept as they are. The list under `attackers` names clients and that under `pre` steps, so that each
+    counts as one value; several of them are a list of lists.
 
     Args:
         section: a mapping, or any other value.
@@ -232,10 +281,16 @@ def variants(section: Any) -> list[Any]:
         [{'type': 'krum', 'malicious': 1}, {'type': 'krum', 'malicious': 2}]
         >>> variants({"type": "fang", "attackers": [0, 3]})
         [{'type': 'fang', 'attackers': [0, 3]}]
+        >>> variants({"type": "krum", "pre": [["nnm"], ["arc", "nnm"]]})
+        [{'type': 'krum', 'pre': ['nnm']}, {'type': 'krum', 'pre': ['arc', 'nnm']}]
     """
     if not isinstance(section, dict):
         return [section]
-    lists = {key: value for key, value in section.items() if isinstance(value, list) and value and key != "attackers"}
+    lists = {
+        key: value
+        for key, value in section.items()
+        if isinstance(value, list) and value and (key not in ONE_VALUE or all(isinstance(one, list) for one in value))
+    }
     return [{**section, **dict(zip(lists, chosen, strict=True))} for chosen in product(*lists.values())]
 
 

@@ -69,6 +69,17 @@ def test_further_matrices_have_their_own_watchers_and_nothing_runs_twice(write) 
     assert len(runs) == len(found)
 
 
+def test_grids_run_on_validation_seeds_and_on_the_others(write) -> None:
+    sweep = [{"type": "krum", "malicious": [1, 2]}]
+    config = read_config(write({**TINY, "sweep": sweep, "validation_seeds": [7, 8], "seeds": [0]}))
+    runs = [(run.seed, run.defense) for run in config.runs() if run.attack["type"] == "uniform_noise"]
+    grid = [{"type": "krum", "malicious": 1}, {"type": "krum", "malicious": 2}]
+    fixed = [{"type": "none"}, *({"type": kind} for kind in ("gradcam_ae",))]
+    assert [(seed, kind["type"]) for seed, kind in runs if seed == 0][:2] == [(0, kind["type"]) for kind in fixed]
+    assert [run for run in runs if run[1] in grid] == [(seed, entry) for seed in (0, 7, 8) for entry in grid]
+    assert {seed for seed, kind in runs if kind not in grid} == {0}
+
+
 def test_the_folder_names_everything_that_the_result_depends_on(write) -> None:
     first = read_config(write(TINY)).runs()[3].folder
     assert first == read_config(write({**TINY, "name": "renamed"})).runs()[3].folder
@@ -92,6 +103,16 @@ def test_the_folder_names_everything_that_the_result_depends_on(write) -> None:
             r"Unknown key 'attack' in .*also\[0\]",
         ),
         ({"also": ["krum"]}, r"also\[0\]"),
+        ({"sweep": [{"type": "krum", "malicious": [1, 2]}]}, "sweep and validation_seeds belong together"),
+        ({"validation_seeds": [7]}, "sweep and validation_seeds belong together"),
+        (
+            {"sweep": [{"type": "krum", "malicious": [1, 2]}], "validation_seeds": [0, 7]},
+            "validation_seeds must not be among seeds, .* found 0 in both",
+        ),
+        ({"sweep": [{"type": "krum", "malicious": []}], "validation_seeds": [7]}, "at least one value, found none"),
+        ({"sweep": [{"type": "krum", "malicious": 1}], "validation_seeds": [7]}, "krum has nothing to choose from"),
+        ({"sweep": ["krum"], "validation_seeds": [7]}, "each entry must be a mapping with a type, found 'krum'"),
+        ({"sweep": "krum", "validation_seeds": [7]}, "must be a list of defenses"),
     ],
 )
 def test_a_wrong_configuration_is_refused(write, changes, message) -> None:

@@ -60,8 +60,10 @@ class Observations:
         self.titles = Titles(results)
         self._decisions = decisions(results, self.titles)
         self._found: dict[Key, dict[int, Measurement]] = {}
+        self._chosen_on: dict[Key, dict[int, Measurement]] = {}
         for one in observe(results, self.titles, self._decisions):
-            self._found.setdefault(one.key, {})[one.seed] = one.measurement
+            kept = self._chosen_on if one.seed in results.validation_seeds else self._found
+            kept.setdefault(one.key, {})[one.seed] = one.measurement
 
     def decision(self, role: Role, detector: str) -> Decision:
         """Return which decision of a detector its detection metrics are computed from.
@@ -98,6 +100,14 @@ class Observations:
             The values; an empty mapping if there are none.
         """
         return self._found.get(key, {})
+
+    def on_validation(self, key: Key) -> BySeed:
+        """Return the measured values of a key on the seeds that settings are chosen on, by seed.
+
+        Args:
+            key: what was measured.
+        """
+        return self._chosen_on.get(key, {})
 
     def estimate(self, key: Key) -> Estimate | None:
         """Return the mean and interval of a key over its seeds.

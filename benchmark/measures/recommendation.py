@@ -4,10 +4,14 @@ A defense is judged by its *worst case*, since the defender does not choose the 
 over all attacks, then the mean over seeds. Two defenses are distinguishable if their difference on the same seeds is
 positive with 95 % confidence by Student's t (`intervals.surely_positive`). Defenses that are not distinguishable from
 the best one are named together with it.
+
+Of a defense whose settings were swept, one combination is a candidate: the one with the best worst case on the
+validation seeds, which no other number comes from.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
@@ -20,12 +24,13 @@ from benchmark.measures.intervals import (
     estimate,
     surely_positive,
 )
-from benchmark.measures.observations import Observations
-from benchmark.measures.results import Results
+from benchmark.measures.observations import Key, Observations
+from benchmark.measures.results import Results, RunResult
 from benchmark.measures.titles import NO_ATTACK, UNDEFENDED
 
 # The minimum number of seeds for a recommendation.
 ENOUGH_SEEDS = 3
+Attackers = int | float
 
 
 @dataclass(frozen=True)
@@ -91,23 +96,29 @@ class Answer:
     thin: bool
 
 
-def answer(results: Results, observations: Observations, setting: str) -> Answer:
+def answer(results: Results, observations: Observations, setting: str, attackers: Attackers | None = None) -> Answer:
     """Compute the recommendation for one setting from its finished runs.
 
     Args:
         results: the benchmark.
         observations: the measured values of its finished runs.
         setting: the title of the setting.
+        attackers: the number or the share of the attackers; None: all attacks of the setting, whatever their number.
 
     Returns:
         The recommendation, with the reasons to doubt it.
     """
     titles = observations.titles
-    runs = [run for run in results.runs if titles.setting(run) == setting]
-    attacks = [name for name in titles.attacks if name != NO_ATTACK and any(titles.attack(run) == name for run in runs)]
+    here = [run for run in results.runs if titles.setting(run) == setting]
+    runs = [run for run in here if run.seed not in results.validation_seeds]
+    numbers = {titles.attack(run): attackers_of(run) for run in runs}
+    attacks = [name for name in titles.attacks if name in numbers and name != NO_ATTACK]
+    attacks = [name for name in attacks if attackers in (None, numbers[name])]
     defenses = [name for name in titles.defenses if any(titles.defense(run) == name for run in runs)]
+    rejected, unchosen = _rejected(results, observations, setting, attacks)
+    defenses = [name for name in defenses if name not in rejected]
     against = [found for attack in attacks if (found := _against(observations, setting, attack, defenses))]
-    worst = {name: _worst_by_seed(observations, setting, attacks, name) for name in defenses}
+    worst = {name: _worst_by_seed(observations.by_seed, setting, attacks, name) for name in defenses}
     candidates = _candidates(observations, setting, attacks, {name: seen for name, seen in worst.items() if seen})
 
     doubts = []
@@ -121,6 +132,9 @@ def answer(results: Results, observations: Observations, setting: str) -> Answer
         doubts.append(f"Fewer than {ENOUGH_SEEDS} seeds, too few to estimate the spread of results: {', '.join(few)}.")
     if left := [name for name in defenses if attacks and not worst[name]]:
         doubts.append(f"Not compared, since runs against some attack are missing: {', '.join(left)}.")
+    if unchosen:
+        doubts.append(f"Not compared, since runs on the validation seeds are missing: {', '.join(unchosen)}.")
+    runs = [run for run in runs if titles.attack(run) in (NO_ATTACK, *attacks)]
     if unfinished := sum(run.state != "finished" for run in runs):
         doubts.append(f"{unfinished} of {len(runs)} runs failed or are missing.")
     once = [entry.attack for entry in against if entry.harm is not None and entry.harm.seeds == 1]
@@ -129,6 +143,53 @@ def answer(results: Results, observations: Observations, setting: str) -> Answer
     if harmless := [entry.attack for entry in against if not entry.harmful and entry.attack not in once]:
         doubts.append(f"Not shown to do harm even without a defense: {', '.join(harmless)}.")
     return Answer(setting, candidates, against, doubts, thin=seeds < ENOUGH_SEEDS)
+
+
+def attackers_of(run: RunResult) -> Attackers:
+    """Return the number or the share of a run's attackers, as its configuration has it; 0 without an attack.
+
+    Args:
+        run: of a benchmark.
+    """
+    if run.attack["type"] == "none":
+        return 0
+    asked = run.attack.get("attackers", 1)
+    return len(asked) if isinstance(asked, list) else asked
+
+
+def attackers_in(results: Results) -> list[Attackers]:
+    """Return the numbers and shares of attackers in a benchmark, in ascending order, without 0.
+
+    Args:
+        results: the benchmark.
+    """
+    return sorted({attackers_of(run) for run in results.runs} - {0})
+
+
+def _rejected(
+    results: Results, observations: Observations, setting: str, attacks: list[str]
+) -> tuple[set[str], list[str]]:
+    """Return the titles of the swept defenses that are no candidates, and the types that none was chosen of."""
+    titles = observations.titles
+    variants: dict[str, list[str]] = {}
+    for run in results.runs:
+        if run.defense in results.sweep and (name := titles.defense(run)) not in variants.setdefault(
+            str(run.defense["type"]), []
+        ):
+            variants[str(run.defense["type"])].append(name)
+    rejected: set[str] = set()
+    unchosen = []
+    for kind, names in variants.items():
+        means = {
+            name: found.mean
+            for name in names
+            if (found := estimate(_worst_by_seed(observations.on_validation, setting, attacks, name)))
+        }
+        if not means:
+            unchosen.append(kind)
+        chosen = max(means, key=lambda name: means[name]) if means else None
+        rejected |= {name for name in names if name != chosen}
+    return rejected, unchosen
 
 
 def _against(observations: Observations, setting: str, attack: str, defenses: list[str]) -> Against | None:
@@ -144,9 +205,9 @@ def _against(observations: Observations, setting: str, attack: str, defenses: li
     return Against(attack, estimate(harm), surely_positive(harm), best, found[best], equals)
 
 
-def _worst_by_seed(observations: Observations, setting: str, attacks: list[str], defense: str) -> BySeed:
+def _worst_by_seed(values: Callable[[Key], BySeed], setting: str, attacks: list[str], defense: str) -> BySeed:
     """Return the lowest accuracy over the attacks, for each seed in which the runs under all attacks finished."""
-    found = [observations.of_run(setting, attack, defense, "accuracy") for attack in attacks]
+    found = [values(Key(setting, attack, defense, "run", "", "accuracy")) for attack in attacks]
     if not found:
         return {}
     seeds = [seed for seed in found[0] if all(seed in by_seed for by_seed in found)]

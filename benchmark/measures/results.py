@@ -78,6 +78,8 @@ class Results:
         vote_every: rounds divisible by this number are votes.
         runs: in the order of the configuration.
         paper: tables and figures of the paper that the report compares with.
+        sweep: the defenses whose settings are chosen, one entry for each combination of settings.
+        validation_seeds: the seeds that settings are chosen on; no figure of a table comes from them.
     """
 
     name: str
@@ -85,11 +87,18 @@ class Results:
     vote_every: int
     runs: Sequence[RunResult]
     paper: Sequence[str] = ()
+    sweep: Sequence[Mapping[str, Any]] = ()
+    validation_seeds: Sequence[int] = ()
 
     @property
     def finished(self) -> list[RunResult]:
         """Return the runs that finished."""
         return [run for run in self.runs if run.state == "finished"]
+
+    @property
+    def judged(self) -> list[RunResult]:
+        """Return the finished runs that figures come from: all but those that settings are chosen on."""
+        return [run for run in self.finished if run.seed not in self.validation_seeds]
 
 
 def load(out: Path) -> Results:
@@ -117,6 +126,8 @@ def load(out: Path) -> Results:
             vote_every=matrix["vote_every"],
             runs=runs,
             paper=matrix.get("paper", ()),
+            sweep=matrix.get("sweep", ()),
+            validation_seeds=matrix.get("validation_seeds", ()),
         )
     except KeyError as error:
         raise SettingsError(

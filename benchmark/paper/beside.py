@@ -74,7 +74,7 @@ def _of(claim: Claim, results: Results, observations: Observations) -> Iterator[
     titles = observations.titles
     found = False
     groups: dict[tuple[str, str], list[RunResult]] = {}
-    for run in _candidates(claim, results.finished):
+    for run in _candidates(claim, results.judged):
         groups.setdefault((titles.setting(run), titles.attack(run)), []).append(run)
     for (setting, attack), runs in groups.items():
         on = f"{runs[0].model['name']}, {runs[0].data['name']}"

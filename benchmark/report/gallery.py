@@ -23,7 +23,7 @@ def gallery(view: View) -> Html | None:
     runs = _chosen(view)
     if not runs:
         return None
-    pictured = sum(bool(run.pictures) for run in view.results.finished)
+    pictured = sum(bool(run.pictures) for run in view.results.judged)
     return section(
         "gallery",
         "Heat maps",
@@ -34,7 +34,7 @@ def gallery(view: View) -> Html | None:
 
 def _chosen(view: View) -> list[RunResult]:
     by_attack: dict[str, RunResult] = {}
-    for run in view.results.finished:
+    for run in view.results.judged:
         if run.pictures:
             by_attack.setdefault(view.observations.titles.attack(run), run)
     return list(by_attack.values())[:MOST_RUNS]

@@ -17,10 +17,25 @@ from benchmark.report.roc import roc
 from benchmark.report.runs import failures, runs
 from benchmark.report.runtime import runtime
 from benchmark.report.scores import scores
+from benchmark.report.tiles import tiles
 from benchmark.report.view import View
 
 # The sections in the order of the page; a section that returns None is left out.
-SECTIONS = (first_screen, matrix, paper, curves, detection, scores, roc, gallery, runtime, failures, runs, glossary)
+SECTIONS = (
+    first_screen,
+    tiles,
+    matrix,
+    paper,
+    curves,
+    detection,
+    scores,
+    roc,
+    gallery,
+    runtime,
+    failures,
+    runs,
+    glossary,
+)
 # The style sheet that is written into the page.
 STYLE = Path(__file__).with_name("style.css")
 

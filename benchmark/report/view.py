@@ -30,7 +30,7 @@ class View:
             setting, attack, defense: titles.
         """
         titles = self.observations.titles
-        return [run for run in self.results.finished if titles.place(run) == (setting, attack, defense)]
+        return [run for run in self.results.judged if titles.place(run) == (setting, attack, defense)]
 
     def ran(self, setting: str) -> tuple[list[str], list[str]]:
         """Return the titles of the attacks and of the defenses that have a finished run in a setting.
@@ -39,10 +39,10 @@ class View:
             setting: its title.
         """
         titles = self.observations.titles
-        runs = [run for run in self.results.finished if titles.setting(run) == setting]
+        runs = [run for run in self.results.judged if titles.setting(run) == setting]
         attacks, defenses = {titles.attack(run) for run in runs}, {titles.defense(run) for run in runs}
         return [name for name in titles.attacks if name in attacks], [n for n in titles.defenses if n in defenses]
 
     def watchers(self) -> list[str]:
         """Return the names of all detectors that watched a finished run."""
-        return list(dict.fromkeys(name for run in self.results.finished for name in run.watched))
+        return list(dict.fromkeys(name for run in self.results.judged for name in run.watched))

@@ -79,6 +79,8 @@ def run_all(config: Config, out: Path, lock: int, jobs: int | None = None, remem
             "rounds": max(run.federation.rounds for run in runs),
             "vote_every": config.vote_every,
             "paper": config.paper,
+            "sweep": config.sweep,
+            "validation_seeds": config.validation_seeds,
             "runs": [describe(run) for run in runs],
         },
     )

@@ -59,6 +59,8 @@ def write(
     failed: Sequence[int] = (),
     missing: Sequence[int] = (),
     paper: Sequence[str] = (),
+    sweep: Sequence[dict[str, Any]] = (),
+    validation_seeds: Sequence[int] = (),
 ) -> list[str]:
     """Write matrix.json and a folder for each run; the positions in `failed` and `missing` do not finish.
 
@@ -98,7 +100,15 @@ def write(
             _write_lines(folder / "rounds.jsonl", lines)
         _write(folder / "result.json", {"seconds": 100.0 + position, "peak_memory_bytes": 2**30, "rounds": rounds})
     out.mkdir(parents=True, exist_ok=True)
-    matrix = {"name": "made up", "rounds": rounds, "vote_every": vote_every, "paper": list(paper), "runs": entries}
+    matrix = {
+        "name": "made up",
+        "rounds": rounds,
+        "vote_every": vote_every,
+        "paper": list(paper),
+        "sweep": list(sweep),
+        "validation_seeds": list(validation_seeds),
+        "runs": entries,
+    }
     _write(out / "matrix.json", matrix)
     return [entry["folder"] for entry in entries]
 

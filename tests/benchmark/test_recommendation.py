@@ -7,6 +7,9 @@ import made_up
 from benchmark.measures.observations import Observations
 from benchmark.measures.recommendation import answer
 from benchmark.measures.results import load
+from benchmark.report.advice import advice
+from benchmark.report.tables.check import check
+from benchmark.report.tables.recommendation_csv import recommendation
 
 ATTACKS = [{"type": "none"}, {"type": "mpaf"}, {"type": "fang"}]
 DEFENSES = [{"type": "none"}, {"type": "flame"}, {"type": "krum"}, {"type": "median"}]
@@ -107,3 +110,87 @@ def test_what_one_seed_cannot_show_is_not_called_harmless(ask) -> None:
     doubts = ask(seeds=[0]).doubts
     assert "One seed cannot show that these do harm without a defense: mpaf, fang." in doubts
     assert not any("Not shown to do harm" in doubt for doubt in doubts)
+
+
+SWEEP = [{"type": "krum", "malicious": 1}, {"type": "krum", "malicious": 2}]
+
+
+@pytest.fixture
+def swept(tmp_path):
+    """Krum with two settings: the first one is better on seeds 8 and 9, the second one on all other seeds."""
+
+    def write(**changes):
+        def level(attack, defense, round, seed):
+            return {"none": 0.2, "median": 0.5, "krum": 0.6}[defense] + 0.001 * seed
+
+        defenses = [{"type": "none"}, {"type": "median"}, *SWEEP]
+        given = {"attacks": ATTACKS, "defenses": defenses, "seeds": [0, 1, 2, 8, 9], "accuracy": level}
+        made_up.write(tmp_path, **given, sweep=SWEEP, validation_seeds=[8, 9], **changes)
+        results = load(tmp_path)
+        for run in results.runs:  # the made-up accuracy knows the type only
+            better = run.seed >= 8
+            if run.defense["type"] == "krum" and (run.defense["malicious"] == 1) != better:
+                path = tmp_path / run.folder / "tests.jsonl"
+                if path.exists():
+                    path.write_text(path.read_text().replace('"accuracy": 0.6', '"accuracy": 0.4'))
+        results = load(tmp_path)
+        return results, Observations(results)
+
+    return write
+
+
+def test_settings_are_chosen_on_validation_seeds_and_judged_on_others(swept) -> None:
+    results, observations = swept()
+    found = answer(results, observations, "")
+    assert [candidate.defense for candidate in found.candidates] == ["median", "krum (malicious 1)", "undefended"]
+    krum = found.candidates[1].worst
+    assert krum.mean == pytest.approx(np.mean([0.4, 0.401, 0.402]))  # not what it reached on the validation seeds
+    assert krum.seeds == 3
+    judged = {run.folder for run in results.runs if run.seed < 8}
+    assert {run for row in recommendation(results, observations).rows for run in row[-1].split()} <= judged
+    assert "chosen on the seeds 8, 9" in advice(results, observations)
+
+
+def test_without_runs_on_validation_seeds_nothing_is_chosen(swept) -> None:
+    each = len(ATTACKS) * 4
+    results, observations = swept(missing=range(3 * each, 5 * each))
+    found = answer(results, observations, "")
+    assert [candidate.defense for candidate in found.candidates] == ["median", "undefended"]
+    assert "Not compared, since runs on the validation seeds are missing: krum." in found.doubts
+
+
+def test_no_table_counts_validation_seeds(swept) -> None:
+    results, observations = swept()
+    assert {run.seed for run in results.judged} == {0, 1, 2}
+    assert {seed for key in observations.keys() for seed in observations.by_seed(key)} == {0, 1, 2}  # noqa: SIM118
+
+
+def test_each_number_of_attackers_has_an_answer_of_its_own(ask, tmp_path) -> None:
+    few, many = {"type": "mpaf", "attackers": 2}, {"type": "mpaf", "attackers": 4}
+
+    ask(attacks=[{"type": "none"}, few, many], seeds=[0, 1, 2])
+    results = load(tmp_path)
+    for run in results.runs:
+        if run.attack == many and run.defense["type"] == "flame":
+            path = tmp_path / run.folder / "tests.jsonl"
+            path.write_text(path.read_text().replace('"accuracy": 0.7', '"accuracy": 0.2'))
+    results = load(tmp_path)
+    observations = Observations(results)
+    best = {number: answer(results, observations, "", number).candidates[0].defense for number in (2, 4)}
+    assert best == {2: "flame", 4: "krum"}
+    assert next(row[:3] for row in recommendation(results, observations).rows if row[1] == "4") == ("", "4", "krum")
+    lines = advice(results, observations).splitlines()
+    assert [line.split()[3] for line in lines[2:4]] == ["flame", "krum"]
+
+
+def test_check_follows_the_recommendation_to_the_raw_lines(ask, tmp_path, capsys) -> None:
+    from benchmark.report.tables import write_tables
+
+    ask()
+    results = load(tmp_path)
+    write_tables(results, Observations(results), tmp_path)
+    assert check(tmp_path) == 0
+    path = tmp_path / "results" / "recommendation.csv"
+    path.write_text(path.read_text().replace("flame,yes", "flame,no"))
+    assert check(tmp_path) == 1
+    assert "recommendation.csv, line 2, among the best: 'no', expected 'yes'" in capsys.readouterr().out

@@ -12,6 +12,7 @@ from benchmark.measures.results import Results
 from benchmark.report.tables.accuracy_csv import accuracy
 from benchmark.report.tables.detection_csv import detection, detection_by_round
 from benchmark.report.tables.paper_csv import paper
+from benchmark.report.tables.recommendation_csv import recommendation
 from benchmark.report.tables.runs_csv import runs
 from benchmark.report.tables.runtime_csv import runtime
 from benchmark.report.tables.summary_csv import differences, summary
@@ -20,7 +21,7 @@ from benchmark.report.tables.table import Table, write
 # The folder of the tables inside the benchmark's folder.
 FOLDER = "results"
 # All tables; a new one is added here.
-TABLES = (summary, differences, runs, accuracy, detection, detection_by_round, runtime, paper)
+TABLES = (summary, differences, runs, accuracy, detection, detection_by_round, runtime, recommendation, paper)
 
 
 def all_tables(results: Results, observations: Observations | None = None) -> list[Table]:

@@ -22,8 +22,10 @@ def runs(results: Results, observations: Observations) -> Table:
     for run in results.runs:
         place = titles.place(run)
         found = [
-            observations.by_seed(Key(*place, "run", "", name)).get(run.seed) if run.state == "finished" else None
-            for name in metrics.OF_RUNS
+            {**observations.by_seed(key), **observations.on_validation(key)}.get(run.seed)
+            if run.state == "finished"
+            else None
+            for key in (Key(*place, "run", "", name) for name in metrics.OF_RUNS)
         ]
         sources = dict.fromkeys([run.folder, *(folder for figure in found if figure for folder in figure.runs)])
         values = [None if figure is None else figure.value for figure in found]

@@ -1,0 +1,69 @@
+"""The section that names the best defense for each setting and number of attackers, one tile each."""
+
+from __future__ import annotations
+
+from benchmark.measures.recommendation import Answer, Attackers, answer, attackers_in
+from benchmark.measures.titles import UNDEFENDED
+from benchmark.report.markup import Html, heading, section, table, tag
+from benchmark.report.names import titled
+from benchmark.report.numbers import UNDEFINED, number, shade
+from benchmark.report.view import View
+
+
+def tiles(view: View) -> Html | None:
+    """Return the section; None if there is one tile at most, which the first section shows already.
+
+    Args:
+        view: the benchmark.
+    """
+    settings, numbers = view.observations.titles.settings, attackers_in(view.results)
+    if len(settings) * len(numbers) < 2:
+        return None
+    rows = [
+        [heading(setting or "all", scope="row"), *(_tile(view, setting, attackers) for attackers in numbers)]
+        for setting in settings
+    ]
+    head = [heading("setting"), *(heading(label(attackers)) for attackers in numbers)]
+    return section(
+        "tiles",
+        "The best defense by number of attackers",
+        tag(
+            "p",
+            "The defense with the highest accuracy in the worst case over the attacks, and that accuracy: in each seed "
+            "the lowest, then the mean over seeds. A defense in parentheses is not told apart from no defense at all, "
+            "or has too few seeds.",
+        ),
+        table("Best worst case (accuracy, fraction)", head, rows, class_="matrix"),
+    )
+
+
+def label(attackers: Attackers) -> str:
+    """Return the heading of a number or a share of attackers.
+
+    Example:
+        >>> label(1), label(4), label(0.2)
+        ('1 attacker', '4 attackers', '20 % attackers')
+    """
+    if isinstance(attackers, float):
+        return f"{attackers:.0%} attackers".replace("%", " %")
+    return f"{attackers} attacker{'s' * (attackers != 1)}"
+
+
+def doubtful(found: Answer) -> bool:
+    """Return whether an answer names no defense that is shown to be better than none.
+
+    Args:
+        found: an answer with candidates.
+    """
+    return found.thin or any(candidate.defense == UNDEFENDED for candidate in found.candidates if candidate.among_best)
+
+
+def _tile(view: View, setting: str, attackers: Attackers) -> Html:
+    found = answer(view.results, view.observations, setting, attackers)
+    if not found.candidates:
+        return tag("td", tag("span", UNDEFINED, class_="none", title="no defense has finished under every attack"))
+    best = found.candidates[0]
+    name = titled(view, best.defense)
+    words = ["(", name, ") "] if doubtful(found) else [tag("b", name), " "]
+    under = tag("small", f" under {best.worst_attack}")
+    return tag("td", *words, number(best.worst), under, style=shade(best.worst.mean))
