@@ -23,7 +23,7 @@ from fedml_gradcam_ae.hooks import builtin
 
 Device = Literal["cpu", "cuda"]
 # The settings whose value is a list itself.
-ONE_VALUE = ("attackers", "pre")
+ONE_VALUE = ("attackers", "at_once", "pre")
 
 
 class Training(Parameters):
@@ -267,8 +267,8 @@ def _cannot_watch(name: str, ours: dict[str, type[Any]]) -> str | None:
 def variants(section: Any) -> list[Any]:
     """Return one mapping for each combination of the values in a mapping's lists.
 
-    Empty lists are kept as they are. The list under `attackers` names clients and that under `pre` steps, so that each
-    counts as one value; several of them are a list of lists.
+    Empty lists are kept as they are. The lists under `attackers` (clients), `at_once` (a range) and `pre` (steps) count as
+    one value each; several of them are a list of lists.
 
     Args:
         section: a mapping, or any other value.

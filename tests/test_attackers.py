@@ -52,6 +52,26 @@ def test_everybody_can_be_drawn() -> None:
     assert set().union(*(who(attackers=2, seed=seed) for seed in range(100))) == set(CLIENTS)
 
 
+def test_of_a_pool_some_attack_in_each_round() -> None:
+    pool = who(attackers=6)
+    rounds = [who(number, attackers=6, at_once=2) for number in range(1, 40)]
+    assert all(len(chosen) == 2 and chosen < pool for chosen in rounds)
+    assert set.union(*rounds) == pool
+    assert rounds == [who(number, attackers=6, at_once=2) for number in range(1, 40)]
+
+
+def test_the_number_that_attack_at_once_can_be_random() -> None:
+    rounds = [who(number, attackers=6, at_once=[0, 4]) for number in range(1, 200)]
+    assert {len(chosen) for chosen in rounds} == {0, 1, 2, 3, 4}
+    assert set.union(*rounds) == who(attackers=6)
+
+
+@pytest.mark.parametrize("range_", [0, [3], [2, 1], [-1, 2], [0, 0], [1, 2, 3], True])
+def test_what_is_no_number_at_once_is_refused(range_) -> None:
+    with pytest.raises(ValueError, match="at_once"):
+        AttackSettings(attackers=4, at_once=range_)
+
+
 def test_an_attack_may_start_late_and_stop() -> None:
     attacked = [number for number in range(1, 9) if who(number, attackers=1, first_round=3, last_round=5)]
     assert attacked == [3, 4, 5]
@@ -79,6 +99,8 @@ def test_the_same_clients_attack_again_after_a_pause() -> None:
         ({"attackers": 21}, "found 21 attackers, but there are 20 clients"),
         ({"attackers": [3, 99]}, "no client has the id 99; there are 20 clients, 0 to 19"),
         ({"first_round": 5, "last_round": 2}, "last_round must not be before first_round, found 2 before 5"),
+        ({"attackers": 4, "at_once": 5}, "at_once: at most 4 of 4 attackers can attack, found 5"),
+        ({"attackers": 0.1, "at_once": [0, 3]}, r"at_once: at most 2 of 2 attackers can attack, found \[0, 3\]"),
         ({"active": 3}, "active and pause belong together .* found active 3 and pause 0"),
         ({"pause": 2}, "active and pause belong together .* found active None and pause 2"),
     ],

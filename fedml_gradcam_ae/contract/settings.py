@@ -150,6 +150,14 @@ def _check_attackers(value: int | float | list[int | str]) -> int | float | list
     return value
 
 
+def _check_at_once(value: int | list[int] | None) -> int | list[int] | None:
+    if isinstance(value, list) and (len(value) != 2 or not 0 <= value[0] <= value[1] or value[1] < 1):
+        raise ValueError("a range must be [least, most] with 0 <= least <= most and most at least 1, such as [1, 4]")
+    if isinstance(value, int) and value < 1:
+        raise ValueError("must be at least 1")
+    return value
+
+
 class AttackSettings(Parameters):
     """The settings that all attacks share."""
 
@@ -159,6 +167,11 @@ class AttackSettings(Parameters):
     redraw: Literal["never", "every_round"] = Field(
         default="never",
         description="`never`: the attackers are drawn once per run; `every_round`: anew among each round's clients",
+    )
+    at_once: Annotated[int | list[int] | None, AfterValidator(_check_at_once)] = Field(
+        default=None,
+        description="how many of the attackers attack in a round, drawn anew each round: a number, or a range "
+        "[least, most] from which the number is drawn; null: all of them",
     )
     first_round: int = Field(default=1, ge=1, description="the first round with an attack (rounds count from 1)")
     last_round: int | None = Field(default=None, ge=1, description="the last round with an attack; null: no end")

@@ -37,6 +37,11 @@ def check_attackers(settings: AttackSettings, clients: Sequence[ClientId]) -> No
             )
     elif isinstance(asked, int) and asked > len(clients):
         raise SettingsError(f"attack_params.attackers: found {asked} attackers, but there are {len(clients)} clients.")
+    pool = len(asked) if isinstance(asked, list) else _count(asked, len(clients))
+    at_once = settings.at_once
+    most = at_once[1] if isinstance(at_once, list) else at_once
+    if most is not None and most > pool:
+        raise SettingsError(f"attack_params.at_once: at most {pool} of {pool} attackers can attack, found {at_once}.")
     if settings.last_round is not None and settings.last_round < settings.first_round:
         raise SettingsError(
             f"attack_params: last_round must not be before first_round, "
@@ -61,7 +66,8 @@ def attackers_in_round(
         present: the ids of the clients that take part in this round.
 
     Returns:
-        Positions in ascending order. Attackers that are drawn once per run attack in the rounds that they take part in.
+        Positions in ascending order. Attackers that are drawn once per run attack in the rounds that they take part in,
+        or, with `at_once`, some of them that are drawn for the round.
 
     Example:
         >>> settings = AttackSettings(attackers=[2, 3], first_round=2)
@@ -80,7 +86,8 @@ def attackers_in_round(
         chosen = _draw(settings, present, number)
     else:
         chosen = _draw(settings, clients, 0)
-    return [position for position, client in enumerate(present) if client in chosen]
+    positions = [position for position, client in enumerate(present) if client in chosen]
+    return positions if settings.at_once is None else _draw_at_once(settings, positions, number)
 
 
 def poisoned_uploads(
@@ -111,9 +118,24 @@ def poisoned_uploads(
     return [with_one_value(upload, round.tied) for upload in uploads] if round.tied else uploads
 
 
+def _draw_at_once(settings: AttackSettings, positions: list[int], number: int) -> list[int]:
+    """Return the positions, in ascending order, of those attackers that attack in a round."""
+    generator = seeded_generator(settings.seed, 6, number)
+    asked = settings.at_once
+    if isinstance(asked, list):
+        asked = int(torch.randint(asked[0], asked[1] + 1, (), generator=generator))
+    order = torch.randperm(len(positions), generator=generator)
+    return sorted(positions[int(place)] for place in order[:asked])
+
+
 def _draw(settings: AttackSettings, pool: Sequence[ClientId], number: int) -> set[ClientId]:
     asked = settings.attackers
     assert not isinstance(asked, list)
-    count = max(1, round(asked * len(pool))) if isinstance(asked, float) else min(asked, len(pool))
+    count = min(_count(asked, len(pool)), len(pool))
     order = torch.randperm(len(pool), generator=seeded_generator(settings.seed, 0, number))
     return {pool[int(position)] for position in order[:count]}
+
+
+def _count(asked: int | float, clients: int) -> int:
+    """Return the number of attackers from a number, or from a share of the clients."""
+    return max(1, round(asked * clients)) if isinstance(asked, float) else asked
