@@ -26,6 +26,10 @@ Device = Literal["cpu", "cuda"]
 ONE_VALUE = ("attackers", "at_once", "pre")
 
 
+def _is_zero(value: float) -> bool:
+    return value == 0
+
+
 class Training(Parameters):
     """The settings of the federation, with FedML's meanings (the key `federation` of a configuration)."""
 
@@ -37,6 +41,12 @@ class Training(Parameters):
     learning_rate: float = Field(gt=0)
     weight_decay: float = Field(default=0.0, ge=0)
     batch_size: int = Field(ge=1)
+    # Unset, these are not serialized: the names of runs are hashes of all settings and must not change with these keys.
+    drop_out: float = Field(
+        default=0.0, ge=0, lt=1, exclude_if=_is_zero, description="the share of a round's uploads that are lost"
+    )
+    worker_momentum: float = Field(default=0.0, ge=0, lt=1, exclude_if=_is_zero, description="of the clients' updates")
+    server_momentum: float = Field(default=0.0, ge=0, lt=1, exclude_if=_is_zero, description="of the server's update")
 
     @model_validator(mode="before")
     @classmethod
@@ -267,8 +277,8 @@ def _cannot_watch(name: str, ours: dict[str, type[Any]]) -> str | None:
 def variants(section: Any) -> list[Any]:
     """Return one mapping for each combination of the values in a mapping's lists.
 
-    Empty lists are kept as they are. The lists under `attackers` (clients), `at_once` (a range) and `pre` (steps) count as
-    one value each; several of them are a list of lists.
+    Empty lists are kept as they are. The lists under `attackers` (clients), `at_once` (a range) and `pre` (steps) count
+    as one value each; several of them are a list of lists.
 
     Args:
         section: a mapping, or any other value.

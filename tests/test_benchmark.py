@@ -80,6 +80,16 @@ def test_grids_run_on_validation_seeds_and_on_the_others(write) -> None:
     assert {seed for seed, kind in runs if kind not in grid} == {0}
 
 
+def test_momentum_and_lost_uploads_reach_fedml_and_name_the_run(write) -> None:
+    asked = {"drop_out": 0.2, "worker_momentum": 0.9, "server_momentum": [0.0, 0.5]}
+    config = read_config(write({**TINY, "federation": {**TINY["federation"], **asked}}))
+    found = [{key: getattr(fedml_args(run), key) for key in asked} for run in config.runs()[:8]]
+    assert found[0] == {"drop_out": 0.2, "worker_momentum": 0.9, "server_momentum": 0.0}
+    assert found[-1] == {"drop_out": 0.2, "worker_momentum": 0.9, "server_momentum": 0.5}
+    without = read_config(write({**TINY, "federation": {**TINY["federation"], "drop_out": 0.0}})).runs()
+    assert [run.folder for run in without] == [run.folder for run in read_config(write(TINY)).runs()]
+
+
 def test_the_folder_names_everything_that_the_result_depends_on(write) -> None:
     first = read_config(write(TINY)).runs()[3].folder
     assert first == read_config(write({**TINY, "name": "renamed"})).runs()[3].folder

@@ -191,6 +191,9 @@ def fedml_args(run: Run) -> SimpleNamespace:
         "learning_rate": federation.learning_rate,
         "weight_decay": federation.weight_decay,
         "batch_size": federation.batch_size,
+        "drop_out": federation.drop_out,
+        "worker_momentum": federation.worker_momentum,
+        "server_momentum": federation.server_momentum,
         "frequency_of_the_test": 1,
         "enable_wandb": False,
         "using_gpu": run.device == "cuda",  # FedML uses the first GPU

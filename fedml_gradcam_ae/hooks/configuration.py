@@ -26,6 +26,7 @@ from fedml_gradcam_ae.contract.yaml_file import read_sections
 from fedml_gradcam_ae.hooks import builtin
 from fedml_gradcam_ae.hooks.cross_silo.settings import check_sections
 from fedml_gradcam_ae.hooks.patching import Patches
+from fedml_gradcam_ae.hooks.simulation.settings import check_simulation_section
 from fedml_gradcam_ae.hooks.upload_settings import check_upload_section
 
 
@@ -102,6 +103,7 @@ def check(args: Any) -> None:
     if getattr(args, "training_type", None) == "cross_silo":
         check_sections(args)
     check_upload_section(args)
+    check_simulation_section(args)
     for side in (DEFENSE, ATTACK):
         found = requested(side, args)
         if found is not None:

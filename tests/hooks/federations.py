@@ -83,6 +83,15 @@ FEDERATIONS: dict[str, dict[str, Any]] = {
         "defense_params": {"malicious": 0, "kept": 3},
         **NOISE,
     },
+    "momentum and lost uploads": {
+        "comm_round": 3,
+        "worker_momentum": 0.9,
+        "server_momentum": 0.5,
+        "drop_out": 0.3,
+        "enable_defense": True,
+        "defense_type": "median",
+        **NOISE,
+    },
     "median": {"comm_round": 2, "enable_defense": True, "defense_type": "median", **NOISE},
     "witness": {"comm_round": 2, "enable_defense": True, "defense_type": "witness", **NOISE},
 }

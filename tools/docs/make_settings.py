@@ -12,6 +12,7 @@ from fedml_gradcam_ae.contract.settings import AttackSettings, Parameters
 from fedml_gradcam_ae.hooks import builtin
 from fedml_gradcam_ae.hooks.cross_silo.settings import ServerSettings
 from fedml_gradcam_ae.hooks.cross_silo.transport.settings import TransportSettings
+from fedml_gradcam_ae.hooks.simulation.settings import SimulationSettings
 from fedml_gradcam_ae.hooks.upload_settings import UploadSettings
 
 PAGE = Path(__file__).parents[2] / "docs" / "settings.md"
@@ -57,6 +58,12 @@ def page() -> str:
         "## Uploads\n\nThese stand straight in a section `upload_args` of the YAML and hold with every defense, and "
         "without one. In a simulation with neither attack nor defense `largest_weight` has no effect, so that it "
         f"stays FedML's own.\n\n{table(UploadSettings)}"
+    )
+    parts.append(
+        "## Simulations\n\nThese stand straight in a section `simulation_args` of the YAML and hold with "
+        "`training_type: simulation` and `backend: sp` or `MPI`, with every attack and every defense, but no momentum "
+        "with `flcert`. An attack sees what the clients upload with their momentum."
+        f"\n\n{table(SimulationSettings)}"
     )
     parts.append(
         "## A cross-silo server\n\nThese stand straight in a section `server_args` of the server's YAML; "

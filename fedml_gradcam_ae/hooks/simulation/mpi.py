@@ -22,7 +22,7 @@ from fedml_gradcam_ae.hooks.attacker import training_data
 from fedml_gradcam_ae.hooks.logits import give_logits
 from fedml_gradcam_ae.hooks.patching import Patches
 from fedml_gradcam_ae.hooks.simulation import ranks
-from fedml_gradcam_ae.hooks.simulation.plain import plain_average
+from fedml_gradcam_ae.hooks.simulation.simulated_server import SimulatedServer
 
 
 def patch(patches: Patches) -> None:
@@ -101,7 +101,7 @@ class HookedFedAVGAggregator(FedAVGAggregator):  # type: ignore[misc]  # fedml h
         self.network = copy.deepcopy(self.aggregator.model).to(self.device).eval()
         give_logits(self.aggregator)
         self.sampled: Any = []
-        aggregation.prepare(self.network, self.test_global)
+        self.server = SimulatedServer(self.args, self.network, self.test_global)
 
     def client_sampling(self, *args: Any) -> Any:
         """Return FedML's choice of clients and keep it: client n of the choice, from 0, trains on rank n + 1."""
@@ -116,28 +116,14 @@ class HookedFedAVGAggregator(FedAVGAggregator):  # type: ignore[misc]  # fedml h
         # The uploads are on the CPU, while testing has moved the global model to the device.
         self.aggregator.model.cpu()
         uploads = [(self.sample_num_dict[index], self.model_dict[index]) for index in range(self.worker_num)]
-        number, client_ids = int(self.args.round_idx) + 1, self.sampled[: self.worker_num]
-        if not aggregation.defense_or_attack_active():
-            model = plain_average(
-                self._fedavg_aggregation_,
-                uploads,
-                number=number,
-                client_ids=client_ids,
-                network=self.network,
-                global_model=self.get_global_model_params(),
-            )
-            self.set_global_model_params(model)
-            return model
-        return aggregation.aggregate(
+        return self.server.aggregate(
             self.aggregator,
+            self._fedavg_aggregation_,
             uploads,
-            number=number,
-            client_ids=client_ids,
-            clients=range(int(self.args.client_num_in_total)),
-            network=self.network,
-            test_data=self.test_global,
+            number=int(self.args.round_idx) + 1,
+            client_ids=self.sampled[: self.worker_num],
             local_data=self.train_data_local_dict,
-        ).model
+        )
 
 
 class HookedFedAVGTrainer(FedAVGTrainer):  # type: ignore[misc]  # fedml has no types

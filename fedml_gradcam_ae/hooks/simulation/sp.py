@@ -16,7 +16,7 @@ from fedml_gradcam_ae.hooks import aggregation
 from fedml_gradcam_ae.hooks.attacker import training_data
 from fedml_gradcam_ae.hooks.logits import giving_logits
 from fedml_gradcam_ae.hooks.patching import Patches
-from fedml_gradcam_ae.hooks.simulation.plain import plain_average
+from fedml_gradcam_ae.hooks.simulation.simulated_server import SimulatedServer
 from fedml_gradcam_ae.hooks.surroundings import Uploads
 from fedml_gradcam_ae.recording import events
 
@@ -50,17 +50,19 @@ class HookedFedAvgAPI(FedAvgAPI):  # type: ignore[misc]  # fedml has no types
         self.network = copy.deepcopy(model).to(device).eval()
         self.round_number = 0
         self.sampled: Sequence[Any] = []
+        self.server: SimulatedServer | None = None
 
     def train(self) -> None:
         """Run all rounds.
 
         Raises:
+            SettingsError: if `simulation_args` do not go together with the defense.
             ValueError: if the defense cannot work with the network or the data.
         """
         self.aggregator.set_model_params(self.model_trainer.get_model_params())
         self._give_round_zero_a_fixed_start()
         self.round_number = 0
-        aggregation.prepare(self.network, self.test_global)
+        self.server = SimulatedServer(self.args, self.network, self.test_global)
         with aggregation.run_listeners(self.args), giving_logits(self.model_trainer):
             super().train()
 
@@ -108,27 +110,15 @@ class HookedFedAvgAPI(FedAvgAPI):  # type: ignore[misc]  # fedml has no types
     def _aggregate(self, w_locals: Uploads) -> Any:
         self.round_number += 1
         client_ids = [client.client_idx for client in self.client_list]
-        if not aggregation.defense_or_attack_active():
-            model = plain_average(
-                super()._aggregate,
-                w_locals,
-                number=self.round_number,
-                client_ids=client_ids,
-                network=self.network,
-                global_model=self.aggregator.get_model_params(),
-            )
-            self.aggregator.set_model_params(model)
-            return model
-        return aggregation.aggregate(
+        assert self.server is not None
+        return self.server.aggregate(
             self.aggregator,
+            super()._aggregate,
             w_locals,
             number=self.round_number,
             client_ids=client_ids,
-            clients=range(int(self.args.client_num_in_total)),
-            network=self.network,
-            test_data=self.test_global,
             local_data=self.train_data_local_dict,
-        ).model
+        )
 
     def _local_test_on_all_clients(self, round_idx: int) -> None:
         trained = self.model_trainer.model
