@@ -16,8 +16,8 @@ from fedml_gradcam_ae.contract.registry import register_defense
 from fedml_gradcam_ae.contract.round import Round, Verdict, sample_weights
 from fedml_gradcam_ae.contract.settings import DefenseSettings
 from fedml_gradcam_ae.contract.updates import model_length
-from fedml_gradcam_ae.defenses.median import median
 from fedml_gradcam_ae.maths.cosine import cosines
+from fedml_gradcam_ae.maths.order_statistics import median
 
 
 @register_defense("obtuse_angle")
