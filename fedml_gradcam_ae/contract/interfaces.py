@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from time import perf_counter
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from fedml_gradcam_ae.contract.round import Round, Verdict
 from fedml_gradcam_ae.contract.settings import AttackSettings, DefenseSettings
@@ -40,6 +40,7 @@ class Defense:
 
     Raises:
         TypeError: if the settings are not an instance of `Settings`.
+        ValueError: if they hold `pre` or `then`, which `composed.build` applies.
 
     Example:
         >>> from fedml_gradcam_ae import Defense, Verdict
@@ -53,9 +54,16 @@ class Defense:
 
     Settings: type[DefenseSettings] = DefenseSettings
     settings: Any = None
+    # Why it makes no sense that another rule aggregates what this one keeps (`then`), as a clause; None: it does.
+    not_composed: ClassVar[str | None] = None
 
     def __init__(self, settings: Any = None) -> None:
         self.settings = _checked_settings(type(self), settings)
+        if self.settings.pre or self.settings.then is not None:
+            raise ValueError(
+                f"{type(self).__name__} alone applies neither `pre` nor `then`: build the composition with "
+                f"fedml_gradcam_ae.defenses.shared.composed.build({type(self).__name__}, settings)."
+            )
 
     def judge(self, round: Round) -> Verdict:
         """Judge the uploads of one round.

@@ -162,7 +162,10 @@ class Round:
             kept = whole.round.bounded
             if kept is whole.round:
                 return self
-            taken = kept.only(whole.positions) if whole.mixing is None else kept.mixed(whole.mixing)
+            if whole.mixing is None:
+                taken = kept.only(whole.positions)
+            else:
+                taken = kept.mixed(whole.mixing, self.client_ids, self.samples)
             return replace(
                 taken,
                 client_ids=self.client_ids,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import math
 from collections.abc import Iterable, Mapping
-from typing import Annotated, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 from typing_extensions import override
@@ -26,7 +26,18 @@ class Parameters(BaseModel):
 
 
 class DefenseSettings(Parameters):
-    """The settings that all defenses share: none."""
+    """The settings that all defenses share: what a rule is composed with."""
+
+    pre: list[str | dict[str, Any]] = Field(
+        default=[],
+        description="steps in front of the rule, in their order: `norm_clipping`, `nnm`, `arc`, `bucketing`, each a "
+        "name or a mapping with a `type` and its settings",
+    )
+    then: str | dict[str, Any] | None = Field(
+        default=None,
+        description="another rule, which aggregates the uploads that this one keeps: a name or a mapping with a `type` "
+        "and its settings; null: this rule does",
+    )
 
     def check_clients(self, clients: int) -> None:
         """Check that the defense can work with the number of clients.

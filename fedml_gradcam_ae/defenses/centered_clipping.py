@@ -63,6 +63,7 @@ class CenteredClipping(Defense):
             return self
 
     settings: Settings
+    not_composed = "it leaves out no client"
 
     def __init__(self, settings: CenteredClipping.Settings | None = None) -> None:
         super().__init__(settings)

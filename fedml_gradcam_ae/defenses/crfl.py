@@ -74,6 +74,7 @@ class CRFL(Defense):
         seed: int = Field(default=0, ge=0, description="draws the noise")
 
     settings: Settings
+    not_composed = "it leaves out no client"
 
     def __init__(self, settings: CRFL.Settings | None = None) -> None:
         super().__init__(settings)

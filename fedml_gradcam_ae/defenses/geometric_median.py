@@ -67,6 +67,7 @@ class GeometricMedian(Defense):
         iterations: int = Field(default=100, ge=1, description="maximum number of Weiszfeld steps")
 
     settings: Settings
+    not_composed = "it leaves out no client"
 
     @override
     def judge(self, round: Round) -> Verdict:

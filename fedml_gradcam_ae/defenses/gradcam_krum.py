@@ -43,6 +43,7 @@ class GradCAMKrum(Defense):
         """The settings of the probe images and heat maps, scaled as in the authors' code, and f."""
 
     settings: Settings
+    not_composed = "it keeps a single upload"
 
     def __init__(self, settings: GradCAMKrum.Settings | None = None) -> None:
         super().__init__(settings)

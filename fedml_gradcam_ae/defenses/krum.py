@@ -43,6 +43,7 @@ class Krum(Defense):
     Settings = KrumSettings
 
     settings: KrumSettings
+    not_composed = "it keeps a single upload"
 
     @override
     def judge(self, round: Round) -> Verdict:

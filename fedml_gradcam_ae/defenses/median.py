@@ -40,6 +40,7 @@ class Median(Defense):
     Settings = DefenseSettings
 
     settings: DefenseSettings
+    not_composed = "it leaves out no client"
 
     @override
     def judge(self, round: Round) -> Verdict:

@@ -40,6 +40,7 @@ class NormClipping(Defense):
     Settings: type[NormClippingSettings] = NormClippingSettings
 
     settings: NormClippingSettings
+    not_composed = "it leaves out no client"
 
     @override
     def judge(self, round: Round) -> Verdict:

@@ -50,6 +50,7 @@ class RobustLearningRate(Defense):
         )
 
     settings: Settings
+    not_composed = "it leaves out no client"
 
     @override
     def judge(self, round: Round) -> Verdict:

@@ -52,6 +52,7 @@ class TrimmedMean(Defense):
         )
 
     settings: Settings
+    not_composed = "it leaves out no client"
 
     @override
     def judge(self, round: Round) -> Verdict:

@@ -55,6 +55,7 @@ class WeakDP(NormClipping):
         seed: int = Field(default=0, ge=0, description="draws the noise")
 
     settings: Settings
+    not_composed = "it leaves out no client"
 
     @override
     def judge(self, round: Round) -> Verdict:

@@ -23,6 +23,7 @@ from fedml_gradcam_ae.contract.settings import (
     unknown,
 )
 from fedml_gradcam_ae.contract.yaml_file import read_sections
+from fedml_gradcam_ae.defenses.shared import composed
 from fedml_gradcam_ae.hooks import builtin
 from fedml_gradcam_ae.hooks.cross_silo.settings import check_sections
 from fedml_gradcam_ae.hooks.patching import Patches
@@ -45,8 +46,10 @@ class Requested:
     cls: type[Any] | None = None
 
     def build(self) -> Any:
-        """Return a new instance of the plug-in's class."""
+        """Return a new instance of the plug-in's class, composed with what `pre` and `then` name."""
         assert self.cls is not None
+        if isinstance(self.settings, DefenseSettings):
+            return composed.build(self.cls, self.settings)
         return self.cls(self.settings)
 
 
@@ -144,7 +147,9 @@ def requested(side: Side, args: Any) -> Requested | None:
             check_attackers(settings, _client_ids(args))
         elif isinstance(settings, DefenseSettings):
             try:
-                settings.check_clients(_number(args, "client_num_per_round"))
+                composed.check(ours[name], settings, _number(args, "client_num_per_round"))
+            except SettingsError as error:
+                raise SettingsError(f"{side.params}.{error}") from None
             except ValueError as error:
                 raise SettingsError(f"{side.params} of {name}: {error}.") from None
         return Requested(name, settings, ours[name])

@@ -92,6 +92,13 @@ FEDERATIONS: dict[str, dict[str, Any]] = {
         "defense_type": "median",
         **NOISE,
     },
+    "composed": {
+        "comm_round": 2,
+        "enable_defense": True,
+        "defense_type": "multi_krum",
+        "defense_params": {"malicious": 0, "kept": 3, "pre": ["norm_clipping", "nnm"], "then": "median"},
+        **NOISE,
+    },
     "median": {"comm_round": 2, "enable_defense": True, "defense_type": "median", **NOISE},
     "witness": {"comm_round": 2, "enable_defense": True, "defense_type": "witness", **NOISE},
 }

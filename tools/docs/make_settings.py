@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from fedml_gradcam_ae.contract import registry
-from fedml_gradcam_ae.contract.settings import AttackSettings, Parameters
+from fedml_gradcam_ae.contract.settings import AttackSettings, DefenseSettings, Parameters
 from fedml_gradcam_ae.hooks import builtin
 from fedml_gradcam_ae.hooks.cross_silo.settings import ServerSettings
 from fedml_gradcam_ae.hooks.cross_silo.transport.settings import TransportSettings
@@ -45,8 +45,12 @@ name, the name means the plug-in's, and `fedml:NAME` means FedML's.
 def page() -> str:
     """The whole page."""
     parts = [INTRODUCTION, "## Defenses\n"]
+    parts.append(
+        "Every defense takes these in its `defense_params`; [defenses.md](defenses.md#composition) says what they do:"
+        f"\n\n{table(DefenseSettings)}"
+    )
     for name, defense in sorted(registry.defenses().items()):
-        parts.append(f"### `{name}`\n\n{_summary(defense)}\n\n{table(defense.Settings)}")
+        parts.append(f"### `{name}`\n\n{_summary(defense)}\n\n{table(defense.Settings, without=DefenseSettings)}")
     parts.append("## Attacks\n")
     parts.append(f"Every attack takes these in its `attack_params`:\n\n{table(AttackSettings)}")
     parts.append(
@@ -112,7 +116,7 @@ def _kind(annotation: Any) -> str:
     if typing.get_origin(annotation) is dict or (isinstance(annotation, type) and issubclass(annotation, Parameters)):
         return "keys and values"
     if typing.get_origin(annotation) is list:
-        return "list of client ids"
+        return f"list ({_kind(typing.get_args(annotation)[0])})"
     return str(annotation)
 
 

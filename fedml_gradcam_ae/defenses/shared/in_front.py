@@ -68,6 +68,7 @@ class InFront(Defense):
     Settings: type[InFrontSettings] = InFrontSettings
 
     settings: InFrontSettings
+    not_composed = "it leaves out no client by itself (write `pre` in front of the rule that does)"
 
     def __init__(self, settings: InFrontSettings | None = None) -> None:
         super().__init__(settings)
