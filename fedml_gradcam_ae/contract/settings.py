@@ -217,8 +217,8 @@ def read_settings(model: type[Model], params: object, where: str, owner: str) ->
         SettingsError: listing all mistakes.
 
     Example:
-        >>> read_settings(AssumesMalicious, {"malicious": 2}, "defense_params", "krum")
-        AssumesMalicious(malicious=2)
+        >>> read_settings(AssumesMalicious, {"malicious": 2}, "defense_params", "krum").malicious
+        2
         >>> read_settings(AssumesMalicious, {"malicous": 2}, "defense_params", "krum")  # doctest: +ELLIPSIS
         Traceback (most recent call last):
             ...
