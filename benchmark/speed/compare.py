@@ -5,11 +5,16 @@
 prints each rule's median in A and in B and their ratio, below 1 if B is faster. The last column has the smallest and
 the largest ratio of any turn: changes within this range are noise. Each commit is unpacked into a temporary folder,
 which is removed in any case. The repository and the working tree are only read.
+
+Both commits need the modules that this checkout's benchmark imports from the plug-in. A commit from before modules were
+moved or renamed therefore cannot be compared with a later one. Two such commits can be compared by this program in a
+checkout of one of them.
 """
 
 from __future__ import annotations
 
 import argparse
+import ast
 import json
 import shutil
 import signal
@@ -26,8 +31,9 @@ from typing import Any
 from benchmark.report.console import format_table
 
 ROOT = Path(__file__).parents[2]
-# This checkout's files, which replace the commit's own.
+# This checkout's files, which replace the commit's own, and those among them that a measurement imports.
 TIMED_BY = "benchmark/speed"
+IMPORTING = ("bench_defenses.py", "rules.py", "uploads.py")
 # Which benchmarks are timed by default, as pytest's -k.
 SELECTED = "resnet18 and K20 and not fedml and not byzfl"
 
@@ -50,10 +56,13 @@ def compare(commits: Sequence[str], turns: int, selected: str) -> str:
         The table as text.
 
     Raises:
-        CannotCompareError: if a commit does not exist, or its benchmark cannot be run.
+        CannotCompareError: if a commit does not exist, lacks a module that the benchmark imports, or its benchmark
+            cannot be run.
     """
     with tempfile.TemporaryDirectory(prefix="compare-commits-") as folder:
         trees = [unpack(commit, Path(folder) / name) for commit, name in zip(commits, "AB", strict=True)]
+        for commit, tree in zip(commits, trees, strict=True):
+            check(commit, tree)
         measured: list[list[Seconds]] = [[], []]
         for turn in range(turns):
             for side in (0, 1) if turn % 2 == 0 else (1, 0):
@@ -84,6 +93,33 @@ def unpack(commit: str, folder: Path) -> Path:
     unneeded = shutil.ignore_patterns("__pycache__")
     shutil.copytree(ROOT / TIMED_BY, folder / TIMED_BY, ignore=unneeded, dirs_exist_ok=True)
     return folder
+
+
+def check(commit: str, tree: Path) -> None:
+    """Check that an unpacked commit has the modules that the benchmark imports from the plug-in.
+
+    The files are looked for, since an import may find them in another plug-in that is installed.
+
+    Args:
+        commit: of this repository, for the message.
+        tree: its folder.
+
+    Raises:
+        CannotCompareError: if a module is missing.
+    """
+    imported = {
+        node.module
+        for name in IMPORTING
+        for node in ast.walk(ast.parse((tree / TIMED_BY / name).read_text(encoding="utf-8")))
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("fedml_gradcam_ae")
+    }
+    paths = {module: tree.joinpath(*module.split(".")) for module in imported if module}
+    missing = [name for name, path in paths.items() if not path.is_dir() and not path.with_suffix(".py").is_file()]
+    if missing:
+        raise CannotCompareError(
+            f"{commit!r} has no module {', '.join(sorted(missing))}, which this checkout's benchmark imports: choose a "
+            "commit from after the modules were moved to where they are now."
+        )
 
 
 def time(tree: Path, selected: str) -> Seconds:

@@ -1,6 +1,7 @@
 """Times of the rules: what is timed, the table and the chart that become of it, and commits that are compared."""
 
 import json
+import re
 import subprocess
 from pathlib import Path
 
@@ -126,7 +127,8 @@ def test_the_documentation_shows_what_is_in_its_table() -> None:
 def repository(tmp_path, monkeypatch):
     """One commit with a plug-in, a working tree that has changed since, and this checkout's benchmark."""
     root = tmp_path / "repository"
-    for name in ("fedml_gradcam_ae/rule.py", "benchmark/speed/bench_defenses.py", "benchmark/speed/rules.py"):
+    timed_by = (f"benchmark/speed/{name}" for name in compare.IMPORTING)
+    for name in ("fedml_gradcam_ae/rule.py", *timed_by):
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).write_text("committed")
     identity = ["-c", "user.name=somebody", "-c", "user.email=somebody@example.org"]
@@ -167,6 +169,24 @@ def test_comparing_leaves_nothing_behind(repository, tmp_path, monkeypatch, endi
 def test_a_commit_that_does_not_exist(repository, capsys) -> None:
     assert compare.main(["HEAD", "nowhere"]) == 1
     assert "error: 'nowhere' is no commit of this repository" in capsys.readouterr().err
+
+
+def test_a_commit_that_lacks_what_the_benchmark_imports(repository, capsys) -> None:
+    lines = "from fedml_gradcam_ae.rule import Rule", "from fedml_gradcam_ae.contract.round import Round"
+    (repository / "benchmark/speed/rules.py").write_text("\n".join(lines))
+    assert compare.main(["HEAD", "HEAD"]) == 1
+    assert capsys.readouterr().err.startswith(
+        "error: 'HEAD' has no module fedml_gradcam_ae.contract.round, which this "
+    )
+
+
+def test_the_files_that_a_measurement_imports_are_checked() -> None:
+    def imports(name):
+        text = (compare.ROOT / compare.TIMED_BY / name).read_text()
+        return {f"{module}.py" for module in re.findall(r"^from benchmark\.speed\.(\w+) import", text, re.MULTILINE)}
+
+    assert set(compare.IMPORTING) == {"bench_defenses.py"}.union(*map(imports, compare.IMPORTING))
+    compare.check("HEAD", compare.ROOT)
 
 
 def test_the_ratio_of_two_commits() -> None:
