@@ -42,6 +42,7 @@ def test_the_example_runs_as_it_is(tmp_path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.long  # two runs; the tests above and below run the same script with the plug-in
 @pytest.mark.parametrize(
     "defense",
     [
