@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
 Better = Literal["higher", "lower"]
 Function = Callable[..., float | None]
+# The attack success rate that counts as successful, for the durability.
+HALF = 0.5
 # Whether each client of a round is malicious, (clients,).
 Truth = Sequence[bool]
 
@@ -41,10 +43,12 @@ class Metric:
 
     Attributes:
         name: shown in tables.
-        unit: "fraction" (never per cent), "s", "MiB" or the range of the values.
+        unit: "fraction" (never per cent), "s", "MiB", "rounds" or the range of the values.
         better: whether higher or lower values are better.
         compute: the function; the first line of its docstring explains the metric in the report.
         against_clean: whether the function also takes the run without attack of the same setting, defense and seed.
+        targeted: whether it is defined under targeted attacks only. Tables with a column for each metric leave such a
+            column out where no run has a value.
     """
 
     name: str
@@ -52,6 +56,7 @@ class Metric:
     better: Better
     compute: Function
     against_clean: bool = False
+    targeted: bool = False
 
     @property
     def heading(self) -> str:
@@ -123,19 +128,23 @@ def of_detectors(name: str, unit: str, better: Better) -> Callable[[Function], F
     return _registrar(OF_DETECTORS, name=name, unit=unit, better=better)
 
 
-def of_runs(name: str, unit: str, better: Better, against_clean: bool = False) -> Callable[[Function], Function]:
+def of_runs(
+    name: str, unit: str, better: Better, against_clean: bool = False, targeted: bool = False
+) -> Callable[[Function], Function]:
     """Register a function of a finished run.
 
     Args:
         name: of the metric.
-        unit: "fraction", "s", "MiB" or the range of the values.
+        unit: "fraction", "s", "MiB", "rounds" or the range of the values.
         better: whether higher or lower values are better.
         against_clean: whether the function also takes the run without attack of the same setting, defense and seed.
+        targeted: whether it is defined under targeted attacks only.
 
     Returns:
         A decorator that registers a function and returns it unchanged.
     """
-    return _registrar(OF_RUNS, name=name, unit=unit, better=better, against_clean=against_clean)
+    about = {"name": name, "unit": unit, "better": better, "against_clean": against_clean, "targeted": targeted}
+    return _registrar(OF_RUNS, **about)
 
 
 def _both(truth: Truth) -> bool:
@@ -322,6 +331,53 @@ def attack_impact(run: RunResult, clean: RunResult) -> float | None:
     """
     without, with_attack = accuracy(clean), accuracy(run)
     return None if without is None or with_attack is None else without - with_attack
+
+
+@of_runs("attack success rate", "fraction", "lower", targeted=True)
+def attack_success(run: RunResult) -> float | None:
+    """Share of the test images with the trigger that the last tested model classifies as the attack wants.
+
+    Images of the target class do not count, nor, under an attack on one class, those of other classes.
+
+    Args:
+        run: a finished run.
+
+    Returns:
+        A fraction; None without a targeted attack, or if no round was tested.
+    """
+    return run.tests[-1].success if run.tests else None
+
+
+@of_runs("source recall", "fraction", "higher", targeted=True)
+def source_recall(run: RunResult) -> float | None:
+    """Recall of the class whose labels are flipped, after the last tested round.
+
+    Args:
+        run: a finished run.
+
+    Returns:
+        A fraction; None unless the attack is `label_flip` with a `source`, or if no round was tested.
+    """
+    source = run.attack.get("source") if run.attack.get("type") == "label_flip" else None
+    return run.tests[-1].class_accuracy[source] if source is not None and run.tests else None
+
+
+@of_runs("durability", "rounds", "lower", targeted=True)
+def durability(run: RunResult) -> float | None:
+    """Rounds from the last one with an attack until the attack success rate is below one half.
+
+    Args:
+        run: a finished run.
+
+    Returns:
+        Rounds; 0 if the rate is below one half after the last round with an attack already. None if the attack has no
+        last round, or if the rate was never at least one half until then, or never falls below it.
+    """
+    last = run.attack.get("last_round")
+    rates = [(test.round, test.success) for test in run.tests if test.success is not None]
+    if last is None or all(rate < HALF for round, rate in rates if round <= last):
+        return None
+    return next((round - last for round, rate in rates if round >= last and rate < HALF), None)
 
 
 @of_runs("whole run", "s", "lower")

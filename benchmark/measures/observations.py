@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal
 
 from benchmark.measures import metrics
@@ -89,6 +90,11 @@ class Observations:
     def keys(self) -> Iterable[Key]:
         """Return all keys, in the order of the runs."""
         return self._found.keys()
+
+    @cached_property
+    def measured(self) -> set[str]:
+        """The names of the metrics that have a value in some run."""
+        return {key.metric for key in self._found}
 
     def by_seed(self, key: Key) -> BySeed:
         """Return the measured values of a key by seed.

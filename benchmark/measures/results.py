@@ -23,11 +23,13 @@ class RoundTest:
         round: the number of the round, from 1.
         accuracy: on the whole test set (fraction).
         class_accuracy: per class (fraction); None for a class without test images.
+        success: the attack success rate (fraction); None without a targeted attack.
     """
 
     round: int
     accuracy: float
     class_accuracy: Sequence[float | None]
+    success: float | None = None
 
 
 @dataclass(frozen=True)
@@ -150,7 +152,7 @@ def _load_run(folder: Path, entry: Mapping[str, Any]) -> RunResult:
             state="finished",
             config=config,
             tests=[
-                RoundTest(line["round"], line["accuracy"], line["class_accuracy"])
+                RoundTest(line["round"], line["accuracy"], line["class_accuracy"], line.get("success"))
                 for line in _lines(folder / "tests.jsonl")
             ],
             acting=[] if entry["defense"]["type"] == "none" else [judgments.acting(line) for line in lines],

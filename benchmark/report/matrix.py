@@ -1,4 +1,4 @@
-"""The section of defenses by attacks: accuracy, accuracy gained on the same seeds, recall and false-positive rate."""
+"""The section of defenses by attacks: accuracy, accuracy gained, attack success, recall and false-positive rate."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from benchmark.report.view import View
 
 
 def matrix(view: View) -> Html:
-    """Return the section, with up to four tables for each setting.
+    """Return the section, with up to five tables for each setting.
 
     Args:
         view: the benchmark.
@@ -43,11 +43,15 @@ def _setting(view: View, setting: str) -> Html:
         one, nothing = (found.of_run(setting, attack, name, "accuracy") for name in (defense, UNDEFENDED))
         return difference(one, nothing)
 
+    def success(attack: str, defense: str) -> Estimate | None:
+        return estimate(found.of_run(setting, attack, defense, "attack success rate"))
+
     def detection(metric: str) -> Callable[[str, str], Estimate | None]:
         return lambda attack, defense: estimate(found.of_defense(setting, attack, defense, metric))
 
     attacks, defenses = view.ran(setting)
     attacked = [attack for attack in attacks if attack != NO_ATTACK]
+    targeted = [attack for attack in attacked if any(success(attack, defense) for defense in defenses)]
     acting = [defense for defense in defenses if defense != UNDEFENDED]
     return join(
         tag("h3", setting) if setting else None,
@@ -57,6 +61,15 @@ def _setting(view: View, setting: str) -> Html:
         )
         if UNDEFENDED in defenses
         else None,
+        _table(
+            view,
+            "Attack success rate: share of the test images with the trigger classified as the attack wants (fraction)",
+            targeted,
+            defenses,
+            success,
+            low=1.0,
+            high=0.0,
+        ),
         _table(view, "Recall: share of the attackers left out (fraction)", attacked, acting, detection("recall")),
         _table(
             view,

@@ -72,6 +72,8 @@ def simulate(run: Run, out: Path, say: Say, step: Callable[[], object], remember
                 last[:] = [event]
         elif isinstance(event, Tested):
             line = {"round": event.number, **test(event.network, dataset[3], len(data.read(run.data).classes))}
+            if event.success is not None:
+                line["success"] = event.success
             with (folder / "tests.jsonl").open("a", encoding="utf-8") as file:
                 file.write(json.dumps(line) + "\n")
             step()

@@ -2,7 +2,7 @@
 
 Source: Baruch et al., "A Little Is Enough: Circumventing Defenses For Distributed Learning", NeurIPS 2019. As in the
 paper, the shift is downward and the standard deviation divides by the number of overheard updates J; ByzFL shifts
-upward and divides by J - 1.
+upward and divides by J - 1. Searching for z in every round (`optimal`) is ByzFL's; see `shared.line_search`.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ from pydantic import Field
 from torch import Tensor
 from typing_extensions import override
 
-from fedml_gradcam_ae.attacks.shared.colluders import Colluders, ColludingSettings
+from fedml_gradcam_ae.attacks.shared.colluders import Colluders
+from fedml_gradcam_ae.attacks.shared.line_search import OptimizedSettings, most_harmful
 from fedml_gradcam_ae.contract.interfaces import Attack
 from fedml_gradcam_ae.contract.registry import register_attack
 from fedml_gradcam_ae.contract.round import Round
@@ -42,14 +43,16 @@ class ALittleIsEnough(Attack):
         [{'weight': tensor([[0.5000]])}]
     """
 
-    class Settings(ColludingSettings):
+    class Settings(OptimizedSettings):
         """The settings of ALIE.
 
         The paper's formula for z gives 0, which is no attack, where attackers are few: 2 of 20, for example.
         """
 
-        z: float | Literal["auto"] = Field(
-            default=1.5, description="number of standard deviations; `auto`: the paper's formula, see `largest_z`"
+        z: float | Literal["auto", "optimal"] = Field(
+            default=1.5,
+            description="number of standard deviations; `auto`: the paper's formula, see `largest_z`; `optimal`: "
+            "searched for in each round, see `against`",
         )
 
     settings: Settings
@@ -61,6 +64,8 @@ class ALittleIsEnough(Attack):
         if z == "auto":
             z = largest_z(len(round.uploads), len(attackers))
         colluders = Colluders(round, attackers, self.settings)
+        if z == "optimal":
+            z = most_harmful(colluders, self.settings, lambda factor: colluders.mean - factor * colluders.std)
         return colluders.upload(colluders.mean - z * colluders.std)
 
 

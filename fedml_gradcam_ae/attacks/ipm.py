@@ -2,18 +2,21 @@
 
 Source: Xie et al., "Fall of Empires: Breaking Byzantine-tolerant SGD by Inner Product Manipulation", UAI 2019. The
 paper uses gradients; here the attack uses updates. Its experiments use epsilon 0.1; later work uses 2, among others.
-Other libraries call epsilon tau and differ only in the default.
+Other libraries call epsilon tau and differ only in the default. Searching for epsilon in every round (`optimal`) is
+ByzFL's; see `shared.line_search`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Annotated, Literal
 
 from pydantic import Field
 from torch import Tensor
 from typing_extensions import override
 
-from fedml_gradcam_ae.attacks.shared.colluders import Colluders, ColludingSettings
+from fedml_gradcam_ae.attacks.shared.colluders import Colluders
+from fedml_gradcam_ae.attacks.shared.line_search import OptimizedSettings, most_harmful
 from fedml_gradcam_ae.contract.interfaces import Attack
 from fedml_gradcam_ae.contract.registry import register_attack
 from fedml_gradcam_ae.contract.round import Round
@@ -40,15 +43,17 @@ class InnerProductManipulation(Attack):
         [{'weight': tensor([[-1.]])}]
     """
 
-    class Settings(ColludingSettings):
+    class Settings(OptimizedSettings):
         """The settings of IPM.
 
         A small epsilon keeps the poisoned upload near the global model. With a large epsilon the average of the round
         can point backward.
         """
 
-        epsilon: float = Field(
-            default=0.1, gt=0, description="length of the reversed mean, in units of the benign mean"
+        epsilon: Annotated[float, Field(gt=0)] | Literal["optimal"] = Field(
+            default=0.1,
+            description="length of the reversed mean, in units of the benign mean; `optimal`: searched for in each "
+            "round, see `against`",
         )
 
     settings: Settings
@@ -57,4 +62,7 @@ class InnerProductManipulation(Attack):
     def poison(self, round: Round, attackers: Sequence[int]) -> list[dict[str, Tensor]]:
         """Return one upload for each position in `attackers`."""
         colluders = Colluders(round, attackers, self.settings)
-        return colluders.upload(-self.settings.epsilon * colluders.mean)
+        epsilon = self.settings.epsilon
+        if epsilon == "optimal":
+            epsilon = most_harmful(colluders, self.settings, lambda factor: -factor * colluders.mean)
+        return colluders.upload(-epsilon * colluders.mean)

@@ -164,14 +164,43 @@ class Attack:
         """
         raise NotImplementedError
 
-    def poison_data(self, network: nn.Module, data: Iterable[Any]) -> Iterable[Any]:
-        """Return the batches that an attacker trains on.
+    def prepare(self, network: nn.Module, test_data: Iterable[Any]) -> None:
+        """Check, before any training, that the attack can work with this network and these data.
 
         Args:
-            network: the architecture.
+            network: a private copy of the architecture, in eval mode.
+            test_data: the server's test data, batches (images, labels).
+
+        Raises:
+            ValueError: if the attack cannot work with them.
+        """
+
+    def poison_data(
+        self, network: nn.Module, data: Iterable[Any], attacker: int = 0, attackers: int = 1
+    ) -> Iterable[Any]:
+        """Return the batches that an attacker trains on in one round.
+
+        Args:
+            network: the model that it trains; while the batches are read first, it has the weights that the training
+                starts from.
             data: the attacker's own batches (images, labels).
+            attacker: the attacker's number among all attackers, from 0.
+            attackers: the number of all attackers, of the run or, where they are drawn anew, of the round.
         """
         return data
+
+    def triggered(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor] | None:
+        """Return test images that a successful attack has classified as it wants, for the attack success rate.
+
+        Args:
+            images: (images, channels, height, width), some of the server's test images.
+            labels: (images,), int64, their classes, -1 for an image without a label.
+
+        Returns:
+            Images, with the trigger if there is one, and the class, (images,), that the attack wants for each; None
+            for an attack that wants no class.
+        """
+        return None
 
 
 def _checked_settings(cls: type[Defense | Attack], settings: object) -> Any:

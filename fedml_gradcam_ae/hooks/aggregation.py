@@ -11,7 +11,7 @@ from fedml.core.security.fedml_attacker import FedMLAttacker
 from fedml.core.security.fedml_defender import FedMLDefender
 from torch import Tensor, nn
 
-from fedml_gradcam_ae.contract.interfaces import Defense
+from fedml_gradcam_ae.contract.interfaces import Attack, Defense
 from fedml_gradcam_ae.contract.round import Round
 from fedml_gradcam_ae.contract.settings import SettingsError
 from fedml_gradcam_ae.contract.upload import ClientId
@@ -47,7 +47,7 @@ def defense_or_attack_active() -> bool:
 def prepare(network: nn.Module | None, test_data: Iterable[Any]) -> None:
     """Check before any training that the attack and the defense can work with the network and the test data.
 
-    Calls the defense's own `prepare`, if one of the plug-in's defenses is on.
+    Calls the own `prepare` of the plug-in's attack and defense, if they are on.
 
     Args:
         network: a private copy of the architecture, in eval mode; None skips all checks.
@@ -55,7 +55,7 @@ def prepare(network: nn.Module | None, test_data: Iterable[Any]) -> None:
 
     Raises:
         SettingsError: if an attack, a defense or a watching detector is on and the network has complex tensors.
-        ValueError: if the defense cannot work with the network or the data.
+        ValueError: if the attack or the defense cannot work with the network or the data.
     """
     if defense_or_attack_active() and network is not None:
         odd = [
@@ -66,9 +66,9 @@ def prepare(network: nn.Module | None, test_data: Iterable[Any]) -> None:
                 f"{odd[0]} of the network is complex: defenses and attacks compare real numbers. "
                 "Hold its real and imaginary part in a tensor each, or turn enable_defense and enable_attack off."
             )
-    own = defense()
-    if own is not None and network is not None:
-        own.prepare(network, test_data)
+    for own in (attack(), defense()):
+        if own is not None and network is not None:
+            own.prepare(network, test_data)
 
 
 def run_listeners(args: Any) -> AbstractContextManager[None]:
@@ -177,3 +177,10 @@ def defense() -> Defense | None:
     defender = FedMLDefender.get_instance()
     own = defender.defender if defender.is_enabled else None
     return own.defense if isinstance(own, PluginDefense) else None
+
+
+def attack() -> Attack | None:
+    """Return the plug-in's attack that is on; None without an attack and with one of FedML's own."""
+    attacker = FedMLAttacker.get_instance()
+    own = attacker.attacker if attacker.is_enabled else None
+    return own.attack if isinstance(own, PluginAttack) else None

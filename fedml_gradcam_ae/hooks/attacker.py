@@ -12,7 +12,7 @@ from fedml.core.security.attack.attack_base import BaseAttackMethod
 from fedml.core.security.fedml_attacker import FedMLAttacker
 from torch import nn
 
-from fedml_gradcam_ae.attacks.shared.attackers import attackers_in_round, poisoned_uploads
+from fedml_gradcam_ae.attacks.shared.attackers import all_attackers, attackers_in_round, poisoned_uploads
 from fedml_gradcam_ae.contract.interfaces import Attack, overrides
 from fedml_gradcam_ae.contract.settings import AttackSettings
 from fedml_gradcam_ae.contract.upload import ClientId
@@ -95,7 +95,10 @@ def training_data(
         return data
     ids = [identity(one) for one in present]
     attacking = [ids[position] for position in attackers_in_round(own.settings, number, clients, ids)]
-    return own.attack.poison_data(network, data) if identity(client) in attacking else data
+    if identity(client) not in attacking:
+        return data
+    everyone = all_attackers(own.settings, number, clients, ids)
+    return own.attack.poison_data(network, data, everyone.index(identity(client)), len(everyone))
 
 
 def patch(patches: Patches) -> None:

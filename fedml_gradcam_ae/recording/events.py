@@ -93,11 +93,11 @@ class RoundReport:
 
 @dataclass(frozen=True)
 class Measured:
-    """Metrics that FedML measured after a round.
+    """Metrics that FedML measured after a round, and in an event of its own the success rate of a targeted attack.
 
     Attributes:
         number: the round, counted from 1.
-        values: the metrics under FedML's names ("Test/Acc", "Train/Loss", ...).
+        values: the metrics under FedML's names ("Test/Acc", "Train/Loss", ...), or under "Attack/Success".
     """
 
     number: int
@@ -112,10 +112,13 @@ class Tested:
         number: the round, counted from 1.
         network: the tested module with the new weights: the network, or several networks that vote. The module is
             FedML's own and on its device; listeners must not change it.
+        success: the attack success rate, the share of the test images with the trigger that are classified as the
+            attack wants; None without a targeted attack.
     """
 
     number: int
     network: nn.Module
+    success: float | None = None
 
 
 Event = RoundReport | Measured | Tested

@@ -19,6 +19,8 @@ from fedml_gradcam_ae.recording.events import ClientReport, Event, Measured, Rou
 log = logging.getLogger("fedml_gradcam_ae")
 _NAMED = 10  # Maximum number of clients listed in the log line about shortened uploads.
 
+_LOGGED = {"Test/Acc": "test accuracy", "Attack/Success": "attack success rate"}  # The logged metrics, in words.
+
 ROUNDS, METRICS = FILES = ("rounds.jsonl", "metrics.jsonl")
 
 
@@ -134,8 +136,8 @@ def log_event(event: Event) -> None:
         return
     if isinstance(event, Measured):
         for name, value in event.values.items():
-            if name == "Test/Acc":
-                log.info("round %d: test accuracy %.4f", event.number, value)
+            if name in _LOGGED:
+                log.info("round %d: %s %.4f", event.number, _LOGGED[name], value)
         return
     if attackers := [str(client.client) for client in event.clients if client.malicious]:
         log.info("round %d: attacking: %s", event.number, ", ".join(attackers))

@@ -21,11 +21,13 @@ COLLUDING = {
     "adaptive_heatmap, paper, own probe": {**SMALL, **PAPER, "probe": "own", "target_class": "label"},
     "alie": {},
     "alie, auto": {"z": "auto"},
+    "alie, optimal": {"z": "optimal", "against": "median"},
     "fang, krum": {"rule": "krum"},
     "fang, krum, partial": {"rule": "krum", "knowledge": "partial"},
     "fang, trimmed mean": {"rule": "trimmed_mean"},
     "fang, trimmed mean, partial": {"rule": "trimmed_mean", "knowledge": "partial", "attackers": 2},
     "ipm": {},
+    "ipm, optimal": {"epsilon": "optimal", "against": "krum"},
     "mimic": {},
     "min_max": {},
     "min_max, sign": {"direction": "sign"},
@@ -36,7 +38,15 @@ COLLUDING = {
     "mpaf": {},
     "vgae_mp": {"nodes": 20, "epochs": 3},
 }
-ALONE = {"sign_flip": {}, "uniform_noise": {}}
+ALONE = {
+    "sign_flip": {},
+    "uniform_noise": {},
+    "gaussian_noise": {},
+    "gaussian_noise, relative": {"relative": True},
+    "free_rider": {"delta": True},
+    "replay": {},
+    "badnets": {"scale": "auto", "norm_bound": 1.0},
+}
 NEEDS_TWO = "fang, trimmed mean, partial"
 
 

@@ -8,10 +8,13 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 
 from benchmark.measures import metrics
 from benchmark.measures.metrics import (
+    attack_success,
+    durability,
     of_decisions,
     of_one_decision,
     of_one_ranking,
     seconds_per_round,
+    source_recall,
     worst_class_accuracy,
 )
 from benchmark.measures.results import RoundTest, RunResult
@@ -85,7 +88,7 @@ def test_every_metric_says_what_it_is_and_nothing_is_in_per_cent() -> None:
     for table in (metrics.OF_RUNS, metrics.OF_DECISIONS, metrics.OF_SCORES, metrics.OF_DETECTORS):
         for metric in table.values():
             assert metric.explanation.endswith(".")
-            assert metric.unit in {"fraction", "-1 to 1", "s", "MiB"}
+            assert metric.unit in {"fraction", "-1 to 1", "s", "MiB", "rounds"}
 
 
 def test_seconds_are_averaged_over_rounds() -> None:
@@ -100,3 +103,42 @@ def test_the_worst_class_is_of_the_last_test_and_skips_classes_without_images() 
     )
     assert worst_class_accuracy(run) == 0.4
     assert worst_class_accuracy(RunResult("x", {}, {}, {}, {}, {}, [], 0)) is None
+
+
+def attacked(rates, last_round=None, **attack):
+    """A run whose attack success rate after round 1, 2, ... is as given, with recalls of three classes."""
+    attack = {"type": "badnets", **({} if last_round is None else {"last_round": last_round}), **attack}
+    tests = [RoundTest(number, 0.9, [0.8, None, 0.3], rate) for number, rate in enumerate(rates, start=1)]
+    return RunResult("x", {}, {}, {}, attack, {}, [], 0, tests=tests)
+
+
+def test_the_success_rate_is_that_of_the_last_test() -> None:
+    assert attack_success(attacked([0.9, 0.25])) == 0.25
+    assert attack_success(attacked([None, None])) is None
+    assert attack_success(attacked([])) is None
+
+
+def test_the_recall_of_the_source_class_is_that_of_flipped_labels() -> None:
+    assert source_recall(attacked([0.9], type="label_flip", source=2)) == 0.3
+    assert source_recall(attacked([0.9], type="label_flip", source=1)) is None  # without test images
+    assert source_recall(attacked([0.9], type="label_flip")) is None
+    assert source_recall(attacked([0.9], type="semantic", source=2)) is None
+    assert source_recall(attacked([], type="label_flip", source=2)) is None
+
+
+@pytest.mark.parametrize(
+    ("rates", "last_round", "expected"),
+    [
+        ([0.2, 0.9, 0.8, 0.6, 0.5, 0.4, 0.7], 3, 3),  # below one half after round 6 for the first time
+        ([0.9, 0.8, 0.3], 2, 1),
+        ([0.9, 0.4, 0.9], 2, 0),  # below already after the last round with an attack
+        ([0.9, 0.8, 0.7], 2, None),  # never falls
+        ([0.1, 0.4, 0.9, 0.2], 2, None),  # never succeeded while it lasted
+        ([0.9, 0.2], None, None),  # has no end
+        ([0.9, 0.2], 5, None),  # outlasts the run
+        ([None, None], 1, None),
+        ([], 1, None),
+    ],
+)
+def test_durability_by_hand(rates, last_round, expected) -> None:
+    assert durability(attacked(rates, last_round)) == expected

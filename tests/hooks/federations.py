@@ -76,6 +76,12 @@ FEDERATIONS: dict[str, dict[str, Any]] = {
         "attack_type": "label_flip",
         "attack_params": {"attackers": 2, "redraw": "every_round"},
     },
+    "backdoor in parts": {
+        "comm_round": 2,
+        "enable_attack": True,
+        "attack_type": "dba",
+        "attack_params": {"attackers": 3, "trigger_size": 4, "scale": 2.0},
+    },
     "multi_krum": {
         "comm_round": 2,
         "enable_defense": True,

@@ -72,6 +72,7 @@ def with_the_plug_in(name):
         "model": state_of(model),
         "uploads": uploads,
         "rounds": json.dumps([recorder.as_json(e) for e in heard if isinstance(e, events.RoundReport)]),
+        "success": [e.values["Attack/Success"] for e in heard if "Attack/Success" in getattr(e, "values", {})],
         "measured": [e.number for e in heard if isinstance(e, events.Measured) and "Test/Acc" in e.values],
     }
     if name == "witness" and RANK == 0:

@@ -80,6 +80,7 @@ def in_one_process(plugin, tmp_path):
         torch.set_num_threads(1)
         with events.listening(heard.append):
             final = simulate(dataset=data(), **settings(name, str(tmp_path)))
+        run.success = [e.values["Attack/Success"] for e in heard if "Attack/Success" in getattr(e, "values", {})]
         return final, [recorder.as_json(event) for event in heard if isinstance(event, RoundReport)]
 
     threads = torch.get_num_threads()
@@ -116,6 +117,8 @@ def test_the_same_uploads_get_the_same_verdicts_as_in_one_process(over_mpi, in_o
             assert mine == its
         assert ours == other
     assert distance(final, mpi["model"]) < 1e-5
+    assert in_one_process.success == pytest.approx(mpi["success"])
+    assert len(mpi["success"]) == (2 if name == "backdoor in parts" else 0)
 
 
 def test_the_recorded_lines_are_the_same_as_in_one_process(over_mpi, in_one_process, tmp_path) -> None:

@@ -111,6 +111,10 @@ def _kind(annotation: Any) -> str:
         return names[annotation]
     if typing.get_origin(annotation) is typing.Literal:
         return " or ".join(f"`{value}`" for value in typing.get_args(annotation))
+    if typing.get_origin(annotation) is typing.Annotated:
+        kind, *fields = typing.get_args(annotation)
+        limits = [f"{word} {value}" for field in fields for word, value in _limits(field)]
+        return f"{_kind(kind)} {' and '.join(limits)}".strip()
     if typing.get_origin(annotation) in (typing.Union, types.UnionType):
         return " or ".join(_kind(part) for part in typing.get_args(annotation))
     if typing.get_origin(annotation) is dict or (isinstance(annotation, type) and issubclass(annotation, Parameters)):

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+from benchmark.measures import metrics
 from benchmark.measures.observations import Observations
 from benchmark.measures.results import Results
 from benchmark.report.tables.table import RUN, Table, row
 
+SUCCESS = "attack success rate"
+
 
 def accuracy(results: Results, observations: Observations) -> Table:
-    """Return a table with one row per run and tested round.
+    """Return a table with one row per run and tested round, with the attack success rate if there is one.
 
     Args:
         results: the benchmark.
         observations: its measured values.
     """
-    titles = observations.titles
+    titles, targeted = observations.titles, SUCCESS in observations.measured
     return Table(
         "accuracy",
         (
@@ -23,6 +26,7 @@ def accuracy(results: Results, observations: Observations) -> Table:
             "accuracy (fraction)",
             "worst-class accuracy (fraction)",
             "worst class",
+            *([metrics.OF_RUNS[SUCCESS].heading] if targeted else []),
             "runs",
         ),
         [
@@ -32,6 +36,7 @@ def accuracy(results: Results, observations: Observations) -> Table:
                 test.round,
                 test.accuracy,
                 *_worst({number: value for number, value in enumerate(test.class_accuracy) if value is not None}),
+                *([test.success] if targeted else []),
                 run.folder,
             )
             for run in results.finished

@@ -18,6 +18,7 @@ def runs(results: Results, observations: Observations) -> Table:
         observations: its measured values.
     """
     titles = observations.titles
+    shown = [name for name in metrics.OF_RUNS if not metrics.OF_RUNS[name].targeted or name in observations.measured]
     rows = []
     for run in results.runs:
         place = titles.place(run)
@@ -25,10 +26,10 @@ def runs(results: Results, observations: Observations) -> Table:
             {**observations.by_seed(key), **observations.on_validation(key)}.get(run.seed)
             if run.state == "finished"
             else None
-            for key in (Key(*place, "run", "", name) for name in metrics.OF_RUNS)
+            for key in (Key(*place, "run", "", name) for name in shown)
         ]
         sources = dict.fromkeys([run.folder, *(folder for figure in found if figure for folder in figure.runs)])
         values = [None if figure is None else figure.value for figure in found]
         rows.append(row(*place, run.seed, run.state, *values, joined(list(sources))))
-    headings = [metric.heading for metric in metrics.OF_RUNS.values()]
+    headings = [metrics.OF_RUNS[name].heading for name in shown]
     return Table("runs", (*RUN, "state", *headings, "runs"), rows)

@@ -90,6 +90,26 @@ def attackers_in_round(
     return positions if settings.at_once is None else _draw_at_once(settings, positions, number)
 
 
+def all_attackers(
+    settings: AttackSettings, number: int, clients: Sequence[ClientId], present: Sequence[ClientId]
+) -> list[ClientId]:
+    """Return the attackers of the run, or of the round where they are drawn anew, in the order of the clients.
+
+    Args:
+        settings: the number or the ids of the attackers, and when they are drawn.
+        number: a round in which they attack, from 1.
+        clients: the ids of all clients of the federation.
+        present: the ids of the clients that take part in this round.
+
+    Example:
+        >>> all_attackers(AttackSettings(attackers=[2, 3]), number=1, clients=[1, 2, 3], present=[1, 2])
+        [2, 3]
+    """
+    anew = settings.redraw == "every_round" and not isinstance(settings.attackers, list)
+    pool = present if anew else clients
+    return [pool[position] for position in attackers_in_round(settings, number, clients, pool)]
+
+
 def poisoned_uploads(
     attack: Poisoner, settings: AttackSettings, round: Round, positions: Sequence[int]
 ) -> list[Upload]:

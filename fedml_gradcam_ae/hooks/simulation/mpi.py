@@ -23,6 +23,7 @@ from fedml_gradcam_ae.hooks.logits import give_logits
 from fedml_gradcam_ae.hooks.patching import Patches
 from fedml_gradcam_ae.hooks.simulation import ranks
 from fedml_gradcam_ae.hooks.simulation.simulated_server import SimulatedServer
+from fedml_gradcam_ae.hooks.success import publish_success
 
 
 def patch(patches: Patches) -> None:
@@ -124,6 +125,16 @@ class HookedFedAVGAggregator(FedAVGAggregator):  # type: ignore[misc]  # fedml h
             client_ids=self.sampled[: self.worker_num],
             local_data=self.train_data_local_dict,
         )
+
+    def test_on_server_for_all_clients(self, round_idx: int) -> None:
+        """Test the new global model as FedML does, and publish the success rate of a targeted attack.
+
+        Args:
+            round_idx: the round, counted from 0.
+        """
+        super().test_on_server_for_all_clients(round_idx)
+        if round_idx % self.args.frequency_of_the_test == 0 or round_idx == self.args.comm_round - 1:
+            publish_success(round_idx + 1, self.aggregator.model, self.test_global)
 
 
 class HookedFedAVGTrainer(FedAVGTrainer):  # type: ignore[misc]  # fedml has no types

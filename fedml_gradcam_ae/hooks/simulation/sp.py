@@ -17,6 +17,7 @@ from fedml_gradcam_ae.hooks.attacker import training_data
 from fedml_gradcam_ae.hooks.logits import giving_logits
 from fedml_gradcam_ae.hooks.patching import Patches
 from fedml_gradcam_ae.hooks.simulation.simulated_server import SimulatedServer
+from fedml_gradcam_ae.hooks.success import publish_success
 from fedml_gradcam_ae.hooks.surroundings import Uploads
 from fedml_gradcam_ae.recording import events
 
@@ -125,6 +126,8 @@ class HookedFedAvgAPI(FedAvgAPI):  # type: ignore[misc]  # fedml has no types
         self.model_trainer.model = aggregation.predictor(trained)
         try:
             super()._local_test_on_all_clients(round_idx)
-            events.publish(events.Tested(number=round_idx + 1, network=self.model_trainer.model))
+            tested, number = self.model_trainer.model, round_idx + 1
+            success = publish_success(number, tested, self.test_global)
+            events.publish(events.Tested(number=number, network=tested, success=success))
         finally:
             self.model_trainer.model = trained
