@@ -1,6 +1,9 @@
 """The recommendation of the report: which defense to use, against which attacks, at what cost.
 
-A defense is judged by its *worst case*, since the defender does not choose the attack: in each seed the lowest accuracy
+Attacks that ruin accuracy and targeted ones, such as backdoors, are answered apart: what counts is the accuracy under
+the former, and the resistance, 1 - attack success rate, under the latter.
+
+A defense is judged by its *worst case*, since the defender does not choose the attack: in each seed the lowest value
 over all attacks, then the mean over seeds. Two defenses are distinguishable if their difference on the same seeds is
 positive with 95 % confidence by Student's t (`intervals.surely_positive`). Defenses that are not distinguishable from
 the best one are named together with it.
@@ -31,6 +34,38 @@ from benchmark.measures.titles import NO_ATTACK, UNDEFENDED
 # The minimum number of seeds for a recommendation.
 ENOUGH_SEEDS = 3
 Attackers = int | float
+SUCCESS = "attack success rate"
+
+
+@dataclass(frozen=True)
+class Goal:
+    """What attacks are after, and the figure that says how well a defense prevents it.
+
+    Attributes:
+        title: of these attacks.
+        figure: the name of the figure, of which higher is better (fraction).
+        metric: the metric that it is computed from.
+        harm: the metric, and its name, that says what an attack does without a defense (fraction).
+    """
+
+    title: str
+    figure: str
+    metric: str
+    harm: tuple[str, str]
+
+    def of(self, found: BySeed) -> BySeed:
+        """Return the figure by seed.
+
+        Args:
+            found: the metric by seed.
+        """
+        if self.metric != SUCCESS:
+            return found
+        return {seed: Measurement(1 - measured.value, measured.runs) for seed, measured in found.items()}
+
+
+UNTARGETED = Goal("Attacks on the accuracy", "accuracy", "accuracy", ("attack impact", "accuracy lost"))
+TARGETED = Goal("Targeted attacks", "resistance (1 - attack success rate)", SUCCESS, (SUCCESS, SUCCESS))
 
 
 @dataclass(frozen=True)
@@ -39,8 +74,8 @@ class Candidate:
 
     Attributes:
         defense: its title.
-        worst: its accuracy in the worst case (fraction).
-        worst_attack: the attack that leaves the lowest mean accuracy.
+        worst: its accuracy, or its resistance, in the worst case (fraction).
+        worst_attack: the attack that leaves the lowest mean of it.
         price: accuracy lost without attack: undefended minus defended, on the same seeds (fraction).
         false_alarms: false-positive rate without attack (fraction).
         seconds: time of the defense per round (s); per seed, the mean over the attacks, no attack included.
@@ -62,10 +97,10 @@ class Against:
 
     Attributes:
         attack: its title.
-        harm: accuracy lost to the attack without a defense (fraction).
+        harm: accuracy lost to the attack, or its success rate, without a defense (fraction).
         harmful: whether `harm` is above 0 with 95 % confidence.
-        best: the defense with the highest mean accuracy; "undefended" is possible.
-        accuracy: test accuracy with the best defense (fraction).
+        best: the defense with the highest mean accuracy or resistance; "undefended" is possible.
+        reached: test accuracy, or resistance, with the best defense (fraction).
         equals: other defenses that are not distinguishable from the best one.
     """
 
@@ -73,7 +108,7 @@ class Against:
     harm: Estimate | None
     harmful: bool
     best: str
-    accuracy: Estimate
+    reached: Estimate
     equals: list[str]
 
 
@@ -83,20 +118,44 @@ class Answer:
 
     Attributes:
         setting: its title.
-        candidates: the defenses that ran against every attack, by accuracy in the worst case, the highest first.
+        goal: what the attacks are after.
+        candidates: the defenses that ran against every attack, by their worst case, the best first.
         against: one entry per attack.
         doubts: sentences that limit what can be concluded.
         thin: whether there are too few seeds for a recommendation.
     """
 
     setting: str
+    goal: Goal
     candidates: list[Candidate]
     against: list[Against]
     doubts: list[str]
     thin: bool
 
 
-def answer(results: Results, observations: Observations, setting: str, attackers: Attackers | None = None) -> Answer:
+def goals_in(results: Results, observations: Observations, setting: str) -> list[Goal]:
+    """Return what the attacks of a setting are after; attacks on the accuracy also where no attack was run.
+
+    Args:
+        results: the benchmark.
+        observations: the measured values of its finished runs.
+        setting: the title of the setting.
+    """
+    attacks = _attacks(results, observations, setting)
+    targeted = [name for name in attacks if _is_targeted(observations, setting, name)]
+    return [
+        *([UNTARGETED] if len(targeted) < len(attacks) or not attacks else []),
+        *([TARGETED] if targeted else []),
+    ]
+
+
+def answer(
+    results: Results,
+    observations: Observations,
+    setting: str,
+    attackers: Attackers | None = None,
+    goal: Goal = UNTARGETED,
+) -> Answer:
     """Compute the recommendation for one setting from its finished runs.
 
     Args:
@@ -104,6 +163,7 @@ def answer(results: Results, observations: Observations, setting: str, attackers
         observations: the measured values of its finished runs.
         setting: the title of the setting.
         attackers: the number or the share of the attackers; None: all attacks of the setting, whatever their number.
+        goal: what the attacks are after; those with another goal do not count.
 
     Returns:
         The recommendation, with the reasons to doubt it.
@@ -111,15 +171,17 @@ def answer(results: Results, observations: Observations, setting: str, attackers
     titles = observations.titles
     here = [run for run in results.runs if titles.setting(run) == setting]
     runs = [run for run in here if run.seed not in results.validation_seeds]
-    numbers = {titles.attack(run): attackers_of(run) for run in runs}
-    attacks = [name for name in titles.attacks if name in numbers and name != NO_ATTACK]
-    attacks = [name for name in attacks if attackers in (None, numbers[name])]
+    attacks = [
+        name
+        for name, number in _attacks(results, observations, setting).items()
+        if attackers in (None, number) and _is_targeted(observations, setting, name) == (goal is TARGETED)
+    ]
     defenses = [name for name in titles.defenses if any(titles.defense(run) == name for run in runs)]
-    rejected, unchosen = _rejected(results, observations, setting, attacks)
+    rejected, unchosen = _rejected(results, observations, setting, attacks, goal)
     defenses = [name for name in defenses if name not in rejected]
-    against = [found for attack in attacks if (found := _against(observations, setting, attack, defenses))]
-    worst = {name: _worst_by_seed(observations.by_seed, setting, attacks, name) for name in defenses}
-    candidates = _candidates(observations, setting, attacks, {name: seen for name, seen in worst.items() if seen})
+    against = [found for attack in attacks if (found := _against(observations, setting, attack, defenses, goal))]
+    worst = {name: _worst_by_seed(observations.by_seed, setting, attacks, name, goal) for name in defenses}
+    candidates = _candidates(observations, setting, attacks, goal, {name: seen for name, seen in worst.items() if seen})
 
     doubts = []
     seeds = candidates[0].worst.seeds if candidates else 0
@@ -142,7 +204,7 @@ def answer(results: Results, observations: Observations, setting: str, attackers
         doubts.append(f"One seed cannot show that these do harm without a defense: {', '.join(once)}.")
     if harmless := [entry.attack for entry in against if not entry.harmful and entry.attack not in once]:
         doubts.append(f"Not shown to do harm even without a defense: {', '.join(harmless)}.")
-    return Answer(setting, candidates, against, doubts, thin=seeds < ENOUGH_SEEDS)
+    return Answer(setting, goal, candidates, against, doubts, thin=seeds < ENOUGH_SEEDS)
 
 
 def attackers_of(run: RunResult) -> Attackers:
@@ -166,8 +228,21 @@ def attackers_in(results: Results) -> list[Attackers]:
     return sorted({attackers_of(run) for run in results.runs} - {0})
 
 
+def _attacks(results: Results, observations: Observations, setting: str) -> dict[str, Attackers]:
+    """Return the titles of a setting's attacks, in the order of the configuration, with the number of attackers."""
+    titles = observations.titles
+    runs = [run for run in results.runs if titles.setting(run) == setting and run.seed not in results.validation_seeds]
+    numbers = {titles.attack(run): attackers_of(run) for run in runs}
+    return {name: numbers[name] for name in titles.attacks if name in numbers and name != NO_ATTACK}
+
+
+def _is_targeted(observations: Observations, setting: str, attack: str) -> bool:
+    """Return whether an attack has a success rate under some defense."""
+    return any(observations.of_run(setting, attack, name, SUCCESS) for name in observations.titles.defenses)
+
+
 def _rejected(
-    results: Results, observations: Observations, setting: str, attacks: list[str]
+    results: Results, observations: Observations, setting: str, attacks: list[str], goal: Goal
 ) -> tuple[set[str], list[str]]:
     """Return the titles of the swept defenses that are no candidates, and the types that none was chosen of."""
     titles = observations.titles
@@ -183,7 +258,7 @@ def _rejected(
         means = {
             name: found.mean
             for name in names
-            if (found := estimate(_worst_by_seed(observations.on_validation, setting, attacks, name)))
+            if (found := estimate(_worst_by_seed(observations.on_validation, setting, attacks, name, goal)))
         }
         if not means:
             unchosen.append(kind)
@@ -192,22 +267,24 @@ def _rejected(
     return rejected, unchosen
 
 
-def _against(observations: Observations, setting: str, attack: str, defenses: list[str]) -> Against | None:
-    accuracy = partial(observations.of_run, setting, attack, metric="accuracy")
-    found = {name: mean for name in defenses if (mean := estimate(accuracy(defense=name)))}
+def _against(observations: Observations, setting: str, attack: str, defenses: list[str], goal: Goal) -> Against | None:
+    def figure(defense: str) -> BySeed:
+        return goal.of(observations.of_run(setting, attack, defense, goal.metric))
+
+    found = {name: mean for name in defenses if (mean := estimate(figure(name)))}
     if not found:
         return None
     best = max(found, key=lambda name: found[name].mean)
-    equals = [
-        name for name in found if name != best and not _distinguishable(accuracy(defense=best), accuracy(defense=name))
-    ]
-    harm = observations.of_run(setting, attack, UNDEFENDED, "attack impact")
+    equals = [name for name in found if name != best and not _distinguishable(figure(best), figure(name))]
+    harm = observations.of_run(setting, attack, UNDEFENDED, goal.harm[0])
     return Against(attack, estimate(harm), surely_positive(harm), best, found[best], equals)
 
 
-def _worst_by_seed(values: Callable[[Key], BySeed], setting: str, attacks: list[str], defense: str) -> BySeed:
-    """Return the lowest accuracy over the attacks, for each seed in which the runs under all attacks finished."""
-    found = [values(Key(setting, attack, defense, "run", "", "accuracy")) for attack in attacks]
+def _worst_by_seed(
+    values: Callable[[Key], BySeed], setting: str, attacks: list[str], defense: str, goal: Goal
+) -> BySeed:
+    """Return the lowest figure over the attacks, for each seed in which the runs under all attacks finished."""
+    found = [goal.of(values(Key(setting, attack, defense, "run", "", goal.metric))) for attack in attacks]
     if not found:
         return {}
     seeds = [seed for seed in found[0] if all(seed in by_seed for by_seed in found)]
@@ -220,7 +297,7 @@ def _worst_by_seed(values: Callable[[Key], BySeed], setting: str, attacks: list[
 
 
 def _candidates(
-    observations: Observations, setting: str, attacks: list[str], worst: dict[str, BySeed]
+    observations: Observations, setting: str, attacks: list[str], goal: Goal, worst: dict[str, BySeed]
 ) -> list[Candidate]:
     means = {name: found for name, by_seed in worst.items() if (found := estimate(by_seed))}
     order = sorted(means, key=lambda name: means[name].mean, reverse=True)
@@ -229,7 +306,7 @@ def _candidates(
         Candidate(
             defense=name,
             worst=means[name],
-            worst_attack=_worst_attack(observations, setting, attacks, name),
+            worst_attack=_worst_attack(observations, setting, attacks, name, goal),
             price=None if name == UNDEFENDED else difference(clean(defense=UNDEFENDED), clean(defense=name)),
             false_alarms=estimate(observations.of_defense(setting, NO_ATTACK, name, "FPR")),
             seconds=estimate(_seconds(observations, setting, [NO_ATTACK, *attacks], name)),
@@ -239,9 +316,9 @@ def _candidates(
     ]
 
 
-def _worst_attack(observations: Observations, setting: str, attacks: list[str], defense: str) -> str:
+def _worst_attack(observations: Observations, setting: str, attacks: list[str], defense: str, goal: Goal) -> str:
     def mean(attack: str) -> float:
-        found = estimate(observations.of_run(setting, attack, defense, "accuracy"))
+        found = estimate(goal.of(observations.of_run(setting, attack, defense, goal.metric)))
         return found.mean if found else float("inf")
 
     return min(attacks, key=mean)

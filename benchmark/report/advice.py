@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from itertools import product
+
 from benchmark.measures.intervals import Estimate
 from benchmark.measures.observations import Observations
-from benchmark.measures.recommendation import Answer, answer, attackers_in
+from benchmark.measures.recommendation import Answer, answer, attackers_in, goals_in
 from benchmark.measures.results import Results
 from benchmark.report.console import format_table
 from benchmark.report.tiles import doubtful, label
 
-HEADINGS = ("setting", "attackers", "defense", "worst accuracy", "under", "lost without attack", "not told apart")
+HEADINGS = ("setting", "attacks", "attackers", "defense", "worst case", "under", "lost without attack", "equals")
 
 
 def advice(results: Results, observations: Observations) -> str:
@@ -21,16 +23,17 @@ def advice(results: Results, observations: Observations) -> str:
     """
     rows, doubts = [], []
     for setting in observations.titles.settings:
-        for attackers in attackers_in(results):
-            found = answer(results, observations, setting, attackers)
-            where = f"{setting}, {label(attackers)}" if setting else label(attackers)
-            doubts += [f"{where}: {doubt}" for doubt in found.doubts]
-            rows.append([setting or "all", label(attackers), *_cells(found)])
+        for goal, attackers in product(goals_in(results, observations, setting), attackers_in(results)):
+            found = answer(results, observations, setting, attackers, goal)
+            where = f"{goal.title.lower()}, {label(attackers)}"
+            doubts += [f"{f'{setting}, ' if setting else ''}{where}: {doubt}" for doubt in found.doubts]
+            rows.append([setting or "all", goal.title.lower(), label(attackers), *_cells(found)])
     if not rows:
         return "No attack was run, so that nothing is known about protection."
     notes = [
-        "Worst accuracy: in each seed the lowest over the attacks, then the mean over seeds, with its 95 % interval; a "
-        "fraction.",
+        "Worst case: in each seed the lowest accuracy over the attacks, then the mean over seeds, with its 95 % "
+        "interval; under targeted attacks 1 - attack success rate in place of the accuracy. Fractions.",
+        "Equals: not told apart from this defense.",
         "A defense in parentheses is not told apart from no defense at all, or has too few seeds.",
     ]
     if results.sweep:
@@ -41,7 +44,7 @@ def advice(results: Results, observations: Observations) -> str:
 
 def _cells(found: Answer) -> list[str]:
     if not found.candidates:
-        return ["-"] * (len(HEADINGS) - 2)
+        return ["-"] * (len(HEADINGS) - 3)
     best, *others = found.candidates
     name = f"({best.defense})" if doubtful(found) else best.defense
     price = "-" if best.price is None else f"{best.price.mean:+.3f}"

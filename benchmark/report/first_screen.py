@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from benchmark.measures.recommendation import Answer, Candidate, answer
+from benchmark.measures.recommendation import TARGETED, Answer, Candidate, answer, goals_in
 from benchmark.measures.titles import UNDEFENDED
 from benchmark.report.markup import Html, heading, join, name, section, table, tag
 from benchmark.report.names import defect
@@ -16,15 +16,19 @@ def first_screen(view: View) -> Html:
     Args:
         view: the benchmark.
     """
-    answers = [answer(view.results, view.observations, setting) for setting in view.observations.titles.settings]
-    return section(
-        "answer", "Which defense, against which attacks, at what cost?", *(_one(view, found) for found in answers)
-    )
+    parts = []
+    for setting in view.observations.titles.settings:
+        goals = goals_in(view.results, view.observations, setting)
+        for goal in goals:
+            words = [setting] if setting else []
+            words += [goal.title] if len(goals) > 1 or goal is TARGETED else []
+            parts.append(_one(view, answer(view.results, view.observations, setting, goal=goal), ": ".join(words)))
+    return section("answer", "Which defense, against which attacks, at what cost?", *parts)
 
 
-def _one(view: View, found: Answer) -> Html:
+def _one(view: View, found: Answer, title: str) -> Html:
     return join(
-        tag("h3", found.setting) if found.setting else None,
+        tag("h3", title) if title else None,
         tag("p", *_verdict(found), class_="verdict"),
         tag("ul", *(tag("li", doubt) for doubt in found.doubts), class_="doubts") if found.doubts else None,
         tag("div", _against(found), _price(view, found), class_="pair") if found.candidates else _against(found),
@@ -45,20 +49,20 @@ def _verdict(found: Answer) -> list[str | Html]:
             tag("strong", "Too little evidence for a recommendation."),
             " Highest in the worst case, of what was run, is ",
             tag("b", best.defense),
-            " with accuracy ",
+            f" with {found.goal.figure} ",
             *reached,
             ".",
         ]
     if best.defense == UNDEFENDED or any(candidate.defense == UNDEFENDED for candidate in group):
         return [
             tag("strong", "None of these defenses is shown to be better than no defense at all."),
-            f" Highest in the worst case is {best.defense} with accuracy ",
+            f" Highest in the worst case is {best.defense} with {found.goal.figure} ",
             *reached,
             f"; not distinguishable from it: {names}." if group else ".",
         ]
     return [
         tag("strong", f"Use {best.defense}."),
-        " Of the defenses here it keeps the highest accuracy in the worst case: ",
+        f" Of the defenses here it keeps the highest {found.goal.figure} in the worst case: ",
         *reached,
         ". ",
         *_instead_of_nothing(found),
@@ -82,13 +86,21 @@ def _equals(best: Candidate, group: list[Candidate], names: str) -> list[str | H
 
 
 def _against(found: Answer) -> Html:
-    head = [heading(text) for text in ("attack", "harm undefended (fraction)", "best defense", "accuracy (fraction)")]
+    head = [
+        heading(text)
+        for text in (
+            "attack",
+            f"{found.goal.harm[1]} undefended (fraction)",
+            "best defense",
+            f"{found.goal.figure} (fraction)",
+        )
+    ]
     rows = [
         [
             heading(entry.attack, scope="row"),
             tag("td", number(entry.harm, signed=True)),
             tag("td", name(entry.best), tag("small", " or ", ", ".join(entry.equals)) if entry.equals else None),
-            cell(entry.accuracy),
+            cell(entry.reached),
         ]
         for entry in found.against
     ]
@@ -100,7 +112,7 @@ def _price(view: View, found: Answer) -> Html:
         heading(text)
         for text in (
             "defense",
-            "worst case, accuracy (fraction)",
+            f"worst case, {found.goal.figure} (fraction)",
             "accuracy lost without attack (fraction)",
             "false alarms without attack (fraction)",
             "time (s per round)",

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from benchmark.measures.recommendation import Answer, Attackers, answer, attackers_in
+from benchmark.measures.recommendation import Answer, Attackers, Goal, answer, attackers_in, goals_in
 from benchmark.measures.titles import UNDEFENDED
-from benchmark.report.markup import Html, heading, section, table, tag
+from benchmark.report.markup import Html, heading, join, section, table, tag
 from benchmark.report.names import titled
 from benchmark.report.numbers import UNDEFINED, number, shade
 from benchmark.report.view import View
@@ -16,24 +16,28 @@ def tiles(view: View) -> Html | None:
     Args:
         view: the benchmark.
     """
-    settings, numbers = view.observations.titles.settings, attackers_in(view.results)
-    if len(settings) * len(numbers) < 2:
-        return None
+    numbers = attackers_in(view.results)
     rows = [
-        [heading(setting or "all", scope="row"), *(_tile(view, setting, attackers) for attackers in numbers)]
-        for setting in settings
+        [
+            heading(join(setting or "all", tag("small", f" {goal.title.lower()}")), scope="row"),
+            *(_tile(view, setting, attackers, goal) for attackers in numbers),
+        ]
+        for setting in view.observations.titles.settings
+        for goal in goals_in(view.results, view.observations, setting)
     ]
+    if len(rows) * len(numbers) < 2:
+        return None
     head = [heading("setting"), *(heading(label(attackers)) for attackers in numbers)]
     return section(
         "tiles",
         "The best defense by number of attackers",
         tag(
             "p",
-            "The defense with the highest accuracy in the worst case over the attacks, and that accuracy: in each seed "
-            "the lowest, then the mean over seeds. A defense in parentheses is not told apart from no defense at all, "
-            "or has too few seeds.",
+            "The defense with the highest accuracy (under targeted attacks: 1 - attack success rate) in the worst case "
+            "over the attacks, and that value: in each seed the lowest, then the mean over seeds. A defense in "
+            "parentheses is not told apart from no defense at all, or has too few seeds.",
         ),
-        table("Best worst case (accuracy, fraction)", head, rows, class_="matrix"),
+        table("Best worst case (fraction)", head, rows, class_="matrix"),
     )
 
 
@@ -58,8 +62,8 @@ def doubtful(found: Answer) -> bool:
     return found.thin or any(candidate.defense == UNDEFENDED for candidate in found.candidates if candidate.among_best)
 
 
-def _tile(view: View, setting: str, attackers: Attackers) -> Html:
-    found = answer(view.results, view.observations, setting, attackers)
+def _tile(view: View, setting: str, attackers: Attackers, goal: Goal) -> Html:
+    found = answer(view.results, view.observations, setting, attackers, goal)
     if not found.candidates:
         return tag("td", tag("span", UNDEFINED, class_="none", title="no defense has finished under every attack"))
     best = found.candidates[0]

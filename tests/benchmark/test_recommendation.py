@@ -1,15 +1,19 @@
 """The answer on the first screen, on benchmarks whose answer is known."""
 
+import json
+
 import numpy as np
 import pytest
 
 import made_up
 from benchmark.measures.observations import Observations
-from benchmark.measures.recommendation import answer
+from benchmark.measures.recommendation import TARGETED, UNTARGETED, answer, goals_in
 from benchmark.measures.results import load
 from benchmark.report.advice import advice
+from benchmark.report.first_screen import first_screen
 from benchmark.report.tables.check import check
 from benchmark.report.tables.recommendation_csv import recommendation
+from benchmark.report.view import View
 
 ATTACKS = [{"type": "none"}, {"type": "mpaf"}, {"type": "fang"}]
 DEFENSES = [{"type": "none"}, {"type": "flame"}, {"type": "krum"}, {"type": "median"}]
@@ -178,9 +182,9 @@ def test_each_number_of_attackers_has_an_answer_of_its_own(ask, tmp_path) -> Non
     observations = Observations(results)
     best = {number: answer(results, observations, "", number).candidates[0].defense for number in (2, 4)}
     assert best == {2: "flame", 4: "krum"}
-    assert next(row[:3] for row in recommendation(results, observations).rows if row[1] == "4") == ("", "4", "krum")
+    assert next(row[2:4] for row in recommendation(results, observations).rows if row[2] == "4") == ("4", "krum")
     lines = advice(results, observations).splitlines()
-    assert [line.split()[3] for line in lines[2:4]] == ["flame", "krum"]
+    assert [line.split()[7] for line in lines[2:4]] == ["flame", "krum"]
 
 
 def test_check_follows_the_recommendation_to_the_raw_lines(ask, tmp_path, capsys) -> None:
@@ -194,3 +198,31 @@ def test_check_follows_the_recommendation_to_the_raw_lines(ask, tmp_path, capsys
     path.write_text(path.read_text().replace("flame,yes", "flame,no"))
     assert check(tmp_path) == 1
     assert "recommendation.csv, line 2, among the best: 'no', expected 'yes'" in capsys.readouterr().out
+
+
+def test_targeted_attacks_have_an_answer_of_their_own(ask, tmp_path) -> None:
+    backdoor = {"type": "badnets"}
+    ask(attacks=[{"type": "none"}, {"type": "mpaf"}, backdoor], seeds=[0, 1, 2])
+    rates = {"none": 0.9, "flame": 0.5, "krum": 0.1, "median": 0.8}
+    for run in load(tmp_path).runs:
+        if run.attack == backdoor:
+            path = tmp_path / run.folder / "tests.jsonl"
+            lines = [json.loads(line) for line in path.read_text().splitlines()]
+            success = rates[run.defense["type"]] + 0.001 * run.seed
+            path.write_text("".join(json.dumps({**line, "success": success}) + "\n" for line in lines))
+    results = load(tmp_path)
+    observations = Observations(results)
+    assert goals_in(results, observations, "") == [UNTARGETED, TARGETED]
+    on_accuracy, targeted = (answer(results, observations, "", goal=goal) for goal in (UNTARGETED, TARGETED))
+    assert {candidate.worst_attack for candidate in on_accuracy.candidates} == {"mpaf"}
+    assert on_accuracy.candidates[0].defense == "flame"
+    assert [candidate.defense for candidate in targeted.candidates] == ["krum", "flame", "median", "undefended"]
+    assert targeted.candidates[0].worst.mean == pytest.approx(1 - 0.101)
+    (against,) = targeted.against
+    assert (against.attack, against.best, against.harmful) == ("badnets", "krum", True)
+    assert against.harm.mean == pytest.approx(0.901)
+    assert "targeted attacks  1 attacker   krum" in advice(results, observations)
+    page = first_screen(View(tmp_path, results, observations))
+    assert "Targeted attacks" in page
+    assert "Use krum." in page
+    assert "resistance (1 - attack success rate)" in page

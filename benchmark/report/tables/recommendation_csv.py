@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from itertools import product
+
 from benchmark.measures.observations import Observations
-from benchmark.measures.recommendation import answer, attackers_in
+from benchmark.measures.recommendation import answer, attackers_in, goals_in
 from benchmark.measures.results import Results
 from benchmark.report.tables.summary_csv import INTERVAL, interval_cells
 from benchmark.report.tables.table import Table, row
@@ -12,7 +14,8 @@ from benchmark.report.tables.table import Table, row
 def recommendation(results: Results, observations: Observations) -> Table:
     """Return a table with one row per setting, number of attackers and defense that ran against all their attacks.
 
-    The mean is the accuracy in the worst case: in each seed the lowest over the attacks.
+    The mean is the accuracy in the worst case: in each seed the lowest over the attacks. Under targeted attacks it is
+    the resistance, 1 - attack success rate.
 
     Args:
         results: the benchmark.
@@ -20,12 +23,13 @@ def recommendation(results: Results, observations: Observations) -> Table:
     """
     rows = []
     for setting in observations.titles.settings:
-        for attackers in attackers_in(results):
-            for candidate in answer(results, observations, setting, attackers).candidates:
+        for goal, attackers in product(goals_in(results, observations, setting), attackers_in(results)):
+            for candidate in answer(results, observations, setting, attackers, goal).candidates:
                 price = candidate.price
                 rows.append(
                     row(
                         setting,
+                        goal.title.lower(),
                         attackers,
                         candidate.defense,
                         candidate.among_best,
@@ -35,5 +39,13 @@ def recommendation(results: Results, observations: Observations) -> Table:
                         *interval_cells(candidate.worst),
                     )
                 )
-    headings = ("setting", "attackers", "defense", "among the best", "worst attack", "accuracy lost without attack")
+    headings = (
+        "setting",
+        "attacks",
+        "attackers",
+        "defense",
+        "among the best",
+        "worst attack",
+        "accuracy lost without attack",
+    )
     return Table("recommendation", (*headings, *INTERVAL), rows)
