@@ -75,8 +75,8 @@ def test_held_out_clients_are_reconstructed_by_an_autoencoder_that_was_trained_w
         assert torch.allclose(found[clients], model(maps[clients]).detach(), atol=1e-5)
 
 
-def test_a_fold_without_anybody_to_learn_from_is_refused() -> None:
-    with pytest.raises(ValueError, match="nothing to be trained on"):
+def test_a_fold_without_a_client_to_learn_from_is_refused() -> None:
+    with pytest.raises(ValueError, match="found a fold that holds out all clients"):
         held_out_reconstructions(
             torch.zeros(2, 1, 3),
             torch.ones(1, 2, dtype=torch.bool),
