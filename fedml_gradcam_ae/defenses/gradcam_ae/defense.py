@@ -26,7 +26,7 @@ from fedml_gradcam_ae.defenses.gradcam_ae.settings import GradCAMAESettings
 from fedml_gradcam_ae.defenses.gradcam_ae.threshold import flag
 from fedml_gradcam_ae.defenses.gradcam_ae.votes import Votes
 
-NOBODY = Scored([], 0.0, torch.zeros(0, 1, 1, 1), torch.zeros(0, 1, 1, 1), {})
+NO_CLIENT = Scored([], 0.0, torch.zeros(0, 1, 1, 1), torch.zeros(0, 1, 1, 1), {})
 PROFILES: dict[str, Any] = {"paper": PaperProfile, "robust": RobustProfile}
 
 
@@ -82,7 +82,7 @@ class GradCAMAE(Defense):
         Clients that were removed for good, and clients whose maps hold NaN or infinity, have an infinite score.
         """
         present = [i for i, client in enumerate(round.client_ids) if client not in self.votes.removed]
-        found = self.score(round.only(present)) if present else NOBODY
+        found = self.score(round.only(present)) if present else NO_CLIENT
         scores = _spread(found.scores, present, len(round.client_ids))
         flagged = flag(scores, found.threshold)
         suspects = {client for client, bad in zip(round.client_ids, flagged, strict=True) if bad}
