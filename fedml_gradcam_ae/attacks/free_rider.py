@@ -14,11 +14,11 @@ from pydantic import Field
 from torch import Tensor
 from typing_extensions import override
 
-from fedml_gradcam_ae.attacks.shared.noise import with_noise
 from fedml_gradcam_ae.contract.interfaces import Attack
 from fedml_gradcam_ae.contract.registry import register_attack
 from fedml_gradcam_ae.contract.round import Round
 from fedml_gradcam_ae.contract.settings import AttackSettings
+from fedml_gradcam_ae.defenses.shared.noise import with_noise
 from fedml_gradcam_ae.networks.images import seeded_generator
 
 
@@ -74,7 +74,7 @@ class FreeRider(Attack):
             self._last = {name: start[name].detach().clone() for name in names}
         generator = seeded_generator(settings.seed, 1, round.number)
         deviation = settings.sigma * round.number**-settings.gamma
-        return [with_noise(base, names, deviation, generator) for _ in attackers]
+        return [with_noise(base, names, round.tied, deviation, generator) for _ in attackers]
 
 
 def _continued(before: Tensor, now: Tensor) -> Tensor:

@@ -14,12 +14,12 @@ from pydantic import Field
 from torch import Tensor
 from typing_extensions import override
 
-from fedml_gradcam_ae.attacks.shared.noise import with_noise
 from fedml_gradcam_ae.contract.interfaces import Attack
 from fedml_gradcam_ae.contract.registry import register_attack
 from fedml_gradcam_ae.contract.round import Round
 from fedml_gradcam_ae.contract.settings import AttackSettings
 from fedml_gradcam_ae.contract.updates import Updates
+from fedml_gradcam_ae.defenses.shared.noise import with_noise
 from fedml_gradcam_ae.networks.images import seeded_generator
 
 
@@ -74,6 +74,6 @@ class GaussianNoise(Attack):
             lengths = updates.lengths().norm(dim=1) / math.sqrt(sum(round.global_model[n].numel() for n in names))
             deviations = (self.settings.sigma * torch.nan_to_num(lengths, 0.0, 0.0)).tolist()
         return [
-            with_noise(upload, names, deviation, generator)
+            with_noise(upload, names, round.tied, deviation, generator)
             for upload, deviation in zip(uploads, deviations, strict=True)
         ]

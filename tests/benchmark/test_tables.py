@@ -176,7 +176,7 @@ def test_every_row_names_runs_that_exist(out) -> None:
 
 def test_the_check_finds_what_was_changed(out, capsys) -> None:
     assert check(out) == 0
-    assert capsys.readouterr().out.startswith("8 tables with ")
+    assert capsys.readouterr().out.startswith("9 tables with ")
     path = out / "results" / "accuracy.csv"
     whole = path.read_text()
     lines = whole.splitlines()

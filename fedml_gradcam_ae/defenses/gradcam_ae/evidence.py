@@ -37,8 +37,8 @@ def kinds_of(settings: Any, errors: type[MapErrors] = MapErrors) -> list[Kind]:
         RunningMeans(settings.false_alarm),
         Disagreement(settings.memory, settings.false_alarm),
         Means(settings.mean_ratio, copies),
-        OutputOutliers(),
         StepOutliers(),
+        OutputOutliers(),
     ]
 
 
