@@ -1,7 +1,12 @@
 import pytest
 import torch
 
-from fedml_gradcam_ae.attacks.shared.attackers import attackers_in_round, check_attackers, poisoned_uploads
+from fedml_gradcam_ae.attacks.shared.attackers import (
+    all_attackers,
+    attackers_in_round,
+    check_attackers,
+    poisoned_uploads,
+)
 from fedml_gradcam_ae.attacks.sign_flip import SignFlip
 from fedml_gradcam_ae.contract.settings import AttackSettings, SettingsError
 from fedml_gradcam_ae.networks.batchnorm import moved_statistics
@@ -58,6 +63,15 @@ def test_of_a_pool_some_attack_in_each_round() -> None:
     assert all(len(chosen) == 2 and chosen < pool for chosen in rounds)
     assert set.union(*rounds) == pool
     assert rounds == [who(number, attackers=6, at_once=2) for number in range(1, 40)]
+
+
+def test_each_of_those_that_attack_at_once_is_one_of_all_attackers() -> None:
+    settings = AttackSettings(attackers=4, at_once=1)
+    for number in range(1, 30):
+        present = [client for client in CLIENTS if (client + number) % 2]
+        everyone = all_attackers(settings, number, CLIENTS, present)
+        assert set(everyone) == who(attackers=4)
+        assert who(number, present, attackers=4, at_once=1) <= set(everyone)
 
 
 def test_the_number_that_attack_at_once_can_be_random() -> None:

@@ -119,6 +119,7 @@ class Answer:
     Attributes:
         setting: its title.
         goal: what the attacks are after.
+        attacks: the titles of the attacks.
         candidates: the defenses that ran against every attack, by their worst case, the best first.
         against: one entry per attack.
         doubts: sentences that limit what can be concluded.
@@ -127,6 +128,7 @@ class Answer:
 
     setting: str
     goal: Goal
+    attacks: list[str]
     candidates: list[Candidate]
     against: list[Against]
     doubts: list[str]
@@ -204,7 +206,7 @@ def answer(
         doubts.append(f"One seed cannot show that these do harm without a defense: {', '.join(once)}.")
     if harmless := [entry.attack for entry in against if not entry.harmful and entry.attack not in once]:
         doubts.append(f"Not shown to do harm even without a defense: {', '.join(harmless)}.")
-    return Answer(setting, goal, candidates, against, doubts, thin=seeds < ENOUGH_SEEDS)
+    return Answer(setting, goal, attacks, candidates, against, doubts, thin=seeds < ENOUGH_SEEDS)
 
 
 def attackers_of(run: RunResult) -> Attackers:
@@ -255,10 +257,14 @@ def _rejected(
     rejected: set[str] = set()
     unchosen = []
     for kind, names in variants.items():
+        worst = {name: _worst_by_seed(observations.on_validation, setting, attacks, name, goal) for name in names}
+        # Compared on the same seeds: a variant that failed on a hard one must not look better for it.
+        ran = [set(by_seed) for by_seed in worst.values() if by_seed]
+        common = set.intersection(*ran) if ran else set()
         means = {
             name: found.mean
-            for name in names
-            if (found := estimate(_worst_by_seed(observations.on_validation, setting, attacks, name, goal)))
+            for name, by_seed in worst.items()
+            if (found := estimate({seed: by_seed[seed] for seed in common if seed in by_seed}))
         }
         if not means:
             unchosen.append(kind)

@@ -25,6 +25,8 @@ def advice(results: Results, observations: Observations) -> str:
     for setting in observations.titles.settings:
         for goal, attackers in product(goals_in(results, observations, setting), attackers_in(results)):
             found = answer(results, observations, setting, attackers, goal)
+            if not found.attacks:
+                continue  # never planned
             where = f"{goal.title.lower()}, {label(attackers)}"
             doubts += [f"{f'{setting}, ' if setting else ''}{where}: {doubt}" for doubt in found.doubts]
             rows.append([setting or "all", goal.title.lower(), label(attackers), *_cells(found)])

@@ -56,6 +56,8 @@ class Defense:
     settings: Any = None
     # Why it makes no sense that another rule aggregates what this one keeps (`then`), as a clause; None: it does.
     not_composed: ClassVar[str | None] = None
+    # Whether the rule's state is about single clients, so that it cannot judge groups that change from round to round.
+    remembers_clients: ClassVar[bool] = False
 
     def __init__(self, settings: Any = None) -> None:
         self.settings = _checked_settings(type(self), settings)

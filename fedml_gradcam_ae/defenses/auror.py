@@ -74,6 +74,7 @@ class Auror(Defense):
         )
 
     settings: Settings
+    remembers_clients = True
 
     def __init__(self, settings: Auror.Settings | None = None) -> None:
         super().__init__(settings)

@@ -77,6 +77,7 @@ class FLDetector(Defense):
         seed: int = Field(default=0, ge=0, description="seed of the uniform reference sets")
 
     settings: Settings
+    remembers_clients = True
 
     def __init__(self, settings: FLDetector.Settings | None = None) -> None:
         super().__init__(settings)

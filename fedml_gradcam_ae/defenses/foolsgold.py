@@ -68,6 +68,7 @@ class FoolsGold(Defense):
         )
 
     settings: Settings
+    remembers_clients = True
 
     def __init__(self, settings: FoolsGold.Settings | None = None) -> None:
         super().__init__(settings)

@@ -92,6 +92,7 @@ def aggregate(
     test_data: Iterable[Any],
     local_data: Mapping[ClientId, Iterable[Any]],
     rejected: Mapping[ClientId, str] | None = None,
+    trained: Sequence[ClientId] | None = None,
     from_strangers: bool = False,
 ) -> Aggregated:
     """Aggregate one round and return the new global model.
@@ -109,6 +110,7 @@ def aggregate(
         test_data: the server's batches (images, labels).
         local_data: training data by client id, for attacks.
         rejected: reasons by client id, for clients whose upload is known to be unusable. These uploads are left out.
+        trained: the clients that trained, if the uploads of some were lost; None: those of `client_ids`.
         from_strangers: whether the uploads come from other processes. If so, they pass the gate before a simulated
             attack as well; if not, only after it.
     """
@@ -123,6 +125,7 @@ def aggregate(
         network=network,
         test_data=test_data,
         local_data=local_data,
+        trained=None if trained is None else [identity(client) for client in trained],
         attackers=[] if truth_is_known else None,
         settings=read_upload_settings(getattr(aggregator, "args", None)),
         attacked=bool(attacker.is_enabled),

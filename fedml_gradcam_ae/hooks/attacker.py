@@ -46,7 +46,11 @@ class PluginAttack(BaseAttackMethod):  # type: ignore[misc]  # fedml has no type
         if federation is None:
             raise RuntimeError("A plug-in attack runs inside FedML's simulator only: no round is being aggregated.")
         present = federation.present
-        positions = attackers_in_round(self.settings, federation.number, federation.clients, present)
+        # Drawn among the clients that trained, as for the poisoning of their data: some uploads may be lost since.
+        trained = federation.trained if federation.trained is not None else present
+        drawn = attackers_in_round(self.settings, federation.number, federation.clients, trained)
+        attackers = {trained[i] for i in drawn}
+        positions = [i for i, client in enumerate(present) if client in attackers]
         federation.attackers = [present[i] for i in positions]
         if not positions:
             return raw_client_grad_list

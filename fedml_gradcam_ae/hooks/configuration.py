@@ -149,7 +149,7 @@ def requested(side: Side, args: Any) -> Requested | None:
             try:
                 composed.check(ours[name], settings, _number(args, "client_num_per_round"))
             except SettingsError as error:
-                raise SettingsError(f"{side.params}.{error}") from None
+                raise SettingsError(f"{side.params} of {name}: {error}") from None
             except ValueError as error:
                 raise SettingsError(f"{side.params} of {name}: {error}.") from None
         return Requested(name, settings, ours[name])

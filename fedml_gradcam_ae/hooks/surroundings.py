@@ -34,6 +34,8 @@ class Federation:
         network: a private copy of the architecture, in eval mode, on the device to compute on.
         test_data: the server's batches (images, labels).
         local_data: training data by client id, for attacks.
+        trained: the clients that trained in this round, in the order of their uploads, if some uploads were lost; None:
+            those of `client_ids`.
         attackers: the clients that attacked in this round; None if unknown (FedML's own attacks do not report them).
         settings: the settings of the gate.
         attacked: whether an attack is on. If so, uploads that passed the gate before the attack pass it again.
@@ -52,6 +54,7 @@ class Federation:
     network: nn.Module
     test_data: Iterable[Any]
     local_data: Mapping[ClientId, Iterable[Any]]
+    trained: list[ClientId] | None = None
     attackers: list[ClientId] | None = field(default_factory=list)
     settings: UploadSettings = field(default_factory=UploadSettings)
     attacked: bool = False

@@ -18,6 +18,7 @@ from fedml_gradcam_ae.defenses.median import Median
 from fedml_gradcam_ae.defenses.multi_krum import MultiKrum
 from fedml_gradcam_ae.defenses.nnm import NearestNeighborMixing
 from fedml_gradcam_ae.defenses.shared.composed import STEPS, build, check
+from fedml_gradcam_ae.defenses.shared.in_front import InFront
 from fedml_gradcam_ae.defenses.trimmed_mean import TrimmedMean
 from hostile.rules import SETTINGS
 
@@ -114,6 +115,8 @@ def test_behind_buckets_a_share_of_malicious_clients_is_a_number() -> None:
     check(MultiKrum, MultiKrum.Settings(malicious=0.1, pre=["bucketing"]), clients=20)  # 2 of 10 buckets
     with pytest.raises(ValueError, match="20 clients a round make 10 buckets: malicious: 4 of 10 clients"):
         check(MultiKrum, MultiKrum.Settings(malicious=0.2, pre=["bucketing"]), clients=20)
+    with pytest.raises(ValueError, match="then: malicious: 3 of 10 clients a round are too many"):
+        check(MultiKrum, MultiKrum.Settings(malicious=3, then="bulyan"), clients=10)
 
 
 def test_buckets_of_malicious_clients_are_counted_in_the_round(make_round) -> None:
@@ -123,6 +126,16 @@ def test_buckets_of_malicious_clients_are_counted_in_the_round(make_round) -> No
     assert sum(verdict.excluded) == 4
     with pytest.raises(TooFewUploads):
         rule.judge(round.only(range(7)))
+    assert rule.judge(round.only([0])).weights == [1.0]  # the round before has left nothing behind
+
+
+def test_a_step_behind_buckets_faces_as_many_malicious_ones_as_there_are_clients(make_round, monkeypatch) -> None:
+    seen = []
+    mix = STEPS["nnm"]
+    monkeypatch.setitem(STEPS, "nnm", (mix[0], lambda round, settings: seen.append(settings.malicious) or round))
+    rule = build(Median, Median.Settings(pre=["bucketing", {"type": "nnm", "malicious": 0.1}]))
+    rule.judge(make_round(clients=30))
+    assert seen == [3]
 
 
 def test_state_survives_and_clients_are_released(make_round) -> None:
@@ -146,6 +159,9 @@ def test_state_survives_and_clients_are_released(make_round) -> None:
         (MultiKrum, {"pre": [{"malicious": 2}]}, r"pre\[0\] must be a type or a mapping with a type"),
         (MultiKrum, {"pre": [{"type": "nnm", "f": 2}]}, r"Unknown key 'f' in pre\[0\] of nnm"),
         (MultiKrum, {"pre": [{"type": "nnm", "pre": ["arc"]}]}, "a step has no `pre` or `then` of its own"),
+        (OURS["foolsgold"], {"pre": ["bucketing"]}, "FoolsGold remembers each client over the rounds"),
+        (MultiKrum, {"pre": ["bucketing"], "then": "fldetector"}, "FLDetector remembers each client"),
+        (NearestNeighborMixing, {"pre": ["bucketing"]}, "is a step in front of a rule: list both steps"),
         (MultiKrum, {"then": "medain"}, "Unknown rule 'medain' in then. Did you mean 'median'?"),
         (MultiKrum, {"then": {"type": "median", "pre": ["nnm"]}}, "median takes no `pre` or `then` here"),
         (MultiKrum, {"then": "flcert"}, "flcert has clients start from different models"),
@@ -206,6 +222,8 @@ def assert_usable(verdict) -> None:
 def test_every_step_stands_in_front_of_every_rule(make_round, rule) -> None:
     round = hostile_round(make_round)
     for step in STEPS:
+        if step == "bucketing" and (OURS[rule].remembers_clients or issubclass(OURS[rule], InFront)):
+            continue
         verdict = build(OURS[rule], settings_of(rule, pre=[step])).judge(round)
         assert_usable(verdict)
         assert verdict.clients in (None, 16)

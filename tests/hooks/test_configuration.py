@@ -273,7 +273,7 @@ def test_what_the_defense_cannot_work_with_shows_before_any_training(plugin, hea
 
 def test_a_composition_is_checked_at_the_start(plugin) -> None:
     args = {"enable_defense": True, "defense_type": "krum", "client_num_per_round": 20}
-    with pytest.raises(SettingsError, match=r"defense_params.then: Krum goes in front of no other rule"):
+    with pytest.raises(SettingsError, match=r"defense_params of krum: then: Krum goes in front of no other rule"):
         fedml.init(fedml_args(**args, defense_params={"then": "median"}))
     with pytest.raises(SettingsError, match=r"defense_params of krum: 6 clients a round make 3 buckets"):
         fedml.init(fedml_args(**{**args, "client_num_per_round": 6}, defense_params={"pre": ["bucketing"]}))

@@ -1,13 +1,18 @@
 """`simulation_args`: uploads that get lost, and the momentum of clients and server."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
 
 from fedml_gradcam_ae import Defense, Verdict, register_defense
+from fedml_gradcam_ae.attacks.label_flip import LabelFlip
 from fedml_gradcam_ae.contract.settings import SettingsError
 from fedml_gradcam_ae.hooks.simulation.drop_out import arriving
 from fedml_gradcam_ae.hooks.simulation.momentum import ServerMomentum, WorkerMomentum
+from fedml_gradcam_ae.hooks.simulation.simulated_server import SimulatedServer
+from fedml_gradcam_ae.recording.events import RoundReport
 from simulation import distance, same, simulate
 from tiny import state_of, tiny_cnn
 
@@ -99,6 +104,56 @@ def test_lost_uploads_reach_no_defense(plugin, rounds) -> None:
     assert all(present)
     assert len({frozenset(ids) for ids in present}) > 1
     assert present == [set(arriving(8, 0.5, seed=0, number=number)) for number in range(1, 5)]
+
+
+@pytest.mark.parametrize("redraw", [{"redraw": "every_round"}, {"at_once": 2}])
+def test_the_attackers_are_those_whose_data_were_poisoned_whatever_was_lost(plugin, heard, monkeypatch, redraw) -> None:
+    poisoned: dict[int, set[int]] = {}
+
+    def poison_data(self, network, data, attacker=0, attackers=1):
+        poisoned.setdefault(len(reports(heard)) + 1, set()).add(len(data.dataset) - 20)  # client i has 20 + i images
+        return data
+
+    monkeypatch.setattr(LabelFlip, "poison_data", poison_data)
+    attack = {"enable_attack": True, "attack_type": "label_flip", "attack_params": {"attackers": 4, **redraw}}
+    simulate(comm_round=6, client_num_in_total=10, client_num_per_round=6, drop_out=0.4, **attack)
+    for report in reports(heard):
+        arrived = {client.client for client in report.clients}
+        attackers = {client.client for client in report.clients if client.malicious}
+        assert attackers == poisoned.get(report.number, set()) & arrived
+
+
+def reports(heard):
+    return [event for event in heard if isinstance(event, RoundReport)]
+
+
+@pytest.mark.parametrize("momentum", ["worker_momentum", "server_momentum"])
+def test_a_tied_weight_keeps_one_value(momentum) -> None:
+    network = torch.nn.ModuleDict({"a": torch.nn.Linear(1, 1, bias=False), "b": torch.nn.Linear(1, 1, bias=False)})
+    network["b"].weight = network["a"].weight
+    args = SimpleNamespace(random_seed=0, client_num_in_total=2, **{momentum: 0.5})
+    server = SimulatedServer(args, network, [])
+    kept = []
+
+    class Aggregator:
+        def get_model_params(self):
+            return {name: torch.zeros(1, 1) for name in ("a.weight", "b.weight")}
+
+        def set_model_params(self, model):
+            kept.append(model)
+
+    for step in (1.0, 2.0):
+        uploads = [(1.0, {name: torch.full((1, 1), step) for name in ("a.weight", "b.weight")})] * 2
+        mean = server.aggregate(
+            Aggregator(), lambda given: dict(given[0][1]), uploads, number=1, client_ids=[0, 1], local_data={}
+        )
+        assert torch.equal(mean["a.weight"], mean["b.weight"])
+    assert float(kept[-1]["b.weight"]) != 2.0
+
+
+def test_server_momentum_and_a_rule_that_predicts_by_its_own_model_do_not_go_together(plugin) -> None:
+    with pytest.raises(SettingsError, match="server_momentum: crfl predicts by the model that it made"):
+        simulate(enable_defense=True, defense_type="crfl", server_momentum=0.5)
 
 
 @pytest.mark.parametrize("key", ["worker_momentum", "server_momentum"])

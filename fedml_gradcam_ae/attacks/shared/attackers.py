@@ -95,6 +95,8 @@ def all_attackers(
 ) -> list[ClientId]:
     """Return the attackers of the run, or of the round where they are drawn anew, in the order of the clients.
 
+    With `at_once`, these are all attackers, not only those that attack in the round.
+
     Args:
         settings: the number or the ids of the attackers, and when they are drawn.
         number: a round in which they attack, from 1.
@@ -107,7 +109,8 @@ def all_attackers(
     """
     anew = settings.redraw == "every_round" and not isinstance(settings.attackers, list)
     pool = present if anew else clients
-    return [pool[position] for position in attackers_in_round(settings, number, clients, pool)]
+    all_of_them = settings.model_copy(update={"at_once": None})
+    return [pool[position] for position in attackers_in_round(all_of_them, number, clients, pool)]
 
 
 def poisoned_uploads(

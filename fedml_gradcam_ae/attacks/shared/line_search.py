@@ -21,6 +21,7 @@ from fedml_gradcam_ae.contract.round import Round, TooFewUploads, sample_weights
 from fedml_gradcam_ae.contract.screening import upload_problem
 from fedml_gradcam_ae.contract.settings import AssumesMalicious, read_settings, unknown
 from fedml_gradcam_ae.contract.updates import flatten, weighted_mean
+from fedml_gradcam_ae.defenses.shared import composed
 
 EVALUATIONS = 20
 _FIRST_STEP, _EXPANSION, _CONTRACTION = 10.0, 2.0, 0.8
@@ -51,7 +52,10 @@ class OptimizedSettings(ColludingSettings):
             raise ValueError(unknown(f"defense_type {self.against!r}", self.against, known).rstrip("."))
         if overrides(known[self.against], "start_for"):
             raise ValueError(f"{self.against} keeps several models, so that no single one can be moved")
-        read_settings(known[self.against].Settings, self.against_params, "attack_params.against_params", self.against)
+        cls = known[self.against]
+        composed.check(
+            cls, read_settings(cls.Settings, self.against_params, "attack_params.against_params", self.against)
+        )
         return self
 
     def rule(self, malicious: int) -> Defense | None:
@@ -64,7 +68,7 @@ class OptimizedSettings(ColludingSettings):
             return None
         cls = registry.defenses()[self.against]
         assumed = {"malicious": malicious} if issubclass(cls.Settings, AssumesMalicious) else {}
-        return cls(cls.Settings(**{**assumed, **self.against_params}))
+        return composed.build(cls, cls.Settings(**{**assumed, **self.against_params}))
 
 
 def largest_by_line_search(

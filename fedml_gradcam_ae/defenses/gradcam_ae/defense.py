@@ -56,6 +56,7 @@ class GradCAMAE(Defense):
     Settings = GradCAMAESettings
 
     settings: GradCAMAESettings
+    remembers_clients = True
 
     def __init__(self, settings: GradCAMAESettings | None = None) -> None:
         super().__init__(settings)

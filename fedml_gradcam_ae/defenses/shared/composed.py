@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
-from functools import partial
 from time import perf_counter
 from typing import Any
 
@@ -22,7 +21,7 @@ from fedml_gradcam_ae.contract.settings import (
     unknown,
 )
 from fedml_gradcam_ae.contract.upload import ClientId
-from fedml_gradcam_ae.defenses.shared.in_front import carry_back
+from fedml_gradcam_ae.defenses.shared.in_front import InFront, carry_back
 from fedml_gradcam_ae.defenses.steps.average_buckets import BucketingSettings, average_buckets
 from fedml_gradcam_ae.defenses.steps.clip_adaptively import clip_adaptively
 from fedml_gradcam_ae.defenses.steps.clip_norms import NormClippingSettings, clip_norms
@@ -35,7 +34,7 @@ STEPS: dict[str, tuple[type[DefenseSettings], Callable[[Round, Any], Round]]] = 
     "arc": (AssumesMalicious, clip_adaptively),
     "bucketing": (BucketingSettings, average_buckets),
 }
-Step = Callable[[Round], Round]
+Step = tuple[Callable[[Round, Any], Round], DefenseSettings]
 
 
 def build(cls: type[Defense], settings: DefenseSettings) -> Defense:
@@ -97,11 +96,22 @@ def check(cls: type[Defense], settings: DefenseSettings, clients: int | None = N
     for name, step in _read_steps(settings):
         if uploads is not None:
             try:
-                step.check_clients(uploads)
+                (step if uploads == clients or clients is None else facing(step, clients, 0)).check_clients(uploads)
             except ValueError as error:
                 raise ValueError(f"pre, {name}: {error}") from None
             if isinstance(step, BucketingSettings):
                 uploads = -(-uploads // step.size)
+        if isinstance(step, BucketingSettings):
+            if issubclass(cls, InFront):
+                raise SettingsError(
+                    f"pre, {name}: {cls.__name__} is a step in front of a rule: list both steps in `pre` of it."
+                )
+            for part in (cls, None if settings.then is None else type(_then(settings))):
+                if part is not None and part.remembers_clients:
+                    raise SettingsError(
+                        f"pre, {name}: {part.__name__} remembers each client over the rounds, and buckets are drawn "
+                        "anew each round: leave one of the two out."
+                    )
     if clients is not None and uploads is not None:
         faced = settings if uploads == clients else facing(settings, clients, 0)
         try:
@@ -112,7 +122,12 @@ def check(cls: type[Defense], settings: DefenseSettings, clients: int | None = N
     if settings.then is not None:
         if cls.not_composed is not None:
             raise SettingsError(f"then: {cls.__name__} goes in front of no other rule, since {cls.not_composed}.")
-        _then(settings)
+        other = _then(settings).settings
+        if uploads is not None and clients is not None:
+            try:
+                (other if uploads == clients else facing(other, clients, 0)).check_clients(uploads)
+            except ValueError as error:
+                raise ValueError(f"then: {error}") from None
 
 
 class Composed(Defense):
@@ -127,7 +142,7 @@ class Composed(Defense):
     def __init__(self, rule: Defense, steps: Sequence[Step] = (), then: Defense | None = None) -> None:
         super().__init__(rule.settings)
         self.rule, self.steps, self.then = rule, steps, then
-        self._settings = [one.settings for one in self._rules]
+        self._settings = [one.settings for one in self.rules]
 
     @override
     def judge(self, round: Round) -> Verdict:
@@ -137,12 +152,11 @@ class Composed(Defense):
             TooFewUploads: if there are too few uploads for a step or a rule.
         """
         start, judged = perf_counter(), round
-        for step in self.steps:
-            judged = step(judged)
+        for step, settings in self.steps:
+            judged = step(judged, self._facing(settings, judged, round))
         before = perf_counter()
-        if len(judged.uploads) != len(round.uploads):
-            for rule, settings in zip(self._rules, self._settings, strict=True):
-                rule.settings = facing(settings, len(round.uploads), len(round.rejected))
+        for rule, settings in zip(self.rules, self._settings, strict=True):
+            rule.settings = self._facing(settings, judged, round)
         verdict = self.rule.judge(judged)
         if self.then is not None:
             verdict = aggregated(verdict, judged, self.then)
@@ -154,7 +168,7 @@ class Composed(Defense):
     @override
     def prepare(self, network: nn.Module, test_data: Iterable[Any]) -> None:
         """Prepare the rules; see `Defense.prepare`."""
-        for rule in self._rules:
+        for rule in self.rules:
             rule.prepare(network, test_data)
 
     @override
@@ -172,19 +186,38 @@ class Composed(Defense):
     @override
     def release(self, client: ClientId) -> None:
         """Forget a client's past in the rules."""
-        for rule in self._rules:
+        for rule in self.rules:
             rule.release(client)
 
     @override
     def predictor(self, network: nn.Module) -> nn.Module:
         """Return the module whose predictions are tested, of both rules."""
-        for rule in self._rules:
+        for rule in self.rules:
             network = rule.predictor(network)
         return network
 
+    @staticmethod
+    def _facing(settings: DefenseSettings, judged: Round, round: Round) -> DefenseSettings:
+        """Return the settings for what is judged: with f as a number where the uploads are buckets of clients."""
+        if len(judged.uploads) == len(round.uploads):
+            return settings
+        return facing(settings, len(round.uploads), len(round.rejected))
+
     @property
-    def _rules(self) -> list[Defense]:
+    def rules(self) -> list[Defense]:
+        """The rule, and the one that aggregates what it keeps if there is one."""
         return [self.rule] if self.then is None else [self.rule, self.then]
+
+
+def parts_of(defense: Defense | None) -> list[Defense]:
+    """Return the rules that a defense is composed of; the defense itself where it is no composition.
+
+    Args:
+        defense: a defense; None has no parts.
+    """
+    if isinstance(defense, Composed):
+        return defense.rules
+    return [] if defense is None else [defense]
 
 
 def facing(settings: DefenseSettings, clients: int, rejected: int) -> DefenseSettings:
@@ -256,11 +289,7 @@ def _read_steps(settings: DefenseSettings) -> list[tuple[str, DefenseSettings]]:
 
 
 def _steps(settings: DefenseSettings) -> list[Step]:
-    return [partial(_apply, STEPS[name][1], step) for name, step in _read_steps(settings)]
-
-
-def _apply(step: Callable[[Round, Any], Round], settings: DefenseSettings, round: Round) -> Round:
-    return step(round, settings)
+    return [(STEPS[name][1], step) for name, step in _read_steps(settings)]
 
 
 def _then(settings: DefenseSettings) -> Defense:

@@ -29,7 +29,9 @@ class InFrontSettings(AssumesMalicious):
 
     @model_validator(mode="after")
     def _check_rule(self) -> InFrontSettings:
-        self.rule_settings()
+        settings = self.rule_settings()
+        if settings.pre or settings.then is not None:
+            raise ValueError("rule_params: the rule takes no `pre` or `then` here: write `pre` beside the rule itself")
         return self
 
     def rule_settings(self) -> DefenseSettings:

@@ -106,6 +106,8 @@ def _defense(args: Any) -> dict[str, Any]:
     if requested is None:
         return {}
     settings = json.loads(requested.settings.model_dump_json(exclude=OF_NO_CONSEQUENCE))
+    # Not composed is what a checkpoint says that knows nothing of compositions.
+    settings = {key: value for key, value in settings.items() if key not in ("pre", "then") or value not in ([], None)}
     return {"type": requested.name, "settings": settings}
 
 

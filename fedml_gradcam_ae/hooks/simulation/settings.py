@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 from pydantic import Field
 
 from fedml_gradcam_ae.contract.settings import Parameters, SettingsError
 from fedml_gradcam_ae.contract.yaml_file import read_sections
-from fedml_gradcam_ae.hooks.section import check_section, read_section
+from fedml_gradcam_ae.hooks.section import check_keys, read_section
 
 SECTION, OWNER = "simulation_args", "a simulation"  # The section's name in the YAML file, and its subject in messages.
 
@@ -42,10 +43,16 @@ class SimulationSettings(Parameters):
 def read_simulation_settings(args: Any) -> SimulationSettings:
     """Return the settings of the simulation, read from FedML's flat args.
 
+    With a YAML file, a key counts only if it stands in the section, since FedML's own optimizers have a
+    `server_momentum` in `train_args`.
+
     Raises:
         SettingsError: for a wrong kind of value or a value out of range.
     """
-    return read_section(SimulationSettings, args, SECTION, OWNER)
+    path = getattr(args, "yaml_config_file", "")
+    given = read_sections(path).get(SECTION, {}) if path else vars(args) if args is not None else {}
+    own = SimpleNamespace(**{key: given[key] for key in SimulationSettings.model_fields if key in given})
+    return read_section(SimulationSettings, own, SECTION, OWNER)
 
 
 def check_simulation_section(args: Any) -> None:
@@ -55,10 +62,17 @@ def check_simulation_section(args: Any) -> None:
         SettingsError: for an unknown key, a wrong kind of value or a value out of range, and for the section in a run
             that is no simulation with `backend: sp` or `MPI`.
     """
-    check_section(SimulationSettings, args, SECTION, OWNER)
+    read_simulation_settings(args)
+    check_keys(SimulationSettings, args, SECTION)
     where = getattr(args, "training_type", None), getattr(args, "backend", None)
     path = getattr(args, "yaml_config_file", "")
-    if path and SECTION in read_sections(path) and where not in (("simulation", "sp"), ("simulation", "MPI")):
+    if path and SECTION not in read_sections(path):
+        return
+    if path and getattr(args, "federated_optimizer", "FedAvg") != "FedAvg":
+        raise SettingsError(
+            f"{SECTION} works with federated_optimizer: FedAvg, found {args.federated_optimizer}: leave it out."
+        )
+    if path and where not in (("simulation", "sp"), ("simulation", "MPI")):
         raise SettingsError(
             f"{SECTION} works with training_type: simulation and backend: sp or MPI, found {where[0]} and {where[1]}: "
             "leave it out."

@@ -9,6 +9,8 @@ from torch import Tensor, nn
 
 from fedml_gradcam_ae.contract.interfaces import overrides
 from fedml_gradcam_ae.contract.settings import SettingsError
+from fedml_gradcam_ae.contract.tied import tied_names, with_one_value
+from fedml_gradcam_ae.defenses.shared.composed import parts_of
 from fedml_gradcam_ae.hooks import aggregation
 from fedml_gradcam_ae.hooks.simulation.drop_out import arriving
 from fedml_gradcam_ae.hooks.simulation.momentum import ServerMomentum, WorkerMomentum
@@ -34,6 +36,7 @@ class SimulatedServer:
         self.args, self.network, self.test_data = args, network, test_data
         self.settings = read_simulation_settings(args)
         names = [name for name, parameter in network.named_parameters() if parameter.requires_grad]
+        self._tied = tied_names(network)
         self._of_workers = WorkerMomentum(self.settings.worker_momentum, names)
         self._of_server = ServerMomentum(self.settings.server_momentum, names)
         own = aggregation.defense()
@@ -44,6 +47,11 @@ class SimulatedServer:
                         f"simulation_args.{key}: {args.defense_type} has clients start from different models, of which "
                         "none is the global model that momentum is relative to: leave it out."
                     )
+        if self.settings.server_momentum and any(overrides(type(part), "predictor") for part in parts_of(own)):
+            raise SettingsError(
+                f"simulation_args.server_momentum: {args.defense_type} predicts by the model that it made, which is "
+                "not the one that momentum makes of it: leave it out."
+            )
         aggregation.prepare(network, test_data)
 
     def aggregate(
@@ -73,10 +81,13 @@ class SimulatedServer:
             before = {name: tensor.detach().clone() for name, tensor in before.items()}
         if settings.worker_momentum:
             uploads = [
-                (samples, self._of_workers.upload(identity(client), trained, before))
-                for client, (samples, trained) in zip(client_ids, uploads, strict=True)
+                (samples, with_one_value(self._of_workers.upload(identity(client), model, before), self._tied))
+                for client, (samples, model) in zip(client_ids, uploads, strict=True)
             ]
-        kept = arriving(len(uploads), settings.drop_out, abs(int(getattr(self.args, "random_seed", 0))), number)
+        trained, kept = (
+            client_ids,
+            arriving(len(uploads), settings.drop_out, abs(int(getattr(self.args, "random_seed", 0))), number),
+        )
         uploads, client_ids = [uploads[i] for i in kept], [client_ids[i] for i in kept]
         model: Mapping[str, Tensor]
         if aggregation.defense_or_attack_active():
@@ -89,12 +100,13 @@ class SimulatedServer:
                 network=self.network,
                 test_data=self.test_data,
                 local_data=local_data,
+                trained=trained,
             ).model
         else:
             model = plain_average(
                 average, uploads, number=number, client_ids=client_ids, network=self.network, global_model=before
             )
         if settings.server_momentum:
-            model = self._of_server.model(model, before)
+            model = with_one_value(self._of_server.model(model, before), self._tied)
         aggregator.set_model_params(model)
         return model
