@@ -19,8 +19,9 @@ COSTS = {
 }
 
 
-@pytest.mark.long
-@pytest.mark.parametrize("name", COSTS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.long if name == "backdoors" else pytest.mark.soak) for name in COSTS]
+)
 def test_an_undefended_federation_takes_images_with_the_trigger_for_the_target(tmp_path, name) -> None:
     assert command.main(["run", str(CONFIGS / f"{name}.yaml"), "--out", str(tmp_path)]) == 0
     last = {}

@@ -28,13 +28,13 @@ ELSE = {
 }
 
 
-# Each rule on one network; and for all changes, on two of the networks and of the numbers of clients, by diagonals.
+# Each rule on one network; and for all changes, on one network and with one number of clients, by diagonals.
 DRAWN = [(rule, list(NETWORKS)[row % len(NETWORKS)]) for row, rule in enumerate(RULES)]
-THIRD = [
+SIXTH = [
     (rule, network, clients)
     for row, rule in enumerate(RULES)
     for column, (network, clients) in enumerate(itertools.product(NETWORKS, ATTACKERS))
-    if (row + column) % 3 == 0
+    if (row + column) % 6 == 0
 ]
 
 
@@ -68,7 +68,7 @@ def test_no_tensor_is_a_way_around_a_rule(rule, network) -> None:
 
 
 @pytest.mark.long
-@pytest.mark.parametrize(("rule", "network", "clients"), THIRD)
+@pytest.mark.parametrize(("rule", "network", "clients"), SIXTH)
 def test_no_change_of_any_tensor_is_a_way_around_a_rule(rule, network, clients) -> None:
     ways = list(changes(federation(network).start))
     check(rule, network, clients, ways if clients == 10 else ways[::3])

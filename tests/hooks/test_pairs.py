@@ -1,6 +1,6 @@
 """Every attack against every defense, in FedML's simulator on digits, from a YAML file alone.
 
-A rotation of the pairs runs in `make test`, the others in `make test-long`.
+A rotation of the pairs runs in `make test`, another one in `make test-long`, the others by hand (`pytest -m soak`).
 """
 
 import fedml
@@ -31,12 +31,16 @@ ATTACKS = {
     "adaptive_heatmap": {"steps": 2, "images": 16},
     "vgae_mp": {"epochs": 3},
 }
-PAIRS = [(attack, defense) for attack in ATTACKS for defense in DEFENSES]
-ROTATION = [
-    (attack, defense)
+BY_DIAGONAL = {
+    (attack, defense): (row + column) % 5
     for row, attack in enumerate(ATTACKS)
     for column, defense in enumerate(DEFENSES)
-    if (row + column) % 5 == 0
+}
+ROTATION = [pair for pair, diagonal in BY_DIAGONAL.items() if diagonal == 0]
+OTHERS = [
+    pytest.param(*pair, marks=pytest.mark.long if diagonal < 3 else pytest.mark.soak)
+    for pair, diagonal in BY_DIAGONAL.items()
+    if diagonal
 ]
 
 
@@ -84,8 +88,7 @@ def test_a_pair_of_the_rotation_completes(run, attack, defense) -> None:
     check(run, attack, defense)
 
 
-@pytest.mark.long
-@pytest.mark.parametrize(("attack", "defense"), [pair for pair in PAIRS if pair not in ROTATION])
+@pytest.mark.parametrize(("attack", "defense"), OTHERS)
 def test_every_other_pair_completes(run, attack, defense) -> None:
     check(run, attack, defense)
 
