@@ -30,7 +30,11 @@ ALL = [
     for column, case in enumerate(cases("upload", "claim"))
     if name == rules.STRICT or (row + column) % 24 == 0
 ]
-EACH = [pytest.param(name, marks=() if name in rules.QUICK else pytest.mark.long) for name in rules.NAMES]
+# One after the other takes a rule up to half a minute, so that CI takes a third of them; the others run by hand.
+EACH = [
+    pytest.param(name, marks=() if name in rules.QUICK else pytest.mark.soak if row % 3 else pytest.mark.long)
+    for row, name in enumerate(rules.NAMES)
+]
 
 
 images_and_labels = functools.cache(digits)
