@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 import torch
 from pydantic import Field
 from torch import Tensor
@@ -24,6 +23,7 @@ from fedml_gradcam_ae.defenses.shared.clipped_mean import clipped_mean
 from fedml_gradcam_ae.defenses.shared.magnitudes import kth_largest
 from fedml_gradcam_ae.maths.cosine import cosines
 from fedml_gradcam_ae.maths.median_z_scores import median_z_scores
+from fedml_gradcam_ae.maths.order_statistics import median
 
 
 @register_defense("alignins")
@@ -88,8 +88,7 @@ class AlignIns(Defense):
         excluded = (scores >= 1).tolist()
         answer: dict[str, Any] = {"weights": [0.0] * len(excluded)}
         if not all(excluded):
-            kept = norms.cpu().numpy()[~np.array(excluded)]
-            answer = {"model": clipped_mean(round, excluded, float(np.median(kept)))}
+            answer = {"model": clipped_mean(round, excluded, float(median(norms[~(scores >= 1)])))}
         return Verdict(flagged=excluded, excluded=excluded, scores=scores.tolist(), threshold=1.0, **answer)
 
 

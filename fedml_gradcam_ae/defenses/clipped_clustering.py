@@ -19,8 +19,8 @@ from fedml_gradcam_ae.contract.round import Round, Verdict
 from fedml_gradcam_ae.contract.settings import DefenseSettings
 from fedml_gradcam_ae.defenses.shared.clipped_mean import clipped_mean
 from fedml_gradcam_ae.defenses.shared.two_clusters import smaller_cluster
-from fedml_gradcam_ae.defenses.steps.clip_norms import median_length
 from fedml_gradcam_ae.maths.cosine import cosine_matrix
+from fedml_gradcam_ae.maths.order_statistics import median
 
 
 @register_defense("clipped_clustering")
@@ -73,7 +73,7 @@ class ClippedClustering(Defense):
         return Verdict(
             flagged=out,
             excluded=out,
-            model=clipped_mean(round, out, min(median_length(self._norms), self.settings.largest)),
+            model=clipped_mean(round, out, min(float(median(self._norms)), self.settings.largest)),
             scores=distances[:, kept].mean(dim=1).tolist(),
         )
 

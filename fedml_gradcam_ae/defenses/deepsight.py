@@ -13,7 +13,6 @@ from functools import partial
 from time import perf_counter
 from typing import Any
 
-import numpy as np
 import torch
 from pydantic import Field
 from torch import Tensor, nn
@@ -28,6 +27,7 @@ from fedml_gradcam_ae.contract.upload import Upload
 from fedml_gradcam_ae.defenses.shared.clipped_mean import clipped_mean
 from fedml_gradcam_ae.defenses.shared.output_layer import output_layer
 from fedml_gradcam_ae.maths.cosine import cosine_matrix
+from fedml_gradcam_ae.maths.order_statistics import median
 from fedml_gradcam_ae.networks.evaluating import answer, evaluating
 from fedml_gradcam_ae.networks.images import draw_images, seeded_generator
 from fedml_gradcam_ae.networks.outputs import Classifier, OutputSettings, count_classes
@@ -137,15 +137,14 @@ class DeepSight(Defense):
                 different_clusters(cluster(1 - cosine_matrix(gram).cpu())),
             ]
         ).mean(dim=0)
-        exceedings = threshold_exceedings(found).double().cpu().numpy()
-        suspicious = torch.from_numpy(exceedings <= np.median(exceedings) / 2).double()
+        exceedings = threshold_exceedings(found).double().cpu()
+        suspicious = (exceedings <= median(exceedings) / 2).double()
         together = 1 - different_clusters(cluster(distances, one_is_enough=True))
         shares = (together @ suspicious) / together.sum(dim=1)
         excluded = (shares >= SUSPICIOUS).tolist()
         answer: dict[str, Any] = {"weights": [0.0] * len(excluded)}
         if not all(excluded):
-            median = float(np.median(round.updates.squared_norms.sqrt().cpu().numpy()))
-            answer = {"model": clipped_mean(round, excluded, median)}
+            answer = {"model": clipped_mean(round, excluded, float(median(round.updates.squared_norms.sqrt())))}
         return Verdict(
             flagged=excluded,
             excluded=excluded,

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from typing import Literal
 
-import numpy as np
 from pydantic import Field
 from torch import Tensor
 from typing_extensions import override
@@ -22,6 +21,7 @@ from fedml_gradcam_ae.contract.updates import Updates, flatten
 from fedml_gradcam_ae.defenses.shared.clipped_mean import clipped_mean
 from fedml_gradcam_ae.defenses.shared.noise import with_noise
 from fedml_gradcam_ae.maths.cosine import cosine_matrix
+from fedml_gradcam_ae.maths.order_statistics import median
 from fedml_gradcam_ae.networks.images import seeded_generator
 
 
@@ -87,10 +87,10 @@ class FLAME(Defense):
             return Verdict(
                 flagged=excluded, excluded=excluded, weights=no_weights, scores=distances.mean(dim=1).tolist()
             )
-        median = float(np.median(updates.squared_norms.sqrt().cpu().numpy()))  # torch's is the lower middle value
+        limit = float(median(updates.squared_norms.sqrt()))
         generator = seeded_generator(self.settings.seed, round.number)
-        model = clipped_mean(round, excluded, median)
-        model = with_noise(model, round.parameters, round.tied, self.settings.noise * median, generator)
+        model = clipped_mean(round, excluded, limit)
+        model = with_noise(model, round.parameters, round.tied, self.settings.noise * limit, generator)
         kept = [client for client, out in enumerate(excluded) if not out]
         scores = distances[:, kept].mean(dim=1)
         return Verdict(flagged=excluded, excluded=excluded, model=model, scores=scores.tolist())

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 
-import numpy as np
 import torch
 from pydantic import Field
 from torch import Tensor
@@ -23,6 +22,7 @@ from fedml_gradcam_ae.contract.updates import Updates, weighted_mean
 from fedml_gradcam_ae.defenses.shared.clipped_mean import clip_factors
 from fedml_gradcam_ae.defenses.shared.magnitudes import kth_largest
 from fedml_gradcam_ae.maths.median_z_scores import median_z_scores
+from fedml_gradcam_ae.maths.order_statistics import median
 
 
 @register_defense("lasa")
@@ -82,7 +82,7 @@ class LASA(Defense):
         """
         settings, updates, kept = self.settings, round.updates, round.bounded.updates
         norms = updates.squared_norms.sqrt()
-        factors = clip_factors(norms, float(np.median(norms.cpu().numpy())))
+        factors = clip_factors(norms, float(median(norms)))
         smallest = smallest_kept(updates, settings.sparsity)
         rest = {name: tensor for name, tensor in updates.center.items() if not tensor.is_floating_point()}
         layers = [name for name in updates.center if name not in rest and name not in updates.tied]

@@ -19,6 +19,7 @@ from fedml_gradcam_ae.contract.registry import register_defense
 from fedml_gradcam_ae.contract.round import Round, Verdict
 from fedml_gradcam_ae.contract.settings import DefenseSettings
 from fedml_gradcam_ae.defenses.shared.clipped_mean import clipped_mean
+from fedml_gradcam_ae.maths.order_statistics import median
 from fedml_gradcam_ae.networks.images import seeded_generator
 
 
@@ -77,8 +78,8 @@ class SignGuard(Defense):
         """
         settings, updates = self.settings, round.updates
         norms = updates.squared_norms.sqrt()
-        median = float(np.median(norms.cpu().numpy()))
-        usual = (norms >= settings.lowest * median) & (norms <= settings.highest * median)
+        limit = float(median(norms))
+        usual = (norms >= settings.lowest * limit) & (norms <= settings.highest * limit)
 
         columns = draw_columns(
             updates.size, settings.coordinates, seeded_generator(settings.seed, round.number), norms.device
@@ -86,14 +87,14 @@ class SignGuard(Defense):
         distances, together = largest_cluster(sign_shares(updates.sample(columns)))
         excluded = [not (a and b) for a, b in zip(usual.tolist(), together, strict=True)]
         scores = [distance if near else float("inf") for distance, near in zip(distances, usual.tolist(), strict=True)]
-        answer = {"weights": [0.0] * len(norms)} if all(excluded) else {"model": clipped_mean(round, excluded, median)}
+        answer = {"weights": [0.0] * len(norms)} if all(excluded) else {"model": clipped_mean(round, excluded, limit)}
         return Verdict(
             flagged=excluded,
             excluded=excluded,
             scores=scores,
             reasons={
-                client: f"its update is {'longer' if norm > median else 'shorter'} than the others': {norm:.3g}, "
-                f"median {median:.3g}"
+                client: f"its update is {'longer' if norm > limit else 'shorter'} than the others': {norm:.3g}, "
+                f"median {limit:.3g}"
                 for client, norm, near in zip(round.client_ids, norms.tolist(), usual.tolist(), strict=True)
                 if not near
             },

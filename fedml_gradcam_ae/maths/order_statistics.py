@@ -7,6 +7,7 @@ times slower on a CPU, since K is small and there are millions of columns.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from functools import lru_cache
 
 import torch
@@ -49,12 +50,7 @@ def middle_rows(values: Tensor, cut: int) -> Tensor:
     """
     if cut == 0:
         return values
-    rows = list(values.clone())
-    spare = torch.empty_like(rows[0])
-    for low, high in _selection_network(len(rows), cut):
-        torch.minimum(rows[low], rows[high], out=spare)
-        torch.maximum(rows[low], rows[high], out=rows[high])
-        rows[low], spare = spare, rows[low]
+    rows = _exchanged(values, _selection_network(len(values), cut))
     return torch.stack(rows[cut : len(rows) - cut])
 
 
@@ -76,13 +72,7 @@ def mean_nearest_to_median(values: Tensor, kept: int) -> Tensor:
         tensor([ 1.5000, -0.5000])
     """
     clients = len(values)
-    rows = list(values.clone())
-    spare = torch.empty_like(rows[0])
-    for low, high in _sorting_network(clients):
-        torch.minimum(rows[low], rows[high], out=spare)
-        torch.maximum(rows[low], rows[high], out=rows[high])
-        rows[low], spare = spare, rows[low]
-    ordered = torch.stack(rows)
+    ordered = torch.stack(_exchanged(values, _sorting_network(clients)))
     median = ordered[(clients - 1) // 2] / 2 + ordered[clients // 2] / 2
     first = torch.zeros(1, values.shape[1], dtype=torch.int64, device=values.device)
     for last in range(clients - 1, kept - 1, -1):  # of the window first, ..., first + last: one value too many
@@ -90,6 +80,17 @@ def mean_nearest_to_median(values: Tensor, kept: int) -> Tensor:
         above = ordered.gather(0, first + last)[0] - median
         first += (below > above).long()
     return sum(ordered.gather(0, first + step)[0] / kept for step in range(kept))  # type: ignore[return-value]
+
+
+def _exchanged(values: Tensor, steps: Iterable[tuple[int, int]]) -> list[Tensor]:
+    """Return copies of the rows after compare-exchange steps, each of which puts two rows in order."""
+    rows = list(values.clone())
+    spare = torch.empty_like(rows[0])
+    for low, high in steps:
+        torch.minimum(rows[low], rows[high], out=spare)
+        torch.maximum(rows[low], rows[high], out=rows[high])
+        rows[low], spare = spare, rows[low]
+    return rows
 
 
 @lru_cache

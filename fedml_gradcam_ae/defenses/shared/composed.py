@@ -72,7 +72,9 @@ def build(cls: type[Defense], settings: DefenseSettings) -> Defense:
     if not settings.pre and settings.then is None:
         return cls(plain)
     check(cls, settings)
-    return Composed(cls(plain), _steps(settings), None if settings.then is None else _then(settings))
+    steps = [(STEPS[name][1], step) for name, step in _read_steps(settings)]
+    other = _read_then(settings)
+    return Composed(cls(plain), steps, None if other is None else other[0](other[1]))
 
 
 def check(cls: type[Defense], settings: DefenseSettings, clients: int | None = None) -> None:
@@ -92,6 +94,7 @@ def check(cls: type[Defense], settings: DefenseSettings, clients: int | None = N
             f"{cls.__name__} has clients start from different models, so that their uploads are no updates of one "
             "global model: leave `pre` and `then` out."
         )
+    other = _read_then(settings)
     uploads = clients
     for name, step in _read_steps(settings):
         if uploads is not None:
@@ -106,8 +109,8 @@ def check(cls: type[Defense], settings: DefenseSettings, clients: int | None = N
                 raise SettingsError(
                     f"pre, {name}: {cls.__name__} is a step in front of a rule: list both steps in `pre` of it."
                 )
-            for part in (cls, None if settings.then is None else type(_then(settings))):
-                if part is not None and part.remembers_clients:
+            for part in (cls, *(other or ())[:1]):
+                if part.remembers_clients:
                     raise SettingsError(
                         f"pre, {name}: {part.__name__} remembers each client over the rounds, and buckets are drawn "
                         "anew each round: leave one of the two out."
@@ -119,13 +122,12 @@ def check(cls: type[Defense], settings: DefenseSettings, clients: int | None = N
         except ValueError as error:
             buckets = f"{clients} clients a round make {uploads} buckets: "
             raise ValueError(f"{'' if uploads == clients else buckets}{error}") from None
-    if settings.then is not None:
+    if other is not None:
         if cls.not_composed is not None:
             raise SettingsError(f"then: {cls.__name__} goes in front of no other rule, since {cls.not_composed}.")
-        other = _then(settings).settings
         if uploads is not None and clients is not None:
             try:
-                (other if uploads == clients else facing(other, clients, 0)).check_clients(uploads)
+                (other[1] if uploads == clients else facing(other[1], clients, 0)).check_clients(uploads)
             except ValueError as error:
                 raise ValueError(f"then: {error}") from None
 
@@ -288,11 +290,10 @@ def _read_steps(settings: DefenseSettings) -> list[tuple[str, DefenseSettings]]:
     return found
 
 
-def _steps(settings: DefenseSettings) -> list[Step]:
-    return [(STEPS[name][1], step) for name, step in _read_steps(settings)]
-
-
-def _then(settings: DefenseSettings) -> Defense:
+def _read_then(settings: DefenseSettings) -> tuple[type[Defense], DefenseSettings] | None:
+    """Return the class and the checked settings of the rule that aggregates; None without one."""
+    if settings.then is None:
+        return None
     name, params = _entry(settings.then, "then")
     rules = registry.defenses()
     if name not in rules:
@@ -304,7 +305,7 @@ def _then(settings: DefenseSettings) -> Defense:
     own: DefenseSettings = read_settings(cls.Settings, {**shared, **params}, "then", name)
     if own.pre or own.then is not None:
         raise SettingsError(f"then: {name} takes no `pre` or `then` here: one rule decides, the other aggregates.")
-    return cls(own)
+    return cls, own
 
 
 def _shared(settings: DefenseSettings, model: type[DefenseSettings]) -> dict[str, Any]:

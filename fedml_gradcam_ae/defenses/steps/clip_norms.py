@@ -6,13 +6,12 @@ by hand; the median length as the bound is FLAME's and SignGuard's.
 
 from __future__ import annotations
 
-import numpy as np
 from pydantic import Field
-from torch import Tensor
 
 from fedml_gradcam_ae.contract.round import Round
 from fedml_gradcam_ae.contract.settings import DefenseSettings
 from fedml_gradcam_ae.defenses.shared.clipped_mean import clip_factors
+from fedml_gradcam_ae.maths.order_statistics import median
 
 
 class NormClippingSettings(DefenseSettings):
@@ -31,19 +30,5 @@ def clip_norms(round: Round, settings: NormClippingSettings) -> Round:
         settings: M.
     """
     norms = round.updates.squared_norms.sqrt()
-    limit = median_length(norms) if settings.bound is None else settings.bound
+    limit = float(median(norms)) if settings.bound is None else settings.bound
     return round.mixed(clip_factors(norms, limit).diag())
-
-
-def median_length(norms: Tensor) -> float:
-    """Return the median length, the mean of the two middle ones where their number is even.
-
-    Args:
-        norms: (clients,).
-
-    Example:
-        >>> import torch
-        >>> median_length(torch.tensor([1.0, 9.0, 2.0, 4.0]))
-        3.0
-    """
-    return float(np.median(norms.cpu().numpy()))
