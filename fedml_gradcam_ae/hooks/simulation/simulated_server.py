@@ -84,10 +84,8 @@ class SimulatedServer:
                 (samples, with_one_value(self._of_workers.upload(identity(client), model, before), self._tied))
                 for client, (samples, model) in zip(client_ids, uploads, strict=True)
             ]
-        trained, kept = (
-            client_ids,
-            arriving(len(uploads), settings.drop_out, abs(int(getattr(self.args, "random_seed", 0))), number),
-        )
+        trained, seed = client_ids, abs(int(getattr(self.args, "random_seed", 0)))
+        kept = arriving(len(uploads), settings.drop_out, seed, number)
         uploads, client_ids = [uploads[i] for i in kept], [client_ids[i] for i in kept]
         model: Mapping[str, Tensor]
         if aggregation.defense_or_attack_active():
@@ -106,7 +104,8 @@ class SimulatedServer:
             model = plain_average(
                 average, uploads, number=number, client_ids=client_ids, network=self.network, global_model=before
             )
+            aggregator.set_model_params(model)
         if settings.server_momentum:
             model = with_one_value(self._of_server.model(model, before), self._tied)
-        aggregator.set_model_params(model)
+            aggregator.set_model_params(model)
         return model
