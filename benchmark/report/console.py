@@ -12,8 +12,9 @@ from benchmark.measures.results import Results
 from benchmark.measures.titles import NO_ATTACK
 from benchmark.paper import beside, heading
 
-# The headings of the table of a setting.
+# The headings of the table of a setting, and the one that it has beside them if there are targeted attacks.
 HEADINGS = ("attack", "defense", "accuracy", "recall", "precision", "false-positive rate", "defense, s per round")
+SUCCESS = "attack success rate"
 
 
 def console(results: Results, observations: Observations) -> str:
@@ -28,14 +29,24 @@ def console(results: Results, observations: Observations) -> str:
     tables = []
     for setting in observations.titles.settings:
         heading = f"{setting}\n" if setting else ""
-        tables.append(heading + format_table(HEADINGS, table_rows(observations, setting)))
+        tables.append(heading + format_table(_headings(observations), table_rows(observations, setting)))
     note = (
         f"Accuracy is the test accuracy after round {results.rounds}; recall, precision and false-positive rate are of "
         f"the clients\nleft out at the votes (every {results.vote_every} rounds), or accused by a rule that keeps a "
         "single upload; all are fractions."
     )
+    if SUCCESS in observations.measured:
+        note += (
+            "\nThe attack success rate is the share of the test images with the trigger, or of the source class, that "
+            "are\nclassified as the attackers want."
+        )
     notes = "\n".join([note, *known_defects(results), *unfinished(results)])
     return "\n\n".join([*tables, *paper_tables(results, observations), notes])
+
+
+def _headings(observations: Observations) -> list[str]:
+    targeted = [SUCCESS] if SUCCESS in observations.measured else []
+    return [*HEADINGS[:3], *targeted, *HEADINGS[3:]]
 
 
 def table_rows(observations: Observations, setting: str) -> list[list[str]]:
@@ -46,9 +57,10 @@ def table_rows(observations: Observations, setting: str) -> list[list[str]]:
         setting: the title of the setting.
 
     Returns:
-        One row per planned attack and defense, cells as in `HEADINGS`; "-" where nothing was measured or a metric is
-        not defined.
+        One row per planned attack and defense, cells as in `HEADINGS`, with the attack success rate after the
+        accuracy if there is one; "-" where nothing was measured or a metric is not defined.
     """
+    of_runs = ["accuracy", *([SUCCESS] if SUCCESS in observations.measured else [])]
     rows = []
     for attack in observations.titles.attacks:
         for defense in observations.titles.defenses:
@@ -56,7 +68,7 @@ def table_rows(observations: Observations, setting: str) -> list[list[str]]:
             if place not in observations.titles.places:  # not planned: `also` has other attacks or defenses
                 continue
             cells = [
-                *((observations.of_run(*place, "accuracy"), 3),),
+                *((observations.of_run(*place, name), 3) for name in of_runs),
                 *((observations.of_defense(*place, name), 2) for name in ("recall", "precision", "FPR")),
                 (observations.of_defense(*place, "seconds per round"), 2),
             ]

@@ -1,4 +1,4 @@
-"""The section of heat maps: pictures of heat maps and reconstruction errors that a few of the runs drew."""
+"""The section of heat maps: pictures that a few of the runs drew, of maps, errors, and images with a trigger."""
 
 from __future__ import annotations
 
@@ -8,6 +8,11 @@ from benchmark.measures.results import RunResult
 from benchmark.report.markup import Html, section, tag
 from benchmark.report.view import View
 
+KINDS = {  # the ends of the pictures' names, in the order of the page
+    "trigger-maps.png": "Heat maps of an image without and with the trigger",
+    "heat-maps.png": "Heat maps of every client",
+    "errors.png": "Reconstruction errors of every client",
+}
 MOST_RUNS = 4  # pictures are large; the others are in their runs' folders
 
 
@@ -45,8 +50,7 @@ def _one(view: View, run: RunResult) -> Html:
     what = f"{titles.attack(run)}, {titles.defense(run)}, seed {run.seed}"
     last = {path.name.split("-", 2)[-1]: path for path in run.pictures}  # the last round's, since paths are sorted
     images = []
-    for name, path in sorted(last.items(), reverse=True):  # heat maps before errors
-        kind = "Reconstruction errors" if name.startswith("errors") else "Heat maps"
-        data = base64.b64encode(path.read_bytes()).decode()
-        images.append(tag("img", src=f"data:image/png;base64,{data}", alt=f"{kind} of every client: {what}"))
+    for name in [name for name in KINDS if name in last]:
+        data = base64.b64encode(last[name].read_bytes()).decode()
+        images.append(tag("img", src=f"data:image/png;base64,{data}", alt=f"{KINDS[name]}: {what}"))
     return tag("figure", *images, tag("figcaption", what, " (", tag("code", run.folder), ")"), class_="gallery")

@@ -32,8 +32,8 @@ from fedml_gradcam_ae.hooks import configuration
 from fedml_gradcam_ae.networks.evaluating import evaluating
 from fedml_gradcam_ae.networks.images import preserved_random_state
 from fedml_gradcam_ae.recording import pictures
-from fedml_gradcam_ae.recording.events import Event, RoundReport, Tested, listening
-from fedml_gradcam_ae.recording.recorder import FolderRecorder
+from fedml_gradcam_ae.recording.events import Event, RoundReport, Tested, Triggered, listening
+from fedml_gradcam_ae.recording.recorder import FolderRecorder, draw_trigger
 from fedml_gradcam_ae.recording.watching import watching
 
 # The packages whose versions are recorded with every run.
@@ -77,6 +77,8 @@ def simulate(run: Run, out: Path, say: Say, step: Callable[[], object], remember
             with (folder / "tests.jsonl").open("a", encoding="utf-8") as file:
                 file.write(json.dumps(line) + "\n")
             step()
+        elif isinstance(event, Triggered) and event.number == run.federation.rounds:
+            draw_trigger(event, folder)
 
     args = fedml_args(run)
     memory = Memory(out / TRAINED, remember) if remember else None

@@ -19,6 +19,7 @@ from fedml_gradcam_ae.hooks.attacker import PluginAttack
 from fedml_gradcam_ae.hooks.defender import PluginDefense
 from fedml_gradcam_ae.hooks.reporting import listeners, report_round
 from fedml_gradcam_ae.hooks.surroundings import Federation, Uploads, aggregating, identity, own_dicts, pairs
+from fedml_gradcam_ae.hooks.trigger import publish_trigger
 from fedml_gradcam_ae.hooks.upload_settings import read_upload_settings
 from fedml_gradcam_ae.recording import events
 from fedml_gradcam_ae.recording.watching import any_detector_watches, watch
@@ -149,6 +150,7 @@ def aggregate(
             model = aggregator.on_after_aggregation(model)
     aggregator.set_model_params(model)
     events.publish(report)
+    publish_trigger(attack(), federation)
     return Aggregated(OrderedDict(model), report, federation.admitted)
 
 

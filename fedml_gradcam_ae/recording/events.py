@@ -121,7 +121,32 @@ class Tested:
     success: float | None = None
 
 
-Event = RoundReport | Measured | Tested
+@dataclass(frozen=True)
+class Triggered:
+    """Event that a backdoor's attackers took part in a round: an image without and with the trigger, and the models.
+
+    Attributes:
+        number: the round, counted from 1.
+        network: the architecture, which returns logits; listeners must not change it.
+        images: (2, channels, height, width), a test image without and with the trigger.
+        label: the class of the image.
+        target: the class that the attackers want for the image with the trigger.
+        global_model: the state dict that the clients started from.
+        uploads: the state dicts of the clients whose uploads passed the gate, by client id.
+        attackers: which of them are attackers; defenses never see it.
+    """
+
+    number: int
+    network: nn.Module
+    images: Tensor
+    label: int
+    target: int
+    global_model: Mapping[str, Tensor]
+    uploads: Mapping[ClientId, Mapping[str, Tensor]]
+    attackers: Sequence[ClientId]
+
+
+Event = RoundReport | Measured | Tested | Triggered
 Listener = Callable[[Event], None]
 
 _listeners: list[Listener] = []

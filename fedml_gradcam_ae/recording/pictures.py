@@ -1,4 +1,4 @@
-"""Pictures of a round: every client's heat map (the paper's Fig. 9) and score (Fig. 8)."""
+"""Pictures of a round: every client's heat map (the paper's Fig. 9), score (Fig. 8), and maps with a trigger."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -13,8 +14,11 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch, Rectangle
+from torch import Tensor
 
+from fedml_gradcam_ae.heatmaps import min_max
 from fedml_gradcam_ae.recording.events import ClientReport, RoundReport
+from fedml_gradcam_ae.recording.trigger_maps import TriggerMaps
 
 ATTACKER, LEFT_OUT, BENIGN = "#d62728", "#444444", "#7f9fbf"  # Colors of the bars, frames and hatches.
 COLUMNS = 10  # Maximum number of clients in one row of the heat maps.
@@ -120,6 +124,54 @@ def errors(report: RoundReport) -> Figure:
     axes.set_title(f"Round {report.number}: score of each client", fontsize=10)
     axes.legend(handles=handles, fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=4, frameon=False)
     return figure
+
+
+def trigger(found: TriggerMaps) -> Figure:
+    """Draw an image without (above) and with the trigger of a backdoor (below), and each model's heat map over it.
+
+    The title of a map is the class that the model answers with; it is red if that is the class that the attackers want
+    for an image with the trigger. Attackers have a red frame. Each map has its own color scale.
+
+    Args:
+        found: the image and the maps.
+    """
+    columns = 1 + len(found.models)
+    figure = Figure(figsize=(1.25 * columns + 0.5, 4.0), dpi=110)
+    figure.set_layout_engine("constrained", h_pad=0.03, w_pad=0.03, hspace=0.02, wspace=0.02)
+    grid = figure.subplots(2, columns, squeeze=False)
+    for row in range(2):
+        for axes in grid[row]:
+            axes.set_xticks([])
+            axes.set_yticks([])
+        picture = _as_picture(found.images, row)
+        height, width = picture.shape[:2]
+        grid[row, 0].imshow(picture, cmap="gray", vmin=0, vmax=1)
+        grid[row, 0].set_ylabel(("without trigger", "with trigger")[row], fontsize=9)
+        for axes, model in zip(grid[row, 1:], found.models, strict=True):
+            heat = min_max(model.maps[row]).nan_to_num(0.0).numpy()
+            axes.imshow(picture.mean(axis=2), cmap="gray", vmin=0, vmax=1)
+            axes.imshow(heat, cmap="inferno", vmin=0, vmax=1, alpha=0.6, extent=(-0.5, width - 0.5, height - 0.5, -0.5))
+            wanted = row == 1 and model.classes[row] == found.target
+            axes.set_title(f"class {model.classes[row]}", fontsize=8, color=ATTACKER if wanted else "black")
+            if model.malicious:
+                _frame(axes)
+    grid[0, 0].set_title(f"class {found.label}", fontsize=8)
+    for axes, model in zip(grid[1, 1:], found.models, strict=True):
+        axes.set_xlabel(model.name, fontsize=8, color=ATTACKER if model.malicious else "black")
+    figure.suptitle(
+        f"Round {found.number}: what each model's answer comes from; the attackers want class {found.target} with the "
+        "trigger",
+        fontsize=10,
+    )
+    return figure
+
+
+def _as_picture(images: Tensor, position: int) -> np.ndarray[Any, Any]:
+    """Return one of two images as (height, width, 3), scaled to 0..1 by the range of both."""
+    low, high = float(images.min()), float(images.max())
+    image = (images[position].float() - low) / ((high - low) or 1.0)
+    colors = image if len(image) == 3 else image.mean(dim=0, keepdim=True).expand(3, -1, -1)
+    return colors.permute(1, 2, 0).numpy()
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from typing import Any
 
 from fedml_gradcam_ae.contract.shown import shown
 from fedml_gradcam_ae.contract.upload import ClientId
-from fedml_gradcam_ae.recording.events import ClientReport, Event, Measured, RoundReport, Tested
+from fedml_gradcam_ae.recording.events import ClientReport, Event, Measured, RoundReport, Tested, Triggered
 
 log = logging.getLogger("fedml_gradcam_ae")
 _NAMED = 10  # Maximum number of clients listed in the log line about shortened uploads.
@@ -27,8 +27,8 @@ ROUNDS, METRICS = FILES = ("rounds.jsonl", "metrics.jsonl")
 class FolderRecorder:
     """Listener that appends to `rounds.jsonl` and `metrics.jsonl` in a folder and draws pictures.
 
-    It draws two pictures of every round with heat maps. Every line carries the time at which its run started, so that
-    several runs may share a folder.
+    It draws two pictures of every round with heat maps, and one of every round in which a backdoor's attackers took
+    part. Every line carries the time at which its run started, so that several runs may share a folder.
 
     Args:
         folder: the folder to write to; made when needed.
@@ -65,6 +65,10 @@ class FolderRecorder:
             values = {name: _finite(value) for name, value in event.values.items()}
             self._append(METRICS, {"round": event.number, **values})
             return
+        if isinstance(event, Triggered):
+            if self.pictures:
+                draw_trigger(event, self.folder)
+            return
         self._append(ROUNDS, as_json(event))
         if self.pictures and "heat_maps" in event.evidence:
             from fedml_gradcam_ae.recording import pictures  # matplotlib is slow to import, so only if it is needed
@@ -75,6 +79,22 @@ class FolderRecorder:
     def _append(self, name: str, line: Mapping[str, Any]) -> None:
         with (self.folder / name).open("a", encoding="utf-8") as file:
             file.write(json.dumps({"run": self.run, **line}, allow_nan=False) + "\n")
+
+
+def draw_trigger(event: Triggered, folder: Path) -> None:
+    """Draw the heat maps of an image without and with a trigger; nothing for a network without feature maps.
+
+    Args:
+        event: the models and the image.
+        folder: for the picture, `round-001-trigger-maps.png` in round 1.
+    """
+    # matplotlib is slow to import, so only if it is needed
+    from fedml_gradcam_ae.recording import pictures
+    from fedml_gradcam_ae.recording.trigger_maps import trigger_maps
+
+    found = trigger_maps(event)
+    if found is not None:
+        pictures.save(pictures.trigger(found), folder / f"round-{event.number:03d}-trigger-maps.png")
 
 
 def as_json(report: RoundReport) -> dict[str, Any]:
@@ -132,7 +152,7 @@ def show_log() -> None:
 
 def log_event(event: Event) -> None:
     """Log an event in a few lines on the logger `fedml_gradcam_ae`."""
-    if isinstance(event, Tested):
+    if isinstance(event, Tested | Triggered):
         return
     if isinstance(event, Measured):
         for name, value in event.values.items():

@@ -62,6 +62,7 @@ def out(tmp_path_factory):
     for position in (2, 5, 8):
         for round in (3, 6):
             pictures.save(figure, out / folders[position] / f"round-00{round}-heat-maps.png")
+    pictures.save(figure, out / folders[2] / "round-006-trigger-maps.png")
     report(out)
     return out
 
@@ -136,6 +137,7 @@ def test_figures_lie_beside_it_as_png_and_svg(out, page) -> None:
 def test_the_gallery_holds_the_last_pictures_of_a_few_runs(out, page) -> None:
     images = re.findall(r'<img src="data:image/png;base64,[^"]+" alt="([^"]+)"', page)
     assert images == [
+        "Heat maps of an image without and with the trigger: no attack, gradcam_ae (paper), seed 0",
         "Heat maps of every client: no attack, gradcam_ae (paper), seed 0",
         "Heat maps of every client: mpaf, gradcam_ae (paper), seed 0",
     ]

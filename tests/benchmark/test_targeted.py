@@ -9,6 +9,7 @@ import made_up
 from benchmark.measures.observations import Observations
 from benchmark.measures.results import load
 from benchmark.report import report
+from benchmark.report.console import console
 from benchmark.report.tables import write_tables
 from benchmark.report.tables.check import check
 
@@ -99,6 +100,18 @@ def test_the_report_shows_the_rate_where_there_is_one(out, tmp_path) -> None:
     untargeted = written(tmp_path, [{"type": "none"}])
     report(untargeted)
     assert caption not in (untargeted / "report.html").read_text()
+
+
+def test_the_terminal_shows_the_rate_where_there_is_one(out, tmp_path) -> None:
+    results = load(out)
+    text = console(results, Observations(results))
+    rows = {tuple(row.split()[:2]): row.split()[2:] for row in text.splitlines()}
+    assert rows["badnets", "undefended"][1] == "0.310"
+    assert rows["badnets", "median"][1] == "0.100"
+    assert rows["none", "undefended"][1] == "-"
+    assert "attack success rate  recall" in text
+    results = load(written(tmp_path, [{"type": "none"}]))
+    assert "success" not in console(results, Observations(results))
 
 
 def test_results_without_a_targeted_attack_have_the_tables_that_they_always_had(tmp_path) -> None:
