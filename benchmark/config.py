@@ -180,6 +180,12 @@ class Config(Matrix):
                 "sweep and validation_seeds belong together: settings are chosen on seeds that nothing is judged on, "
                 f"found {len(self.sweep)} variants under sweep and {len(self.validation_seeds)} validation seeds"
             )
+        fixed = [defense for matrix in (self, *self.also) for defense in matrix.defenses]
+        if twice := [variant for variant in self.sweep if variant in fixed]:
+            raise ValueError(
+                f"a defense is either chosen or given, found {twice[0]} under sweep and under defenses: leave it out "
+                "of one of them"
+            )
         if both := sorted(set(self.seeds) & set(self.validation_seeds)):
             raise ValueError(
                 f"validation_seeds must not be among seeds, since settings would be judged on what they were chosen "

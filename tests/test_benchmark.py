@@ -121,6 +121,14 @@ def test_the_folder_names_everything_that_the_result_depends_on(write) -> None:
         ),
         ({"sweep": [{"type": "krum", "malicious": []}], "validation_seeds": [7]}, "at least one value, found none"),
         ({"sweep": [{"type": "krum", "malicious": 1}], "validation_seeds": [7]}, "krum has nothing to choose from"),
+        (
+            {
+                "sweep": [{"type": "krum", "malicious": [1, 2]}],
+                "validation_seeds": [7],
+                "defenses": ["none", {"type": "krum", "malicious": 2}],
+            },
+            "either chosen or given, found .*'malicious': 2.* under sweep and under defenses",
+        ),
         ({"sweep": ["krum"], "validation_seeds": [7]}, "each entry must be a mapping with a type, found 'krum'"),
         ({"sweep": "krum", "validation_seeds": [7]}, "must be a list of defenses"),
     ],

@@ -230,3 +230,19 @@ def test_bounding_reaches_the_mixtures_of_a_part(make_round) -> None:
     expected = torch.stack([upload["5.bias"] for upload in round.bounded.uploads]).mean(dim=0)
     torch.testing.assert_close(mean, expected, rtol=1e-5, atol=1e-6)
     assert part.bounded.bounded is part.bounded
+
+
+def test_mixtures_of_mixtures_are_mixtures_of_the_uploads(make_round) -> None:
+    round = make_round(5)
+    halves, means = torch.eye(5, dtype=torch.float64) / 2, torch.full((3, 5), 0.2, dtype=torch.float64)
+    first = round.mixed(halves)
+    second = first.mixed(means, client_ids=["a", "b", "c"], samples=[1, 1, 1]).mixed(torch.eye(3, dtype=torch.float64))
+    given = [id(upload) for upload in [*round.uploads, round.global_model]]
+    assert all(id(upload) in given for mixture in second.uploads for upload in mixture.uploads)
+    uploads = torch.stack([upload["5.bias"] for upload in round.uploads])
+    expected = (uploads.mean(dim=0) + round.global_model["5.bias"]) / 2
+    for found in (second.uploads[1], second.bounded.uploads[1]):
+        torch.testing.assert_close(found["5.bias"], expected)
+    chosen = first.only([4, 1]).mixed(torch.eye(2, dtype=torch.float64) / 2)  # mixtures of some of the mixtures
+    expected = (uploads[4] + 3 * round.global_model["5.bias"]) / 4
+    torch.testing.assert_close(chosen.uploads[0]["5.bias"], expected)

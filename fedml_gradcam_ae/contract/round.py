@@ -227,11 +227,18 @@ class Round:
         """
         from fedml_gradcam_ae.contract.updates import Mixture, sums_to_one
 
-        given = [*self.uploads, self.global_model]
+        given, whole, origin = self.uploads, mixing, self._whole
+        while (
+            origin is not None and origin.mixing is not None
+        ):  # mixtures of mixtures are mixtures of the first uploads
+            given, whole = origin.round.uploads, whole.double() @ origin.mixing.to(whole.device).double()
+            origin = origin.round._whole
         rests = [
-            0.0 if mean else 1 - math.fsum(row) for row, mean in zip(mixing.tolist(), sums_to_one(mixing), strict=True)
+            0.0 if mean else 1 - math.fsum(row) for row, mean in zip(whole.tolist(), sums_to_one(whole), strict=True)
         ]
-        mixtures = [Mixture(given, [*row, rest]) for row, rest in zip(mixing.tolist(), rests, strict=True)]
+        mixtures = [
+            Mixture([*given, self.global_model], [*row, rest]) for row, rest in zip(whole.tolist(), rests, strict=True)
+        ]
         return replace(
             self,
             client_ids=self.client_ids if client_ids is None else client_ids,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
@@ -204,7 +204,7 @@ class AttackSettings(Parameters):
     )
 
 
-def read_settings(model: type[Model], params: object, where: str, owner: str) -> Model:
+def read_settings(model: type[Model], params: object, where: str, owner: str, without: Collection[str] = ()) -> Model:
     """Return the checked settings of a defense or an attack.
 
     Args:
@@ -212,6 +212,8 @@ def read_settings(model: type[Model], params: object, where: str, owner: str) ->
         params: what the YAML holds; None stands for an empty mapping.
         where: the name under which the user knows this mapping, for example `defense_params`.
         owner: the type that the settings belong to, for example `gradcam_ae`.
+        without: keys of the declaration that the message about an unknown key does not list, since the caller refuses
+            them.
 
     Raises:
         SettingsError: listing all mistakes.
@@ -228,10 +230,11 @@ def read_settings(model: type[Model], params: object, where: str, owner: str) ->
         params = {}
     if not isinstance(params, Mapping):
         raise SettingsError(f"{where} must be a mapping of keys to values, found {params!r}.")
+    valid = [key for key in model.model_fields if key not in without]
     try:
         return model(**{str(key): value for key, value in params.items()})
     except ValidationError as error:
-        raise SettingsError(explain(error, where, owner, model.model_fields)) from None
+        raise SettingsError(explain(error, where, owner, valid)) from None
 
 
 def explain(error: ValidationError, where: str, owner: str, valid: Iterable[str]) -> str:

@@ -96,7 +96,7 @@ class LASA(Defense):
                 usual = torch.ones_like(usual)
             model[name] = layer_mean(layer_of(kept, name), layer_of(updates, name), factors * usual / usual.sum(), cut)
             left_out += (~usual).cpu() / len(layers)
-        model |= weighted_mean(kept.uploads, [1 / len(kept.uploads)] * len(kept.uploads), list(rest))
+        model |= weighted_mean(round.bounded.uploads, [1 / len(norms)] * len(norms), list(rest))
         # The changes were added in float64. As an update of weight 1 they become a model of the global model's types.
         whole = Updates([model], updates.center, layers, tied=updates.tied).combine(torch.ones(1))
         excluded = [math.isclose(share, 1) for share in left_out.tolist()]

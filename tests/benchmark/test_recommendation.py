@@ -14,6 +14,7 @@ from benchmark.report.advice import advice
 from benchmark.report.first_screen import first_screen
 from benchmark.report.tables.check import check
 from benchmark.report.tables.recommendation_csv import recommendation
+from benchmark.report.tables.runs_csv import runs
 from benchmark.report.view import View
 
 ATTACKS = [{"type": "none"}, {"type": "mpaf"}, {"type": "fang"}]
@@ -168,6 +169,15 @@ def test_no_table_counts_validation_seeds(swept) -> None:
     results, observations = swept()
     assert {run.seed for run in results.judged} == {0, 1, 2}
     assert {seed for key in observations.keys() for seed in observations.by_seed(key)} == {0, 1, 2}  # noqa: SIM118
+
+
+def test_the_table_of_runs_says_which_seeds_settings_are_chosen_on(swept) -> None:
+    table = runs(*swept())
+    seed, purpose = (table.headings.index(heading) for heading in ("seed", "seed is for"))
+    assert {(row[seed], row[purpose]) for row in table.rows} == {
+        *((seed, "judging") for seed in ("0", "1", "2")),
+        *((seed, "choosing") for seed in ("8", "9")),
+    }
 
 
 def test_each_number_of_attackers_has_an_answer_of_its_own(ask, tmp_path) -> None:

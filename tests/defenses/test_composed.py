@@ -235,3 +235,37 @@ def test_every_rule_aggregates_what_another_one_keeps(make_round, rule) -> None:
     verdict = build(MultiKrum, settings_of("multi_krum", then=then)).judge(hostile_round(make_round))
     assert_usable(verdict)
     assert verdict.excluded[0]
+
+
+def test_too_few_uploads_are_counted_in_clients_not_in_buckets(make_round) -> None:
+    rule = build(MultiKrum, MultiKrum.Settings(malicious=2, pre=[{"type": "bucketing", "size": 3}]))
+    with pytest.raises(TooFewUploads) as refused:
+        rule.judge(make_round(clients=18))  # 6 buckets, and 2 f + 3 = 7 are needed
+    assert (refused.value.needed, refused.value.found) == (19, 18)
+    assert sum(rule.judge(make_round(clients=19)).weights) == pytest.approx(1)
+    chained = build(Median, Median.Settings(pre=["bucketing", "bucketing", {"type": "nnm", "malicious": 1}]))
+    with pytest.raises(TooFewUploads) as refused:
+        chained.judge(make_round(clients=8))
+    assert (refused.value.needed, refused.value.found) == (9, 8)
+    chained.judge(make_round(clients=9))
+
+
+def test_a_wrong_key_of_a_step_is_answered_with_the_keys_of_the_step() -> None:
+    for settings in ({"pre": [{"type": "bucketing", "sise": 3}]}, {"then": {"type": "bucketing", "sise": 3}}):
+        with pytest.raises(SettingsError) as refused:
+            check(MultiKrum, MultiKrum.Settings(**settings))
+        assert "Did you mean 'size'?" in str(refused.value)
+        assert "pre, then" not in str(refused.value)
+
+
+def test_lasa_averages_whole_numbers_of_the_mixtures_behind_a_step(make_round) -> None:
+    network = torch.nn.Sequential(torch.nn.Conv2d(1, 2, 3), torch.nn.BatchNorm2d(2), torch.nn.Flatten())
+    network.append(torch.nn.Linear(72, 2))
+    round = make_round(clients=5, network=network, largest_step=None)
+    uploads = [{**upload, "1.num_batches_tracked": torch.tensor(10)} for upload in round.uploads]
+    uploads[4]["1.num_batches_tracked"] = torch.tensor(110)
+    uploads[4]["3.weight"] = uploads[4]["3.weight"] + 5  # so far away that it is in no other client's mixture
+    params = {"malicious": 1}
+    built = build(OURS["lasa"], OURS["lasa"].Settings(pre=[{"type": "nnm", **params}]))
+    model = built.judge(replace(round, uploads=uploads)).model
+    assert int(model["1.num_batches_tracked"]) == 15  # four times 10, and once the mean of 110 and three times 10

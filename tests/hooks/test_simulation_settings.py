@@ -175,3 +175,12 @@ def test_momentum_and_models_of_groups_do_not_go_together(plugin, key) -> None:
 def test_values_out_of_range_are_refused(plugin, changes, message) -> None:
     with pytest.raises(SettingsError, match=message):
         simulate(**changes)
+
+
+def test_the_servers_momentum_stays_finite() -> None:
+    momentum, largest = ServerMomentum(0.9, ["w"]), torch.finfo(torch.float32).max
+    center = {"w": torch.tensor([-largest, 1.0])}
+    for _ in range(3):
+        center = momentum.model({"w": torch.tensor([largest, 2.0])}, center)
+        assert center["w"].isfinite().all()
+    assert center["w"][0] == largest

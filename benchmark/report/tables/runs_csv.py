@@ -11,7 +11,8 @@ from benchmark.report.tables.table import RUN, Table, joined, row
 def runs(results: Results, observations: Observations) -> Table:
     """Return a table with one row per run.
 
-    The column `runs` also names the run without attack that the attack impact is computed against.
+    The column `runs` also names the run without attack that the attack impact is computed against. A benchmark that
+    chooses settings has a column `seed is for`: choosing them, or judging.
 
     Args:
         results: the benchmark.
@@ -30,6 +31,7 @@ def runs(results: Results, observations: Observations) -> Table:
         ]
         sources = dict.fromkeys([run.folder, *(folder for figure in found if figure for folder in figure.runs)])
         values = [None if figure is None else figure.value for figure in found]
-        rows.append(row(*place, run.seed, run.state, *values, joined(list(sources))))
+        purpose = ["choosing" if run.seed in results.validation_seeds else "judging"] if results.sweep else []
+        rows.append(row(*place, run.seed, *purpose, run.state, *values, joined(list(sources))))
     headings = [metrics.OF_RUNS[name].heading for name in shown]
-    return Table("runs", (*RUN, "state", *headings, "runs"), rows)
+    return Table("runs", (*RUN, *(["seed is for"] if results.sweep else []), "state", *headings, "runs"), rows)

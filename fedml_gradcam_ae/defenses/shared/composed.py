@@ -12,7 +12,7 @@ from typing_extensions import override
 
 from fedml_gradcam_ae.contract import registry
 from fedml_gradcam_ae.contract.interfaces import Defense, overrides
-from fedml_gradcam_ae.contract.round import Round, Verdict
+from fedml_gradcam_ae.contract.round import Round, TooFewUploads, Verdict
 from fedml_gradcam_ae.contract.settings import (
     AssumesMalicious,
     DefenseSettings,
@@ -34,6 +34,7 @@ STEPS: dict[str, tuple[type[DefenseSettings], Callable[[Round, Any], Round]]] = 
     "arc": (AssumesMalicious, clip_adaptively),
     "bucketing": (BucketingSettings, average_buckets),
 }
+COMPOSITION = {"pre", "then"}  # the keys that steps and the rule of `then` do not have themselves
 Step = tuple[Callable[[Round, Any], Round], DefenseSettings]
 
 
@@ -154,14 +155,20 @@ class Composed(Defense):
             TooFewUploads: if there are too few uploads for a step or a rule.
         """
         start, judged = perf_counter(), round
-        for step, settings in self.steps:
-            judged = step(judged, self._facing(settings, judged, round))
-        before = perf_counter()
-        for rule, settings in zip(self.rules, self._settings, strict=True):
-            rule.settings = self._facing(settings, judged, round)
-        verdict = self.rule.judge(judged)
-        if self.then is not None:
-            verdict = aggregated(verdict, judged, self.then)
+        sizes: list[int] = []
+        try:
+            for step, settings in self.steps:
+                judged = step(judged, self._facing(settings, judged, round))
+                if isinstance(settings, BucketingSettings):
+                    sizes.append(settings.size)
+            before = perf_counter()
+            for rule, settings in zip(self.rules, self._settings, strict=True):
+                rule.settings = self._facing(settings, judged, round)
+            verdict = self.rule.judge(judged)
+            if self.then is not None:
+                verdict = aggregated(verdict, judged, self.then)
+        except TooFewUploads as error:
+            raise _of_clients(error, sizes, len(round.uploads)) from None
         if judged is not round:
             verdict = carry_back(verdict, judged, round)
             verdict = replace(verdict, seconds={"pre": before - start, **verdict.seconds})
@@ -209,6 +216,20 @@ class Composed(Defense):
     def rules(self) -> list[Defense]:
         """The rule, and the one that aggregates what it keeps if there is one."""
         return [self.rule] if self.then is None else [self.rule, self.then]
+
+
+def _of_clients(error: TooFewUploads, sizes: Sequence[int], clients: int) -> TooFewUploads:
+    """Return an error that counts clients in place of the buckets that they are in.
+
+    Args:
+        error: the error of a rule or a step, which may count buckets.
+        sizes: s of each bucketing step before it, in their order.
+        clients: the number of usable uploads.
+    """
+    needed, found = error.needed, error.found
+    for size in reversed(sizes):
+        needed, found = size * (needed - 1) + 1, size * found
+    return TooFewUploads(needed, min(found, clients))
 
 
 def parts_of(defense: Defense | None) -> list[Defense]:
@@ -284,9 +305,9 @@ def _read_steps(settings: DefenseSettings) -> list[tuple[str, DefenseSettings]]:
             raise SettingsError(unknown(f"step {name!r} in pre", name, STEPS))
         model = STEPS[name][0]
         shared = _shared(settings, model)
-        found.append((name, read_settings(model, {**shared, **params}, f"pre[{number}]", name)))
-        if found[-1][1].pre or found[-1][1].then is not None:
+        if params.keys() & COMPOSITION:
             raise SettingsError(f"pre[{number}]: a step has no `pre` or `then` of its own: list all steps in order.")
+        found.append((name, read_settings(model, {**shared, **params}, f"pre[{number}]", name, COMPOSITION)))
     return found
 
 
@@ -302,10 +323,9 @@ def _read_then(settings: DefenseSettings) -> tuple[type[Defense], DefenseSetting
     if overrides(cls, "start_for"):
         raise SettingsError(f"then: {name} has clients start from different models: it can only stand alone.")
     shared = _shared(settings, cls.Settings)
-    own: DefenseSettings = read_settings(cls.Settings, {**shared, **params}, "then", name)
-    if own.pre or own.then is not None:
+    if params.keys() & COMPOSITION:
         raise SettingsError(f"then: {name} takes no `pre` or `then` here: one rule decides, the other aggregates.")
-    return cls, own
+    return cls, read_settings(cls.Settings, {**shared, **params}, "then", name, COMPOSITION)
 
 
 def _shared(settings: DefenseSettings, model: type[DefenseSettings]) -> dict[str, Any]:

@@ -77,14 +77,20 @@ class ServerMomentum:
         self._velocity: dict[str, Tensor] = {}
 
     def model(self, aggregate: Mapping[str, Tensor], center: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Return w_g + v with v = b v' + u and u = aggregate - w_g.
+        """Return w_g + v with v = b v' + u and u = aggregate - w_g, in the range of the tensors' type.
 
         Args:
             aggregate: the state dict that the round's aggregation came to.
             center: the state dict w_g of the round before.
         """
-        updates = {name: aggregate[name] - center[name] for name in self.names}
+        updates = {name: _finite(aggregate[name] - center[name]) for name in self.names}
         if self._velocity:
-            updates = {name: update + self.factor * self._velocity[name] for name, update in updates.items()}
+            updates = {name: _finite(update + self.factor * self._velocity[name]) for name, update in updates.items()}
         self._velocity = updates
-        return {**aggregate, **{name: center[name] + update for name, update in updates.items()}}
+        return {**aggregate, **{name: _finite(center[name] + update) for name, update in updates.items()}}
+
+
+def _finite(tensor: Tensor) -> Tensor:
+    """Return the tensor with infinities as the largest numbers: sums of huge finite numbers stay finite."""
+    largest = torch.finfo(tensor.dtype).max
+    return tensor.clamp(-largest, largest)
