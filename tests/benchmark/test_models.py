@@ -13,6 +13,8 @@ from benchmark.models import registry
 from benchmark.models.settings import Model
 from fedml_gradcam_ae.contract.settings import SettingsError
 
+NAMES = ["small_cnn", "resnet18", "resnet18_gn", "mobilenet_v3_large", "resnet20", "resnet56"]
+
 
 def weights_of(network):
     return next(module for module in network.modules() if isinstance(module, nn.Conv2d)).weight
@@ -23,7 +25,7 @@ def innermost(tensor):
 
 
 @pytest.mark.parametrize(("channels", "classes"), [(1, 10), (3, 43)])
-@pytest.mark.parametrize("name", ["small_cnn", "resnet18", "mobilenet_v3_large", "resnet20", "resnet56"])
+@pytest.mark.parametrize("name", NAMES)
 def test_every_network_takes_any_channels_and_classes_and_can_be_trained(make_run, name, channels, classes) -> None:
     network = models.create(make_run(model={"name": name}), classes, channels)
     answers = network(torch.rand(2, channels, 32, 32))
@@ -33,7 +35,18 @@ def test_every_network_takes_any_channels_and_classes_and_can_be_trained(make_ru
 
 
 def test_all_registered_networks_are_tested() -> None:
-    assert set(registry.networks()) == {"small_cnn", "resnet18", "mobilenet_v3_large", "resnet20", "resnet56"}
+    assert set(registry.networks()) == set(NAMES)
+
+
+def test_group_norm_stands_wherever_resnet18_has_batch_norm(make_run) -> None:
+    plain, grouped = (models.create(make_run(model={"name": name}), 10, 3) for name in ("resnet18", "resnet18_gn"))
+    found = {name: module for name, module in grouped.named_modules() if isinstance(module, nn.GroupNorm)}
+    assert {module.num_groups for module in found.values()} == {2}
+    channels = {name: module.num_channels for name, module in found.items()}
+    assert channels == {
+        name: module.num_features for name, module in plain.named_modules() if isinstance(module, nn.BatchNorm2d)
+    }
+    assert len(channels) == 20
 
 
 def test_small_cnn_starts_as_ever(make_run) -> None:

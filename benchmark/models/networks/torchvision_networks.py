@@ -6,6 +6,8 @@ hundreds of batches before they fit and the test accuracy rises.
 
 from __future__ import annotations
 
+from functools import partial
+
 from torch import nn
 
 from benchmark.models.adapting import load_pretrained, with_channels
@@ -36,6 +38,23 @@ def resnet18(classes: int, channels: int, size: int, weights: str | None = None)
     load_pretrained(network, ResNet18_Weights.IMAGENET1K_V1, "resnet18", channels)
     network.fc = nn.Linear(network.fc.in_features, classes)
     return network  # type: ignore[no-any-return]  # torchvision has no types
+
+
+@register_model("resnet18_gn", channels_last=True)
+def resnet18_gn(classes: int, channels: int, size: int) -> nn.Module:
+    """Build torchvision's ResNet-18 with GroupNorm of two groups in place of each BatchNorm.
+
+    Source of the two groups: Reddi et al., "Adaptive Federated Optimization", ICLR 2021, section 5.
+
+    Args:
+        classes: the number of classes.
+        channels: of the images.
+        size: height and width of the images in pixels; not used.
+    """
+    from torchvision.models import resnet18
+
+    network: nn.Module = resnet18(num_classes=classes, norm_layer=partial(nn.GroupNorm, 2))
+    return with_channels(network, channels)
 
 
 @register_model("mobilenet_v3_large", channels_last=True, weights=("imagenet",))
