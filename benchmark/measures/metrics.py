@@ -380,6 +380,20 @@ def durability(run: RunResult) -> float | None:
     return next((round - last for round, rate in rates if round >= last and rate < HALF), None)
 
 
+@of_runs("protected accuracy", "fraction", "higher", targeted=True)
+def protected_accuracy(run: RunResult) -> float | None:
+    """Accuracy x (1 - attack success rate): low if the attack succeeds, and low if the defense ruins the model.
+
+    Args:
+        run: a finished run.
+
+    Returns:
+        A fraction; None without a targeted attack, or if no round was tested.
+    """
+    reached, success = accuracy(run), attack_success(run)
+    return None if reached is None or success is None else reached * (1 - success)
+
+
 @of_runs("whole run", "s", "lower")
 def run_seconds(run: RunResult) -> float | None:
     """Wall-clock time of the simulation, training included.

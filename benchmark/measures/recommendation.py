@@ -1,12 +1,13 @@
 """The recommendation of the report: which defense to use, against which attacks, at what cost.
 
 Attacks that ruin accuracy and targeted ones, such as backdoors, are answered apart: what counts is the accuracy under
-the former, and the resistance, 1 - attack success rate, under the latter.
+the former, and accuracy x (1 - attack success rate) under the latter, since a model that is ruined resists every
+backdoor.
 
 A defense is judged by its *worst case*, since the defender does not choose the attack: in each seed the lowest value
-over all attacks, then the mean over seeds. Two defenses are distinguishable if their difference on the same seeds is
-positive with 95 % confidence by Student's t (`intervals.surely_positive`). Defenses that are not distinguishable from
-the best one are named together with it.
+over all attacks, then the mean over the seeds that all compared defenses share. Two defenses are distinguishable if
+their difference on the same seeds is positive with 95 % confidence by Student's t (`intervals.surely_positive`).
+Defenses that are not distinguishable from the best one are named together with it.
 
 Of a defense whose settings were swept, one combination is a candidate: the one with the best worst case on the
 validation seeds, which no other number comes from.
@@ -14,7 +15,7 @@ validation seeds, which no other number comes from.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 
@@ -44,7 +45,7 @@ class Goal:
     Attributes:
         title: of these attacks.
         figure: the name of the figure, of which higher is better (fraction).
-        metric: the metric that it is computed from.
+        metric: the metric that it is.
         harm: the metric, and its name, that says what an attack does without a defense (fraction).
     """
 
@@ -53,19 +54,9 @@ class Goal:
     metric: str
     harm: tuple[str, str]
 
-    def of(self, found: BySeed) -> BySeed:
-        """Return the figure by seed.
-
-        Args:
-            found: the metric by seed.
-        """
-        if self.metric != SUCCESS:
-            return found
-        return {seed: Measurement(1 - measured.value, measured.runs) for seed, measured in found.items()}
-
 
 UNTARGETED = Goal("Attacks on the accuracy", "accuracy", "accuracy", ("attack impact", "accuracy lost"))
-TARGETED = Goal("Targeted attacks", "resistance (1 - attack success rate)", SUCCESS, (SUCCESS, SUCCESS))
+TARGETED = Goal("Targeted attacks", "accuracy x (1 - attack success rate)", "protected accuracy", (SUCCESS, SUCCESS))
 
 
 @dataclass(frozen=True)
@@ -74,7 +65,7 @@ class Candidate:
 
     Attributes:
         defense: its title.
-        worst: its accuracy, or its resistance, in the worst case (fraction).
+        worst: its figure in the worst case (fraction).
         worst_attack: the attack that leaves the lowest mean of it.
         price: accuracy lost without attack: undefended minus defended, on the same seeds (fraction).
         false_alarms: false-positive rate without attack (fraction).
@@ -99,8 +90,8 @@ class Against:
         attack: its title.
         harm: accuracy lost to the attack, or its success rate, without a defense (fraction).
         harmful: whether `harm` is above 0 with 95 % confidence.
-        best: the defense with the highest mean accuracy or resistance; "undefended" is possible.
-        reached: test accuracy, or resistance, with the best defense (fraction).
+        best: the defense with the highest mean of the figure; "undefended" is possible.
+        reached: that mean (fraction).
         equals: other defenses that are not distinguishable from the best one.
     """
 
@@ -182,8 +173,10 @@ def answer(
     rejected, unchosen = _rejected(results, observations, setting, attacks, goal)
     defenses = [name for name in defenses if name not in rejected]
     against = [found for attack in attacks if (found := _against(observations, setting, attack, defenses, goal))]
-    worst = {name: _worst_by_seed(observations.by_seed, setting, attacks, name, goal) for name in defenses}
-    candidates = _candidates(observations, setting, attacks, goal, {name: seen for name, seen in worst.items() if seen})
+    worst = shared_seeds(
+        {name: _worst_by_seed(observations.by_seed, setting, attacks, name, goal) for name in defenses}
+    )
+    candidates = _candidates(observations, setting, attacks, goal, worst)
 
     doubts = []
     seeds = candidates[0].worst.seeds if candidates else 0
@@ -194,9 +187,9 @@ def answer(
         doubts.append("No defense has finished against every attack with the same seed.")
     elif few:
         doubts.append(f"Fewer than {ENOUGH_SEEDS} seeds, too few to estimate the spread of results: {', '.join(few)}.")
-    if left := [name for name in defenses if attacks and not worst[name]]:
+    if left := [name for name in defenses if attacks and name not in worst]:
         doubts.append(f"Not compared, since runs against some attack are missing: {', '.join(left)}.")
-    if unchosen:
+    if unchosen and attacks:
         doubts.append(f"Not compared, since runs on the validation seeds are missing: {', '.join(unchosen)}.")
     runs = [run for run in runs if titles.attack(run) in (NO_ATTACK, *attacks)]
     if unfinished := sum(run.state != "finished" for run in runs):
@@ -258,14 +251,7 @@ def _rejected(
     unchosen = []
     for kind, names in variants.items():
         worst = {name: _worst_by_seed(observations.on_validation, setting, attacks, name, goal) for name in names}
-        # Compared on the same seeds: a variant that failed on a hard one must not look better for it.
-        ran = [set(by_seed) for by_seed in worst.values() if by_seed]
-        common = set.intersection(*ran) if ran else set()
-        means = {
-            name: found.mean
-            for name, by_seed in worst.items()
-            if (found := estimate({seed: by_seed[seed] for seed in common if seed in by_seed}))
-        }
+        means = {name: found.mean for name, by_seed in shared_seeds(worst).items() if (found := estimate(by_seed))}
         if not means:
             unchosen.append(kind)
         chosen = max(means, key=lambda name: means[name]) if means else None
@@ -273,15 +259,38 @@ def _rejected(
     return rejected, unchosen
 
 
-def _against(observations: Observations, setting: str, attack: str, defenses: list[str], goal: Goal) -> Against | None:
-    def figure(defense: str) -> BySeed:
-        return goal.of(observations.of_run(setting, attack, defense, goal.metric))
+def shared_seeds(figures: Mapping[str, BySeed]) -> dict[str, BySeed]:
+    """Return the figures on the seeds that all have: who failed on a hard seed must not look better for it.
 
-    found = {name: mean for name in defenses if (mean := estimate(figure(name)))}
+    Args:
+        figures: by name and seed. Without a seed that all share, those with the fewest seeds are left out.
+
+    Example:
+        >>> one = Measurement(0.5, ())
+        >>> figures = {"krum": {0: one, 1: one}, "median": {1: one, 2: one}, "flame": {}}
+        >>> {name: list(by_seed) for name, by_seed in shared_seeds(figures).items()}
+        {'krum': [1], 'median': [1]}
+    """
+    kept = sorted((name for name in figures if figures[name]), key=lambda name: len(figures[name]), reverse=True)
+    while kept:
+        common = set.intersection(*(set(figures[name]) for name in kept))
+        if common:
+            return {
+                name: {seed: found for seed, found in by_seed.items() if seed in common}
+                for name, by_seed in figures.items()
+                if name in kept
+            }
+        kept.pop()
+    return {}
+
+
+def _against(observations: Observations, setting: str, attack: str, defenses: list[str], goal: Goal) -> Against | None:
+    figures = shared_seeds({name: observations.of_run(setting, attack, name, goal.metric) for name in defenses})
+    found = {name: mean for name, figure in figures.items() if (mean := estimate(figure))}
     if not found:
         return None
     best = max(found, key=lambda name: found[name].mean)
-    equals = [name for name in found if name != best and not _distinguishable(figure(best), figure(name))]
+    equals = [name for name in found if name != best and not _distinguishable(figures[best], figures[name])]
     harm = observations.of_run(setting, attack, UNDEFENDED, goal.harm[0])
     return Against(attack, estimate(harm), surely_positive(harm), best, found[best], equals)
 
@@ -290,7 +299,7 @@ def _worst_by_seed(
     values: Callable[[Key], BySeed], setting: str, attacks: list[str], defense: str, goal: Goal
 ) -> BySeed:
     """Return the lowest figure over the attacks, for each seed in which the runs under all attacks finished."""
-    found = [goal.of(values(Key(setting, attack, defense, "run", "", goal.metric))) for attack in attacks]
+    found = [values(Key(setting, attack, defense, "run", "", goal.metric)) for attack in attacks]
     if not found:
         return {}
     seeds = [seed for seed in found[0] if all(seed in by_seed for by_seed in found)]
@@ -324,7 +333,7 @@ def _candidates(
 
 def _worst_attack(observations: Observations, setting: str, attacks: list[str], defense: str, goal: Goal) -> str:
     def mean(attack: str) -> float:
-        found = estimate(goal.of(observations.of_run(setting, attack, defense, goal.metric)))
+        found = estimate(observations.of_run(setting, attack, defense, goal.metric))
         return found.mean if found else float("inf")
 
     return min(attacks, key=mean)

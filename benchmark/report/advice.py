@@ -34,7 +34,7 @@ def advice(results: Results, observations: Observations) -> str:
         return "No attack was run, so that nothing is known about protection."
     notes = [
         "Worst case: in each seed the lowest accuracy over the attacks, then the mean over seeds, with its 95 % "
-        "interval; under targeted attacks 1 - attack success rate in place of the accuracy. Fractions.",
+        "interval; under targeted attacks accuracy x (1 - attack success rate) in place of the accuracy. Fractions.",
         "Equals: not told apart from this defense.",
         "A defense in parentheses is not told apart from no defense at all, or has too few seeds.",
     ]

@@ -30,8 +30,10 @@ def console(results: Results, observations: Observations) -> str:
     for setting in observations.titles.settings:
         heading = f"{setting}\n" if setting else ""
         tables.append(heading + format_table(_headings(observations), table_rows(observations, setting)))
+    lengths = {run.federation["rounds"] for run in results.runs}
+    when = f"round {results.rounds}" if len(lengths) == 1 else "the last round"
     note = (
-        f"Accuracy is the test accuracy after round {results.rounds}; recall, precision and false-positive rate are of "
+        f"Accuracy is the test accuracy after {when}; recall, precision and false-positive rate are of "
         f"the clients\nleft out at the votes (every {results.vote_every} rounds), or accused by a rule that keeps a "
         "single upload; all are fractions."
     )

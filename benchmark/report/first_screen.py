@@ -66,8 +66,13 @@ def _verdict(found: Answer) -> list[str | Html]:
         *reached,
         ". ",
         *_instead_of_nothing(found),
-        *(_equals(best, group, names) if group else ["Every other defense is worse with 95 % confidence."]),
+        *(_equals(best, group, names) if group else _alone(others)),
     ]
+
+
+def _alone(others: list[Candidate]) -> list[str | Html]:
+    """Return what is said of the other defenses if none of them is among the best."""
+    return ["Every other defense that was compared is worse with 95 % confidence."] if others else []
 
 
 def _instead_of_nothing(found: Answer) -> list[str | Html]:

@@ -33,9 +33,9 @@ def tiles(view: View) -> Html | None:
         "The best defense by number of attackers",
         tag(
             "p",
-            "The defense with the highest accuracy (under targeted attacks: 1 - attack success rate) in the worst case "
-            "over the attacks, and that value: in each seed the lowest, then the mean over seeds. A defense in "
-            "parentheses is not told apart from no defense at all, or has too few seeds.",
+            "The defense with the highest accuracy in the worst case over the attacks, and that value: in each seed "
+            "the lowest, then the mean over seeds. Under targeted attacks it is accuracy x (1 - attack success rate). "
+            "A defense in parentheses is not told apart from no defense at all, or has too few seeds.",
         ),
         table("Best worst case (fraction)", head, rows, class_="matrix"),
     )
@@ -59,7 +59,8 @@ def doubtful(found: Answer) -> bool:
     Args:
         found: an answer with candidates.
     """
-    return found.thin or any(candidate.defense == UNDEFENDED for candidate in found.candidates if candidate.among_best)
+    nothing = [candidate for candidate in found.candidates if candidate.defense == UNDEFENDED]
+    return found.thin or not nothing or nothing[0].among_best
 
 
 def _tile(view: View, setting: str, attackers: Attackers, goal: Goal) -> Html:

@@ -163,7 +163,7 @@ def test_the_verdict_names_the_best(tmp_path) -> None:
     text = verdict(tmp_path, accuracy=accuracy)
     assert text.startswith("Use gradcam_ae (paper). Of the defenses here it keeps the highest accuracy")
     assert "0.701 [0.700, 0.702] under mpaf over 3 seeds. Without a defense it would be 0.201" in text
-    assert text.endswith("Every other defense is worse with 95 % confidence.")
+    assert text.endswith("Every other defense that was compared is worse with 95 % confidence.")
 
 
 def test_the_verdict_does_not_sell_what_does_not_help(tmp_path) -> None:

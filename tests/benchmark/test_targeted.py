@@ -16,7 +16,12 @@ from benchmark.report.tables.check import check
 BADNETS = {"type": "badnets", "attackers": 2, "last_round": 4}
 FLIP = {"type": "label_flip", "attackers": 2, "source": 3, "target": 1}
 DEFENSES = [{"type": "none"}, {"type": "median"}]
-TARGETED = ["attack success rate (fraction)", "source recall (fraction)", "durability (rounds)"]
+TARGETED = [
+    "attack success rate (fraction)",
+    "source recall (fraction)",
+    "durability (rounds)",
+    "protected accuracy (fraction)",
+]
 
 
 def rate(attack, defense, number, seed):
@@ -54,19 +59,21 @@ def table(out, name, **wanted):
 
 def test_each_run_has_its_figures(out) -> None:
     (row,) = table(out, "runs", attack="badnets", defense="undefended", seed="2")
-    assert [row[heading] for heading in TARGETED] == [
+    reached = made_up.accuracy_of("badnets", "none", 6, 2)
+    assert [row[heading] for heading in TARGETED[:3]] == [
         "0.32",
         "",
         "2",
-    ]  # below one half after round 6, for the first time
+    ]  # below one half after round 6 for the first time
+    assert float(row[TARGETED[3]]) == pytest.approx(reached * 0.68)
     (row,) = table(out, "runs", attack="badnets", defense="median", seed="2")
-    assert [row[heading] for heading in TARGETED] == ["0.1", "", ""]  # it never succeeded
+    assert [row[heading] for heading in TARGETED[:3]] == ["0.1", "", ""]  # it never succeeded
     (row,) = table(out, "runs", attack="label_flip", defense="undefended", seed="0")
     accuracy = made_up.accuracy_of("label_flip", "none", 6, 0)
     assert float(row["source recall (fraction)"]) == pytest.approx(accuracy - 0.03)
     assert row["durability (rounds)"] == ""  # the attack has no end
     for row in table(out, "runs", attack="no attack"):
-        assert [row[heading] for heading in TARGETED] == ["", "", ""]
+        assert [row[heading] for heading in TARGETED] == [""] * 4
 
 
 def test_rounds_have_their_success_rate(out) -> None:

@@ -15,7 +15,7 @@ def recommendation(results: Results, observations: Observations) -> Table:
     """Return a table with one row per setting, number of attackers and defense that ran against all their attacks.
 
     The mean is the accuracy in the worst case: in each seed the lowest over the attacks. Under targeted attacks it is
-    the resistance, 1 - attack success rate.
+    accuracy x (1 - attack success rate).
 
     Args:
         results: the benchmark.
