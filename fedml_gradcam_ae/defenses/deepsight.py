@@ -1,9 +1,10 @@
 """DeepSight: leave out the clusters of clients that trained on few classes, as clients with a backdoor do.
 
 Source: Rieger, Nguyen, Miettinen and Sadeghi, "DeepSight: Mitigating Backdoor Attacks in Federated Learning Through
-Deep Model Inspection", NDSS 2022, arXiv 2201.00763. HDBSCAN's parameters are those of common implementations. These
-differ in what they do with outliers: some count them as one cluster and reject them all, others count each as a cluster
-of its own, and judge it alone. Here each outlier is a cluster of its own throughout.
+Deep Model Inspection", NDSS 2022, arXiv 2201.00763. The paper gives no parameters of HDBSCAN. Common implementations
+have clusters of at least five clients and look at three neighbors; here four clients are enough, a client and its three
+neighbors, so that four attackers are a cluster. Some implementations count outliers as one cluster and reject them all,
+others judge each alone. Here each outlier is a cluster of its own throughout.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ from fedml_gradcam_ae.networks.outputs import Classifier, OutputSettings, count_
 from fedml_gradcam_ae.networks.parallel import on_each_upload
 
 SUSPICIOUS = 1 / 3  # a cluster is kept if fewer of its clients are suspicious
-_SMALLEST_CLUSTER, _NEIGHBORS = 5, 3  # HDBSCAN's min_cluster_size, and its min_samples without the point itself
+_NEIGHBORS = 3  # HDBSCAN's min_samples, without the point itself
 _TINY = 1e-6  # added to the global model's probabilities before a division by them
 _BATCH = 256  # noise inputs that a network is given at a time
 
@@ -71,7 +72,7 @@ class DeepSight(Defense):
     """
 
     class Settings(OutputSettings, DefenseSettings):
-        """The noise inputs; the paper has three sets of 20,000 each."""
+        """The noise inputs, of which the paper has three sets of 20,000 each, and the size of clusters."""
 
         noise_inputs: int = Field(
             default=1000,
@@ -79,6 +80,11 @@ class DeepSight(Defense):
             description="noise images of each set that every upload is run on; the paper's 20000 take 20 times as long",
         )
         noise_sets: int = Field(default=3, ge=1, description="sets of noise images, each with a clustering of its own")
+        min_cluster_size: int = Field(
+            default=4,
+            ge=2,
+            description="the fewest clients that HDBSCAN takes for a cluster; attackers who are fewer are not found",
+        )
         seed: int = Field(default=0, ge=0, description="draws the noise images, anew each round")
 
     settings: Settings
@@ -129,17 +135,18 @@ class DeepSight(Defense):
         ran = perf_counter()
 
         gram = Updates(round.uploads, round.global_model, [bias]).gram
-        by_ratios = [different_clusters(cluster(_distances(each))) for each in ratios]
+        smallest = self.settings.min_cluster_size
+        by_ratios = [different_clusters(cluster(_distances(each), smallest)) for each in ratios]
         distances = torch.stack(
             [
-                different_clusters(cluster(_distances(found))),
+                different_clusters(cluster(_distances(found), smallest)),
                 torch.stack(by_ratios).mean(dim=0),
-                different_clusters(cluster(1 - cosine_matrix(gram).cpu())),
+                different_clusters(cluster(1 - cosine_matrix(gram).cpu(), smallest)),
             ]
         ).mean(dim=0)
         exceedings = threshold_exceedings(found).double().cpu()
         suspicious = (exceedings <= median(exceedings) / 2).double()
-        together = 1 - different_clusters(cluster(distances, one_is_enough=True))
+        together = 1 - different_clusters(cluster(distances, smallest, one_is_enough=True))
         shares = (together @ suspicious) / together.sum(dim=1)
         excluded = (shares >= SUSPICIOUS).tolist()
         answer: dict[str, Any] = {"weights": [0.0] * len(excluded)}
@@ -267,16 +274,17 @@ def _probabilities(network: nn.Module, model: Upload, images: Tensor) -> Tensor:
     return scores.double().softmax(dim=1).cpu()
 
 
-def cluster(distances: Tensor, one_is_enough: bool = False) -> list[int]:
+def cluster(distances: Tensor, smallest: int, one_is_enough: bool = False) -> list[int]:
     """Return each client's cluster by HDBSCAN; every outlier has a number below 0 of its own.
 
     Args:
         distances: (clients, clients), symmetric.
+        smallest: the fewest clients of a cluster.
         one_is_enough: whether all clients may form one cluster.
 
     Example:
         >>> positions = torch.tensor([0.0, 0.1, 0.2, 0.3, 0.4, 5.0, 5.1, 5.2, 5.3, 5.4, 99.0])
-        >>> cluster((positions - positions[:, None]).abs())
+        >>> cluster((positions - positions[:, None]).abs(), smallest=5)
         [0, 0, 0, 0, 0, 1, 1, 1, 1, 1, -11]
     """
     from sklearn.cluster import HDBSCAN
@@ -286,7 +294,7 @@ def cluster(distances: Tensor, one_is_enough: bool = False) -> list[int]:
         return [0]
     clustering = HDBSCAN(
         metric="precomputed",
-        min_cluster_size=min(_SMALLEST_CLUSTER, clients),
+        min_cluster_size=min(smallest, clients),
         min_samples=min(_NEIGHBORS + 1, clients),  # scikit-learn counts the point itself
         allow_single_cluster=one_is_enough,
         copy=True,
