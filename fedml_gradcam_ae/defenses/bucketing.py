@@ -21,7 +21,8 @@ class Bucketing(InFront):
 
     The means differ less from each other than the updates do, which helps rules that take unusual honest clients for
     malicious. But one malicious client spoils its bucket: the other rule faces up to f malicious ones among
-    ceil(K / s), and is told so. A client shares its bucket's flags and scores.
+    ceil(K / s), so there must be 2 f + 1 buckets at least. It is told f if it has the key `malicious`. A client shares
+    its bucket's flags and scores.
 
     Example:
         >>> import torch
@@ -69,9 +70,10 @@ class Bucketing(InFront):
                 ValueError: if there are too few.
             """
             AssumesMalicious.check_clients(self, clients)
-            buckets = -(-clients // self.size)
+            buckets, malicious = -(-clients // self.size), self.assumed(clients)
             try:
-                self.rule_facing(self.assumed(clients)).check_clients(buckets)
+                AssumesMalicious(malicious=malicious).check_clients(buckets)
+                self.rule_facing(malicious).check_clients(buckets)
             except ValueError as error:
                 raise ValueError(
                     f"size: {clients} clients a round make {buckets} buckets of {self.size}: {error}"
@@ -93,8 +95,10 @@ class Bucketing(InFront):
         """
         clients, size = len(round.uploads), self.settings.size
         rule: Defense = self.rule
-        rule.settings = self.settings.rule_facing(self.settings.faced(clients, len(round.rejected)))
+        malicious = self.settings.faced(clients, len(round.rejected))
+        rule.settings = self.settings.rule_facing(malicious)
         try:
+            AssumesMalicious(malicious=malicious).faced(-(-clients // size))
             return super().judge(round)
         except TooFewUploads as error:
             raise TooFewUploads(size * (error.needed - 1) + 1, clients) from None

@@ -269,3 +269,11 @@ def test_lasa_averages_whole_numbers_of_the_mixtures_behind_a_step(make_round) -
     built = build(OURS["lasa"], OURS["lasa"].Settings(pre=[{"type": "nnm", **params}]))
     model = built.judge(replace(round, uploads=uploads)).model
     assert int(model["1.num_batches_tracked"]) == 15  # four times 10, and once the mean of 110 and three times 10
+
+
+def test_clients_that_the_first_rule_leaves_out_are_no_longer_among_the_f_of_the_second(make_round) -> None:
+    settings = MultiKrum.Settings(malicious=3, then="krum")
+    check(MultiKrum, settings, clients=10)
+    verdict = build(MultiKrum, settings).judge(make_round(clients=10))  # 7 are kept, and Krum needs 9 for f = 3
+    assert sum(weight > 0 for weight in verdict.weights) == 1
+    assert sum(verdict.flagged) == 3

@@ -196,6 +196,10 @@ def test_the_rule_behind_buckets_faces_all_malicious_clients() -> None:
     Bucketing.Settings(malicious=2, rule="krum").check_clients(13)
     with pytest.raises(ValueError, match=r"size: 12 clients a round make 6 buckets of 2: malicious: 2 of 6 clients"):
         Bucketing.Settings(malicious=2, rule="krum").check_clients(12)
+    with pytest.raises(TooFewUploads, match="17 usable uploads are needed, found 10"):  # 9 buckets, whatever the rule
+        bucketing(malicious=4, rule="median").judge(round_of(torch.randn(10, 5)))
+    with pytest.raises(ValueError, match=r"10 clients a round make 5 buckets of 2: malicious: 4 of 5 clients"):
+        Bucketing.Settings(malicious=4, rule="median").check_clients(10)
     own = bucketing(malicious=2, rule="multi_krum", rule_params={"malicious": 1})
     assert len([weight for weight in own.judge(round).weights if weight]) == 2 * (10 - 1)
 

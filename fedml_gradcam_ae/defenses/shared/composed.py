@@ -280,7 +280,9 @@ def aggregated(verdict: Verdict, round: Round, then: Defense) -> Verdict:
     if not kept:
         return verdict
     start = perf_counter()
-    other = then.judge(round.only(kept))
+    left_out = {client: "left out" for client, out in zip(round.client_ids, excluded, strict=True) if out}
+    # Clients that the first rule leaves out are no longer among the f that the other rule is to withstand.
+    other = then.judge(replace(round.only(kept), rejected={**round.rejected, **left_out}))
     seconds = {**verdict.seconds, "then": perf_counter() - start}
     out, weights = list(excluded), [0.0] * len(excluded)
     for place, position in enumerate(kept):
