@@ -49,6 +49,7 @@ class ALittleIsEnough(Attack):
         The paper's formula for z gives 0, which is no attack, where attackers are few: 2 of 20, for example.
         """
 
+        factor = "z"
         z: float | Literal["auto", "optimal"] = Field(
             default=1.5,
             description="number of standard deviations; `auto`: the paper's formula, see `largest_z`; `optimal`: "

@@ -50,6 +50,7 @@ class InnerProductManipulation(Attack):
         can point backward.
         """
 
+        factor = "epsilon"
         epsilon: Annotated[float, Field(gt=0)] | Literal["optimal"] = Field(
             default=0.1,
             description="length of the reversed mean, in units of the benign mean; `optimal`: searched for in each "

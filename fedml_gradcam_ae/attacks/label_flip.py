@@ -18,6 +18,7 @@ from typing_extensions import override
 from fedml_gradcam_ae.attacks.shared.data_poisoning import DataPoisoning, PoisoningSettings, check_class
 from fedml_gradcam_ae.attacks.shared.poisoned_batches import PoisonedBatches, relabeled
 from fedml_gradcam_ae.contract.registry import register_attack
+from fedml_gradcam_ae.contract.settings import SettingsError
 from fedml_gradcam_ae.networks.images import draw_images
 from fedml_gradcam_ae.networks.labels import class_indices
 from fedml_gradcam_ae.networks.outputs import Classifier, count_classes
@@ -72,14 +73,26 @@ class LabelFlip(DataPoisoning):
             test_data: the server's batches (images, labels).
 
         Raises:
-            SettingsError: if there is no such class.
+            SettingsError: if there is no such class, if `classes` is more than the width of the network's output, or if
+                the source is the middle one of an odd number of classes, so that C - 1 - y is y itself.
             ValueError: if the network cannot run on the test images.
         """
-        if self.settings.source is None and self.settings.target is None:
+        source, target, stated = self.settings.source, self.settings.target, self.settings.classes
+        if source is None and target is None:
             return
-        self._classes = self.settings.classes or self._count(network, test_data)
-        check_class("source", self.settings.source, self._classes)
-        check_class("target", self.settings.target, self._classes)
+        self._classes = self._count(network, test_data)
+        if stated is not None and stated > self._classes:
+            raise SettingsError(
+                f"attack_params.classes: {stated}, but the network's output has {self._classes} classes: leave it out."
+            )
+        self._classes = stated or self._classes
+        check_class("source", source, self._classes)
+        check_class("target", target, self._classes)
+        if source is not None and target is None and 2 * source == self._classes - 1:
+            raise SettingsError(
+                f"attack_params.source: {source} is the middle one of {self._classes} classes, so that C - 1 - y is "
+                f"{source} again: name a target."
+            )
 
     @override
     def poison_data(
@@ -122,15 +135,15 @@ class LabelFlip(DataPoisoning):
     def _count(self, network: nn.Module, data: Iterable[Any]) -> int:
         """Return the number of classes in the network's output for one of the images."""
         images, _ = draw_images(data, 1, torch.Generator().manual_seed(0), labeled=False)
-        return count_classes(Classifier(network, self.settings.logits), images.to(next(network.parameters()).device))
+        return count_classes(Classifier(network, self.settings.logits), images.to(next(network.parameters())))
 
 
 def flipped(labels: Tensor, classes: int, source: int | None = None, target: int | None = None) -> Tensor:
     """Return the labels C - 1 - y, or those of one class, or as one class; labels that are none, such as -100, stay.
 
     Args:
-        labels: (images,) or (images, 1), int64, or one-hot rows (images, classes).
-        classes: C.
+        labels: (images,) or (images, 1), int64, or one-hot rows (images, width).
+        classes: C; of one-hot rows that are narrower, their width.
         source: the class whose labels change; None: all.
         target: the class that they become; None: C - 1 - y.
 
@@ -143,9 +156,12 @@ def flipped(labels: Tensor, classes: int, source: int | None = None, target: int
         >>> flipped(torch.tensor([0, 1, 9, -100]), classes=10, source=1, target=4)
         tensor([   0,    4,    9, -100])
     """
+    one_hot = labels.dim() == 2 and labels.shape[1] > 1
+    if one_hot:
+        classes = min(classes, labels.shape[1])
     if source is None and target is None:
-        if labels.dim() == 2 and labels.shape[1] > 1:
-            return labels.flip(1)
+        if one_hot:
+            return torch.cat([labels[:, :classes].flip(1), labels[:, classes:]], dim=1)
         return torch.where((labels >= 0) & (labels < classes), classes - 1 - labels, labels)
     found = class_indices(labels)
     chosen = (found >= 0) & (found < classes) if source is None else found == source

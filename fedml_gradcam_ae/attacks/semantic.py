@@ -17,7 +17,7 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 from typing_extensions import override
 
-from fedml_gradcam_ae.attacks.shared.backdoor import Backdoor, BackdoorSettings
+from fedml_gradcam_ae.attacks.shared.backdoor import Backdoor, BackdoorSettings, check_shape
 from fedml_gradcam_ae.attacks.shared.data_poisoning import check_class
 from fedml_gradcam_ae.attacks.shared.poisoned_batches import PoisonedBatches, relabeled
 from fedml_gradcam_ae.attacks.shared.triggers import PixelRange
@@ -87,10 +87,12 @@ class Semantic(Backdoor):
             test_data: the server's batches (images, labels).
 
         Raises:
-            SettingsError: if there is no such class, none of its images, or no such channel.
+            SettingsError: if there is no such class, none of its images, or no such channel, or if the images have
+                another shape than (images, channels, height, width).
             ValueError: if there are no test images, or the network cannot run on them.
         """
         images, labels = draw_images(test_data, _ALL, seeded_generator(0))
+        check_shape(images)
         if self.settings.property in COLORS and images.shape[1] != len(COLORS):
             raise SettingsError(
                 f"attack_params.property: {self.settings.property} needs images of three channels, found "

@@ -3,12 +3,13 @@
 import numpy as np
 import pytest
 import torch
+from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from fedml_gradcam_ae.attacks.badnets import BadNets
 from fedml_gradcam_ae.attacks.blended import Blended
 from fedml_gradcam_ae.attacks.dba import DistributedBackdoor
-from fedml_gradcam_ae.attacks.label_flip import LabelFlip
+from fedml_gradcam_ae.attacks.label_flip import LabelFlip, flipped
 from fedml_gradcam_ae.attacks.semantic import Semantic, measure
 from fedml_gradcam_ae.attacks.shared.data_poisoning import DataPoisoning, PoisoningSettings
 from fedml_gradcam_ae.attacks.shared.poisoned_batches import PoisonedBatches, relabeled
@@ -322,17 +323,41 @@ TEST_DATA = [(digits()[0][:40], digits()[1][:40])]
             r"trigger_size: a square of 9 x 9 pixels does not fit on images of 8 x 8; at most",
         ),
         (DistributedBackdoor, {"trigger_size": 9}, "does not fit on images of 8 x 8"),
-        (BadNets, {"target": 10}, r"target: there is no class 10; the network has 10 classes, 0 to 9"),
+        (BadNets, {"target": 10}, r"target: there is no class 10; there are 10 classes, 0 to 9"),
         (Blended, {"target": 12}, "target: there is no class 12"),
         (Semantic, {"source": 11}, "source: there is no class 11"),
         (Semantic, {"property": "green"}, "property: green needs images of three channels, found 1"),
         (LabelFlip, {"source": 10}, "source: there is no class 10"),
         (LabelFlip, {"target": 10}, "target: there is no class 10"),
+        (LabelFlip, {"source": 3, "classes": 11}, "classes: 11, but the network's output has 10 classes"),
+        (LabelFlip, {"source": 3, "classes": 7}, "source: 3 is the middle one of 7 classes, .* name a target"),
     ],
 )
 def test_what_does_not_fit_the_network_and_the_images_is_refused_before_the_training(attack, settings, message) -> None:
     with pytest.raises(SettingsError, match=message):
         attack(attack.Settings(**settings)).prepare(tiny_cnn(), TEST_DATA)
+
+
+@pytest.mark.parametrize("shape", [(784,), (28, 28)])
+@pytest.mark.parametrize("attack", [BadNets, Blended, DistributedBackdoor, Semantic])
+def test_images_without_channels_are_refused_before_the_training(attack, shape) -> None:
+    network = nn.Sequential(nn.Flatten(), nn.Linear(784, 10))
+    with pytest.raises(SettingsError, match=r"images of shape \(channels, height, width\), found \(.*28|784"):
+        attack().prepare(network, [(torch.rand(20, *shape), torch.arange(20) % 10)])
+
+
+def test_labels_are_flipped_for_networks_in_double_precision() -> None:
+    network = nn.Sequential(nn.Flatten(), nn.Linear(64, 10)).double()
+    attack = LabelFlip()
+    ((_, labels),) = attack.poison_data(network, [(torch.rand(3, 1, 8, 8), torch.tensor([0, 1, 9]))])
+    assert labels.tolist() == [9, 8, 0]
+
+
+def test_one_hot_labels_are_flipped_among_the_classes_that_there_are() -> None:
+    wide = torch.eye(6)
+    assert flipped(wide, classes=4).argmax(dim=1).tolist() == [3, 2, 1, 0, 4, 5]
+    assert flipped(wide, classes=10).argmax(dim=1).tolist() == [5, 4, 3, 2, 1, 0]
+    assert flipped(wide, classes=10, source=1).argmax(dim=1).tolist() == [0, 4, 2, 3, 4, 5]
 
 
 def test_a_source_class_without_test_images_is_refused() -> None:

@@ -81,10 +81,9 @@ def test_a_searched_factor_moves_the_aggregate_at_least_as_far_as_none(make_roun
     honest = np.mean([update(round, upload) for upload in round.uploads[:7]], axis=0)
 
     def moved(value):
-        settings = cls.Settings(**{key: value}, against=name)
-        model = aggregate(
-            settings.rule(2), make_round(9, uploads=[*round.uploads[:7], *cls(settings).poison(round, ATTACKERS)])
-        )
+        rule = OptimizedSettings(against=name).rule(2)
+        settings = cls.Settings(**{key: value}, **({"against": name} if value == "optimal" else {}))
+        model = aggregate(rule, make_round(9, uploads=[*round.uploads[:7], *cls(settings).poison(round, ATTACKERS)]))
         return 0.0 if model is None else np.linalg.norm(update(round, model) - honest)
 
     assert moved("optimal") >= moved(1e-9) - 1e-6
@@ -102,6 +101,7 @@ def test_the_rule_assumes_as_many_malicious_clients_as_there_are_unless_it_is_to
         ({"against": "krun"}, r"Unknown defense_type 'krun'. Did you mean 'krum'\?"),
         ({"against": "flcert"}, "flcert keeps several models"),
         ({"against": "krum", "against_params": {"malicous": 1}}, "Unknown key 'malicous' in attack_params.against_par"),
+        ({"against": "krum"}, "against is used with epsilon: optimal only, found epsilon: 0.1 and against: krum"),
         ({"against_params": {"malicious": 1}}, "against_params belong to a rule, found .* and against null"),
     ],
 )

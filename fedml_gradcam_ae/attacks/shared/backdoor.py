@@ -193,7 +193,32 @@ def some_images(data: Iterable[Any]) -> Tensor:
         data: batches (images, labels).
 
     Raises:
+        SettingsError: if they are not of shape (images, channels, height, width).
         ValueError: if there is none.
     """
     images, _ = draw_images(data, IMAGES, seeded_generator(0), labeled=False)
+    check_shape(images)
     return images
+
+
+def check_shape(images: Tensor) -> None:
+    """Check that images have channels, rows and columns, in which a trigger has a place.
+
+    Args:
+        images: of a data set.
+
+    Raises:
+        SettingsError: if they have not.
+
+    Example:
+        >>> check_shape(torch.zeros(5, 784))
+        Traceback (most recent call last):
+            ...
+        fedml_gradcam_ae.contract.settings.SettingsError: attack_type: a backdoor needs images of shape (channels, \
+height, width), found (784,). Reshape them where the data are loaded, or take label_flip.
+    """
+    if images.dim() != 4:
+        raise SettingsError(
+            "attack_type: a backdoor needs images of shape (channels, height, width), found "
+            f"{tuple(images.shape[1:])}. Reshape them where the data are loaded, or take label_flip."
+        )

@@ -147,12 +147,12 @@ def check_class(key: str, label: int | None, classes: int) -> None:
         >>> check_class("target", 10, classes=10)
         Traceback (most recent call last):
             ...
-        fedml_gradcam_ae.contract.settings.SettingsError: attack_params.target: there is no class 10; the network has \
-10 classes, 0 to 9.
+        fedml_gradcam_ae.contract.settings.SettingsError: attack_params.target: there is no class 10; there are 10 \
+classes, 0 to 9.
     """
     if label is not None and label >= classes:
         raise SettingsError(
-            f"attack_params.{key}: there is no class {label}; the network has {classes} classes, 0 to {classes - 1}."
+            f"attack_params.{key}: there is no class {label}; there are {classes} classes, 0 to {classes - 1}."
         )
 
 

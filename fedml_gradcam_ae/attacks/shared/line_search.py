@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
+from typing import Any, ClassVar
 
 from pydantic import Field, model_validator
 from torch import Tensor
@@ -30,6 +30,7 @@ _FIRST_STEP, _EXPANSION, _CONTRACTION = 10.0, 2.0, 0.8
 class OptimizedSettings(ColludingSettings):
     """The settings of attacks whose factor can be searched for in every round, against a rule that is known."""
 
+    factor: ClassVar[str] = ""  # the setting of a subclass that is a number or `optimal`
     against: str | None = Field(
         default=None,
         description="with the factor `optimal`: the `defense_type` whose aggregate is to be moved most; null: the "
@@ -56,6 +57,11 @@ class OptimizedSettings(ColludingSettings):
         composed.check(
             cls, read_settings(cls.Settings, self.against_params, "attack_params.against_params", self.against)
         )
+        if self.factor and (value := getattr(self, self.factor)) != "optimal":
+            raise ValueError(
+                f"against is used with {self.factor}: optimal only, found {self.factor}: {value} and against: "
+                f"{self.against}"
+            )
         return self
 
     def rule(self, malicious: int) -> Defense | None:
