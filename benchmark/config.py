@@ -55,6 +55,12 @@ class Training(Parameters):
         fill = isinstance(values, dict) and "clients" in values
         return {"per_round": values["clients"], **values} if fill else values
 
+    @model_validator(mode="after")
+    def _check_clients(self) -> Training:
+        if self.per_round > self.clients:
+            raise ValueError(f"per_round: {self.per_round} of {self.clients} clients cannot take part in a round")
+        return self
+
 
 class WarmStart(Parameters):
     """The settings of central training before the federation, on images that no client gets."""
@@ -204,7 +210,8 @@ class Config(Matrix):
         """
         seeds = [*self.seeds, *self.validation_seeds]
         settings = product(seeds, self.data, self.model, self.federation, self.warm_start)
-        swept = Matrix.model_construct(attacks=self.attacks, defenses=self.sweep, watch=[])
+        attacks = {json.dumps(attack): attack for matrix in (self, *self.also) for attack in matrix.attacks}
+        swept = Matrix.model_construct(attacks=list(attacks.values()), defenses=self.sweep, watch=[])
         runs = [
             Run(
                 data=data,

@@ -102,6 +102,7 @@ def test_the_folder_names_everything_that_the_result_depends_on(write) -> None:
     ("changes", "message"),
     [
         ({"federation": {"clients": 4}}, r"config\.yaml"),
+        ({"federation": {**TINY["federation"], "per_round": 99}}, "per_round: 99 of 4 clients cannot take part"),
         ({"attaks": []}, r"Unknown key 'attaks' in .* Did you mean 'attacks'\?"),
         ({"defenses": []}, "must be a list of types"),
         ({"attacks": [{"attackers": 2}]}, "each entry must be a type or a mapping with a type"),

@@ -105,6 +105,8 @@ def check(args: Any) -> None:
     """
     if getattr(args, "training_type", None) == "cross_silo":
         check_sections(args)
+    else:
+        _check_round(args)
     check_upload_section(args)
     check_simulation_section(args)
     for side in (DEFENSE, ATTACK):
@@ -141,7 +143,7 @@ def requested(side: Side, args: Any) -> Requested | None:
     if name in ours:
         _check_which(side, name, args)
         model = ours[name].Settings
-        params = _with_train_args(model, getattr(args, side.params, None), args)
+        params = _with_train_args(model, _nested(getattr(args, side.params, None), args), args)
         settings = read_settings(model, params, side.params, name)
         if isinstance(settings, AttackSettings):
             check_attackers(settings, _client_ids(args))
@@ -191,6 +193,22 @@ def _with_train_args(model: type[Parameters], params: Any, args: Any) -> Any:
     return {**inherited, **{key: value for key, value in (params or {}).items() if value is not None}}
 
 
+def _nested(params: Any, args: Any) -> Any:
+    """Return parameters in which the rules that `then` and `against` name have their defaults from `train_args`."""
+    if not isinstance(params, Mapping):
+        return params
+    rules, found = DEFENSE.ours(), dict(params)
+    then = found.get("then")
+    entry = {"type": then} if isinstance(then, str) else then
+    if isinstance(entry, Mapping) and entry.get("type") in rules:
+        own = {key: value for key, value in entry.items() if key != "type"}
+        found["then"] = {"type": entry["type"], **_with_train_args(rules[entry["type"]].Settings, own, args)}
+    if found.get("against") in rules:
+        given = found.get("against_params")
+        found["against_params"] = _with_train_args(rules[found["against"]].Settings, given, args) or {}
+    return found
+
+
 def _read_flat(side: Side, name: str, args: Any) -> builtin.Keys:
     """Read and check the keys of one of FedML's own types from FedML's flat args."""
     model = side.fedml[name]
@@ -218,6 +236,16 @@ def _read_flat(side: Side, name: str, args: Any) -> builtin.Keys:
             f"but {clients} clients per round."
         )
     return keys
+
+
+def _check_round(args: Any) -> None:
+    """Reject rounds of more clients than there are, which FedML's simulators answer with a KeyError."""
+    asked, total = getattr(args, "client_num_per_round", None), getattr(args, "client_num_in_total", None)
+    if isinstance(asked, int) and isinstance(total, int) and asked > total:
+        raise SettingsError(
+            f"train_args.client_num_per_round: {asked} of client_num_in_total: {total} clients cannot take part in a "
+            f"round: {total} at most."
+        )
 
 
 def _number(args: Any, key: str) -> int:

@@ -62,7 +62,8 @@ def image_with_trigger(attack: Attack, test_data: Iterable[Any]) -> tuple[Tensor
     if batch is None:
         return None
     images, labels = (part(given) for part, given in zip((image_tensor, class_indices), pair(batch), strict=True))
-    for image, label in zip(images.split(1), labels.split(1), strict=True):
+    for position in range(len(images)):
+        image, label = images[position : position + 1], labels[position : position + 1]
         found = attack.triggered(image, label)
         if found is None:
             return None

@@ -6,6 +6,7 @@ import fedml
 import pytest
 
 from fedml_gradcam_ae.contract.settings import SettingsError
+from fedml_gradcam_ae.hooks import configuration
 from tiny import fedml_args
 
 ON = {"enable_defense": True}
@@ -27,6 +28,10 @@ MISTAKES = {
     "alpha of the wrong kind": (
         {**ON, "defense_type": "gradcam_ae", "defense_params": {"profile": "paper", "alpha": "one"}},
         r"defense_params\.alpha: expected a valid number, found 'one' \(text\)",
+    ),
+    "more clients in a round than there are": (
+        {"client_num_per_round": 20},
+        "client_num_per_round: 20 of client_num_in_total: 6 clients cannot take part in a round: 6 at most",
     ),
     "more attackers than clients": (
         {**ATTACK, "attack_type": "uniform_noise", "attack_params": {"attackers": 7}},
@@ -180,6 +185,25 @@ def test_mistakes_in_the_file(plugin, config, section, message) -> None:
         fedml.init()
 
 
+def test_a_key_of_the_simulation_in_another_section_is_not_ignored(plugin, config) -> None:
+    config(YAML.replace("comm_round: 1", "comm_round: 1, drop_out: 0.5"))
+    with pytest.raises(SettingsError, match=r"train_args\.drop_out: a key of simulation_args: move it there"):
+        fedml.init()
+    config(YAML.replace("comm_round: 1", "comm_round: 1, server_momentum: 0.5"))  # a key of FedML's own optimizers
+    fedml.init()
+
+
+def test_rules_inside_of_rules_and_attacks_have_their_defaults_from_train_args(plugin) -> None:
+    trained = {"epochs": 3, "learning_rate": 0.2, "client_optimizer": "sgd", "weight_decay": 0.0, "batch_size": 8}
+    args = fedml_args(**ON, defense_type="multi_krum", defense_params={"malicious": 1, "then": "fltrust"}, **trained)
+    then = configuration.requested(configuration.DEFENSE, args).settings.then
+    assert (then["type"], then["local_epochs"], then["local_batch_size"]) == ("fltrust", 3, 8)
+    params = {"z": "optimal", "against": "fltrust", "against_params": {"root_images": 20}}
+    args = fedml_args(**ATTACK, attack_type="alie", attack_params=params, **trained)
+    against = configuration.requested(configuration.ATTACK, args).settings.against_params
+    assert (against["root_images"], against["local_epochs"], against["local_learning_rate"]) == (20, 3, 0.2)
+
+
 @pytest.mark.parametrize(
     ("keys", "message"),
     [
@@ -272,7 +296,8 @@ def test_what_the_defense_cannot_work_with_shows_before_any_training(plugin, hea
 
 
 def test_a_composition_is_checked_at_the_start(plugin) -> None:
-    args = {"enable_defense": True, "defense_type": "krum", "client_num_per_round": 20}
+    many = {"client_num_in_total": 20, "client_num_per_round": 20}
+    args = {"enable_defense": True, "defense_type": "krum", **many}
     with pytest.raises(SettingsError, match=r"defense_params of krum: then: Krum goes in front of no other rule"):
         fedml.init(fedml_args(**args, defense_params={"then": "median"}))
     with pytest.raises(SettingsError, match=r"defense_params of krum: 6 clients a round make 3 buckets"):

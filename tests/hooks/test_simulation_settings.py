@@ -8,6 +8,7 @@ import torch
 
 from fedml_gradcam_ae import Defense, Verdict, register_defense
 from fedml_gradcam_ae.attacks.label_flip import LabelFlip
+from fedml_gradcam_ae.contract import registry
 from fedml_gradcam_ae.contract.settings import SettingsError
 from fedml_gradcam_ae.hooks.simulation.drop_out import arriving
 from fedml_gradcam_ae.hooks.simulation.momentum import ServerMomentum, WorkerMomentum
@@ -184,3 +185,15 @@ def test_the_servers_momentum_stays_finite() -> None:
         center = momentum.model({"w": torch.tensor([largest, 2.0])}, center)
         assert center["w"].isfinite().all()
     assert center["w"][0] == largest
+
+
+def test_a_model_that_is_to_stay_does_not_coast_on(plugin, rounds, monkeypatch) -> None:
+    moving = simulate(comm_round=1, server_momentum=0.9, **WITNESS)
+
+    def judge(self, round):
+        kept = 0.0 if round.number > 1 else 1 / len(round.uploads)
+        return Verdict(weights=[kept] * len(round.uploads))
+
+    monkeypatch.setattr(registry.defenses()["witness"], "judge", judge)
+    staying = simulate(comm_round=3, server_momentum=0.9, **WITNESS)
+    assert distance(moving, staying) == 0

@@ -66,6 +66,13 @@ def check_simulation_section(args: Any) -> None:
     check_keys(SimulationSettings, args, SECTION)
     where = getattr(args, "training_type", None), getattr(args, "backend", None)
     path = getattr(args, "yaml_config_file", "")
+    misplaced = [
+        key
+        for key in ("drop_out", "worker_momentum")
+        if key in (read_sections(path) if path else {}).get("train_args", {})
+    ]
+    if misplaced:
+        raise SettingsError(f"train_args.{misplaced[0]}: a key of {SECTION}: move it there.")
     if path and SECTION not in read_sections(path):
         return
     if path and getattr(args, "federated_optimizer", "FedAvg") != "FedAvg":

@@ -88,8 +88,9 @@ class SimulatedServer:
         kept = arriving(len(uploads), settings.drop_out, seed, number)
         uploads, client_ids = [uploads[i] for i in kept], [client_ids[i] for i in kept]
         model: Mapping[str, Tensor]
+        moves = True
         if aggregation.defense_or_attack_active():
-            model = aggregation.aggregate(
+            aggregated = aggregation.aggregate(
                 aggregator,
                 uploads,
                 number=number,
@@ -99,13 +100,14 @@ class SimulatedServer:
                 test_data=self.test_data,
                 local_data=local_data,
                 trained=trained,
-            ).model
+            )
+            model, moves = aggregated.model, not aggregated.report.global_model_stays
         else:
             model = plain_average(
                 average, uploads, number=number, client_ids=client_ids, network=self.network, global_model=before
             )
             aggregator.set_model_params(model)
-        if settings.server_momentum:
+        if settings.server_momentum and moves:  # a model that is to stay does not coast on
             model = with_one_value(self._of_server.model(model, before), self._tied)
             aggregator.set_model_params(model)
         return model
