@@ -76,7 +76,7 @@ def test_drawing_the_image_leaves_the_random_numbers_as_they_were() -> None:
 def test_the_global_model_some_attackers_and_some_honest_clients_are_shown() -> None:
     found = trigger_maps(event(network()))
     assert [model.name for model in found.models] == [
-        "global model",
+        "global model before",
         *(f"client {client}" for client in (1, 5, 6, 7)),
         *(f"client {client}" for client in (0, 2, 3, 4)),
     ]

@@ -64,6 +64,7 @@ def simulate(run: Run, out: Path, say: Say, step: Callable[[], object], remember
     set_up_torch(run)
     start = time.perf_counter()
     last: list[RoundReport] = []
+    pictured = min(run.federation.rounds, run.attack.get("last_round") or run.federation.rounds)
     _forget_peak()
 
     def listen(event: Event) -> None:
@@ -77,7 +78,7 @@ def simulate(run: Run, out: Path, say: Say, step: Callable[[], object], remember
             with (folder / "tests.jsonl").open("a", encoding="utf-8") as file:
                 file.write(json.dumps(line) + "\n")
             step()
-        elif isinstance(event, Triggered) and event.number == run.federation.rounds:
+        elif isinstance(event, Triggered) and event.number == pictured:
             draw_trigger(event, folder)
 
     args = fedml_args(run)

@@ -43,7 +43,7 @@ class TriggerMaps:
         images: (2, channels, height, width).
         label: the class of the image.
         target: the class that the attackers want for the image with the trigger.
-        models: the global model, then attackers, then honest clients.
+        models: the global model before the round, then attackers, then honest clients.
     """
 
     number: int
@@ -84,7 +84,7 @@ def trigger_maps(event: Triggered) -> TriggerMaps | None:
         ... )
         >>> for model in trigger_maps(event).models:
         ...     print(model.name, model.malicious, model.classes)
-        global model False (0, 0)
+        global model before False (0, 0)
         client 3 True (0, 1)
         client 5 False (0, 0)
     """
@@ -109,7 +109,7 @@ def trigger_maps(event: Triggered) -> TriggerMaps | None:
     def client(client: ClientId) -> Shown:
         return look(f"client {client}", event.uploads[client], client in event.attackers)
 
-    models = [look("global model", event.global_model, False), *map(client, [*attackers, *honest])]
+    models = [look("global model before", event.global_model, False), *map(client, [*attackers, *honest])]
     return TriggerMaps(event.number, event.images.cpu(), event.label, event.target, models)
 
 
@@ -123,6 +123,6 @@ def _enlarged(network: nn.Module, images: Tensor, layer: str) -> Tensor:
             if min(maps.shape[-2:]) >= SMALLEST_MAP:
                 break
             size *= 2
-    except RuntimeError:  # the network takes images of one size only
-        pass
+    except (RuntimeError, ValueError, TypeError, IndexError, AssertionError):
+        pass  # the network takes images of one size only
     return large

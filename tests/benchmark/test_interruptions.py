@@ -49,7 +49,6 @@ CONFIG = {
     "watch": [
         {"type": "krum", "malicious": 1},
         {"type": "fldetector", "window": 2},
-        {"type": "gradcam_ae", "profile": "paper", "probe_size": 32, "map_size": 8, "epochs": 5, "alpha": [1.0, 2.0]},
     ],
     "seeds": [0, 1],
 }
