@@ -25,7 +25,6 @@ from fedml_gradcam_ae.contract.registry import register_attack
 from fedml_gradcam_ae.contract.settings import SettingsError
 from fedml_gradcam_ae.networks.images import draw_images, seeded_generator
 from fedml_gradcam_ae.networks.labels import class_indices
-from fedml_gradcam_ae.networks.outputs import Classifier, count_classes
 
 Property = Literal["leans_left", "leans_right", "bright", "dark", "red", "green", "blue"]
 COLORS = ("red", "green", "blue")
@@ -98,9 +97,7 @@ class Semantic(Backdoor):
                 f"attack_params.property: {self.settings.property} needs images of three channels, found "
                 f"{images.shape[1]}; bright and dark work with any."
             )
-        classes = count_classes(Classifier(network, self.settings.logits), images[:1].to(next(network.parameters())))
-        check_class("target", self.settings.target, classes)
-        check_class("source", self.settings.source, classes)
+        check_class("source", self.settings.source, self.count_classes(network, images))
         if not bool((labels == self.settings.source).any()):
             raise SettingsError(
                 f"attack_params.source: no test image is of class {self.settings.source}, so that the attack's success "

@@ -94,9 +94,24 @@ class Backdoor(DataPoisoning):
         """
         images = some_images(test_data)
         self.check_images(images.shape[-2], images.shape[-1])
-        classes = count_classes(Classifier(network, self.settings.logits), images[:1].to(next(network.parameters())))
-        check_class("target", self.settings.target, classes)
+        self.count_classes(network, images)
         self._tested = self._range(images)
+
+    def count_classes(self, network: nn.Module, images: Tensor) -> int:
+        """Return the number of classes, after a check that the target is one of them.
+
+        Args:
+            network: the architecture.
+            images: (images, channels, height, width).
+
+        Raises:
+            SettingsError: if there is no such class.
+            ValueError: if the network cannot run on the images.
+        """
+        images = images[:1].to(next(network.parameters()))
+        classes = count_classes(Classifier(network, self.settings.logits), images)
+        check_class("target", self.settings.target, classes)
+        return classes
 
     @override
     def poison_data(
