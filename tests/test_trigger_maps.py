@@ -37,11 +37,12 @@ def event(net, clients=12, attackers=(1, 5, 6, 7, 8)) -> Triggered:
 
 
 def test_the_image_is_the_first_one_of_another_class_with_and_without_the_square() -> None:
-    data = [(torch.rand(4, 3, 6, 6), torch.tensor([1, -1, 2, 0]))]
+    of_target = (torch.rand(2, 3, 6, 6), torch.tensor([1, 1]))  # data may be sorted by class
+    data = [of_target, (torch.rand(4, 3, 6, 6), torch.tensor([1, -1, 2, 0]))]
     attack = BadNets(BadNets.Settings(target=1, trigger_size=2, pixel_high=1.0))
     images, label, target = image_with_trigger(attack, data)
     assert (label, target) == (2, 1)
-    assert torch.equal(images[0], data[0][0][2])
+    assert torch.equal(images[0], data[1][0][2])
     changed = images[0] != images[1]
     assert changed[:, 4:, 4:].all()
     assert changed.sum() == 3 * 2 * 2

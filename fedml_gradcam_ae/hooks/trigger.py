@@ -47,7 +47,7 @@ def publish_trigger(attack: Attack | None, federation: Federation) -> None:
 
 
 def image_with_trigger(attack: Attack, test_data: Iterable[Any]) -> tuple[Tensor, int, int] | None:
-    """Return the first image of the first test batch that the attack's trigger changes.
+    """Return the first test image that the attack's trigger changes.
 
     Args:
         attack: a targeted attack.
@@ -58,10 +58,19 @@ def image_with_trigger(attack: Attack, test_data: Iterable[Any]) -> tuple[Tensor
         wants; None for an attack without a trigger, or without such an image.
     """
     with preserved_random_state():
-        batch = next(iter(test_data), None)
-    if batch is None:
-        return None
-    images, labels = (part(given) for part, given in zip((image_tensor, class_indices), pair(batch), strict=True))
+        for batch in test_data:
+            images, labels = (
+                part(given) for part, given in zip((image_tensor, class_indices), pair(batch), strict=True)
+            )
+            found = attack.triggered(images, labels)
+            if found is None:
+                return None
+            if len(found[0]):  # the batch has images of another class than the target
+                return _first_changed(attack, images, labels)
+    return None
+
+
+def _first_changed(attack: Attack, images: Tensor, labels: Tensor) -> tuple[Tensor, int, int] | None:
     for position in range(len(images)):
         image, label = images[position : position + 1], labels[position : position + 1]
         found = attack.triggered(image, label)
