@@ -36,9 +36,12 @@ def event(net, clients=12, attackers=(1, 5, 6, 7, 8)) -> Triggered:
     )
 
 
-def test_the_image_is_the_first_one_of_another_class_with_and_without_the_square() -> None:
+def test_the_image_is_the_one_of_another_class_that_the_square_changes_most() -> None:
     of_target = (torch.rand(2, 3, 6, 6), torch.tensor([1, 1]))  # data may be sorted by class
     data = [of_target, (torch.rand(4, 3, 6, 6), torch.tensor([1, -1, 2, 0]))]
+    data[1][0][:2, :, 4:, 4:] = 0.0  # of the target, and of no class
+    data[1][0][2, :, 4:, 4:] = 0.1
+    data[1][0][3, :, 4:, 4:] = 0.9
     attack = BadNets(BadNets.Settings(target=1, trigger_size=2, pixel_high=1.0))
     images, label, target = image_with_trigger(attack, data)
     assert (label, target) == (2, 1)

@@ -47,7 +47,7 @@ def publish_trigger(attack: Attack | None, federation: Federation) -> None:
 
 
 def image_with_trigger(attack: Attack, test_data: Iterable[Any]) -> tuple[Tensor, int, int] | None:
-    """Return the first test image that the attack's trigger changes.
+    """Return the test image of the first batch with other classes than the target that the trigger changes most.
 
     Args:
         attack: a targeted attack.
@@ -66,17 +66,20 @@ def image_with_trigger(attack: Attack, test_data: Iterable[Any]) -> tuple[Tensor
             if found is None:
                 return None
             if len(found[0]):  # the batch has images of another class than the target
-                return _first_changed(attack, images, labels)
+                return _most_changed(attack, images, labels)
     return None
 
 
-def _first_changed(attack: Attack, images: Tensor, labels: Tensor) -> tuple[Tensor, int, int] | None:
+def _most_changed(attack: Attack, images: Tensor, labels: Tensor) -> tuple[Tensor, int, int] | None:
+    """Return the image of a batch that the trigger changes most: on a bright one a bright square is not seen."""
+    best, largest = None, 0.0
     for position in range(len(images)):
         image, label = images[position : position + 1], labels[position : position + 1]
         found = attack.triggered(image, label)
-        if found is None:
-            return None
+        if found is None or not len(found[0]):
+            continue
         with_trigger, wanted = found
-        if len(with_trigger) and not torch.equal(with_trigger, image):
-            return torch.cat([image, with_trigger]), int(label), int(wanted)
-    return None
+        change = float((with_trigger - image).norm())
+        if change > largest:
+            best, largest = (torch.cat([image, with_trigger]), int(label), int(wanted)), change
+    return best
