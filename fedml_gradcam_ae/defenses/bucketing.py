@@ -70,7 +70,7 @@ class Bucketing(InFront):
                 ValueError: if there are too few.
             """
             AssumesMalicious.check_clients(self, clients)
-            buckets, malicious = -(-clients // self.size), self.assumed(clients)
+            buckets, malicious = self.buckets(clients), self.assumed(clients)
             try:
                 AssumesMalicious(malicious=malicious).check_clients(buckets)
                 self.rule_facing(malicious).check_clients(buckets)
@@ -93,12 +93,12 @@ class Bucketing(InFront):
         Raises:
             TooFewUploads: if there are too few uploads for f, or too few buckets for the other rule.
         """
-        clients, size = len(round.uploads), self.settings.size
+        clients, settings = len(round.uploads), self.settings
         rule: Defense = self.rule
-        malicious = self.settings.faced(clients, len(round.rejected))
-        rule.settings = self.settings.rule_facing(malicious)
+        malicious = settings.faced(clients, len(round.rejected))
+        rule.settings = settings.rule_facing(malicious)
         try:
-            AssumesMalicious(malicious=malicious).faced(-(-clients // size))
+            AssumesMalicious(malicious=malicious).faced(settings.buckets(clients))
             return super().judge(round)
         except TooFewUploads as error:
-            raise TooFewUploads(size * (error.needed - 1) + 1, clients) from None
+            raise TooFewUploads(settings.clients_needed(error.needed), clients) from None

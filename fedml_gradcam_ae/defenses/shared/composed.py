@@ -98,13 +98,13 @@ def check(cls: type[Defense], settings: DefenseSettings, clients: int | None = N
     other = _read_then(settings)
     uploads = clients
     for name, step in _read_steps(settings):
-        if uploads is not None:
+        if clients is not None and uploads is not None:
             try:
-                (step if uploads == clients or clients is None else facing(step, clients, 0)).check_clients(uploads)
+                facing(step, clients, 0).check_clients(uploads)
             except ValueError as error:
                 raise ValueError(f"pre, {name}: {error}") from None
             if isinstance(step, BucketingSettings):
-                uploads = -(-uploads // step.size)
+                uploads = step.buckets(uploads)
         if isinstance(step, BucketingSettings):
             if issubclass(cls, InFront):
                 raise SettingsError(
@@ -117,9 +117,8 @@ def check(cls: type[Defense], settings: DefenseSettings, clients: int | None = N
                         "anew each round: leave one of the two out."
                     )
     if clients is not None and uploads is not None:
-        faced = settings if uploads == clients else facing(settings, clients, 0)
         try:
-            faced.check_clients(uploads)
+            facing(settings, clients, 0).check_clients(uploads)
         except ValueError as error:
             buckets = f"{clients} clients a round make {uploads} buckets: "
             raise ValueError(f"{'' if uploads == clients else buckets}{error}") from None
@@ -128,7 +127,7 @@ def check(cls: type[Defense], settings: DefenseSettings, clients: int | None = N
             raise SettingsError(f"then: {cls.__name__} goes in front of no other rule, since {cls.not_composed}.")
         if uploads is not None and clients is not None:
             try:
-                (other[1] if uploads == clients else facing(other[1], clients, 0)).check_clients(uploads)
+                facing(other[1], clients, 0).check_clients(uploads)
             except ValueError as error:
                 raise ValueError(f"then: {error}") from None
 
@@ -155,12 +154,12 @@ class Composed(Defense):
             TooFewUploads: if there are too few uploads for a step or a rule.
         """
         start, judged = perf_counter(), round
-        sizes: list[int] = []
+        drawn: list[BucketingSettings] = []
         try:
             for step, settings in self.steps:
                 judged = step(judged, self._facing(settings, judged, round))
                 if isinstance(settings, BucketingSettings):
-                    sizes.append(settings.size)
+                    drawn.append(settings)
             before = perf_counter()
             for rule, settings in zip(self.rules, self._settings, strict=True):
                 rule.settings = self._facing(settings, judged, round)
@@ -168,7 +167,7 @@ class Composed(Defense):
             if self.then is not None:
                 verdict = aggregated(verdict, judged, self.then)
         except TooFewUploads as error:
-            raise _of_clients(error, sizes, len(round.uploads)) from None
+            raise _of_clients(error, drawn, len(round.uploads)) from None
         if judged is not round:
             verdict = carry_back(verdict, judged, round)
             verdict = replace(verdict, seconds={"pre": before - start, **verdict.seconds})
@@ -218,17 +217,17 @@ class Composed(Defense):
         return [self.rule] if self.then is None else [self.rule, self.then]
 
 
-def _of_clients(error: TooFewUploads, sizes: Sequence[int], clients: int) -> TooFewUploads:
+def _of_clients(error: TooFewUploads, drawn: Sequence[BucketingSettings], clients: int) -> TooFewUploads:
     """Return an error that counts clients in place of the buckets that they are in.
 
     Args:
         error: the error of a rule or a step, which may count buckets.
-        sizes: s of each bucketing step before it, in their order.
+        drawn: the bucketing steps before it, in their order.
         clients: the number of usable uploads.
     """
     needed, found = error.needed, error.found
-    for size in reversed(sizes):
-        needed, found = size * (needed - 1) + 1, size * found
+    for step in reversed(drawn):
+        needed, found = step.clients_needed(needed), step.size * found
     return TooFewUploads(needed, min(found, clients))
 
 

@@ -23,6 +23,30 @@ class BucketingSettings(DefenseSettings):
     size: int = Field(default=2, ge=1, description="s, how many updates are averaged in a bucket")
     seed: int = Field(default=0, ge=0, description="draws the buckets of each round")
 
+    def buckets(self, clients: int) -> int:
+        """Return the number of buckets of a round, ceil(K / s).
+
+        Args:
+            clients: K.
+
+        Example:
+            >>> BucketingSettings(size=2).buckets(5)
+            3
+        """
+        return -(-clients // self.size)
+
+    def clients_needed(self, buckets: int) -> int:
+        """Return the fewest clients that make so many buckets.
+
+        Args:
+            buckets: their number, at least 1.
+
+        Example:
+            >>> BucketingSettings(size=2).clients_needed(3)
+            5
+        """
+        return self.size * (buckets - 1) + 1
+
 
 def average_buckets(round: Round, settings: BucketingSettings) -> Round:
     """Return a round with ceil(K / s) uploads, each the unweighted mean of s clients drawn at random.
