@@ -8,13 +8,13 @@ from itertools import groupby
 from benchmark.measures.defects import known_defect
 from benchmark.measures.intervals import estimate
 from benchmark.measures.observations import Observations
+from benchmark.measures.recommendation import SUCCESS
 from benchmark.measures.results import Results
 from benchmark.measures.titles import NO_ATTACK
 from benchmark.paper import beside, heading
 
-# The headings of the table of a setting, and the one that it has beside them if there are targeted attacks.
+# The headings of the table of a setting; after the accuracy it also has the success rate of targeted attacks.
 HEADINGS = ("attack", "defense", "accuracy", "recall", "precision", "false-positive rate", "defense, s per round")
-SUCCESS = "attack success rate"
 
 
 def console(results: Results, observations: Observations) -> str:
@@ -37,7 +37,7 @@ def console(results: Results, observations: Observations) -> str:
         f"the clients\nleft out at the votes (every {results.vote_every} rounds), or accused by a rule that keeps a "
         "single upload; all are fractions."
     )
-    if SUCCESS in observations.measured:
+    if _targeted(observations):
         note += (
             "\nThe attack success rate is the share of the test images with the trigger, or of the source class, that "
             "are\nclassified as the attackers want."
@@ -46,9 +46,13 @@ def console(results: Results, observations: Observations) -> str:
     return "\n\n".join([*tables, *paper_tables(results, observations), notes])
 
 
+def _targeted(observations: Observations) -> list[str]:
+    """Return the name of the attack success rate; empty if it was not measured."""
+    return [SUCCESS] if SUCCESS in observations.measured else []
+
+
 def _headings(observations: Observations) -> list[str]:
-    targeted = [SUCCESS] if SUCCESS in observations.measured else []
-    return [*HEADINGS[:3], *targeted, *HEADINGS[3:]]
+    return [*HEADINGS[:3], *_targeted(observations), *HEADINGS[3:]]
 
 
 def table_rows(observations: Observations, setting: str) -> list[list[str]]:
@@ -62,7 +66,7 @@ def table_rows(observations: Observations, setting: str) -> list[list[str]]:
         One row per planned attack and defense, cells as in `HEADINGS`, with the attack success rate after the
         accuracy if there is one; "-" where nothing was measured or a metric is not defined.
     """
-    of_runs = ["accuracy", *([SUCCESS] if SUCCESS in observations.measured else [])]
+    of_runs = ["accuracy", *_targeted(observations)]
     rows = []
     for attack in observations.titles.attacks:
         for defense in observations.titles.defenses:

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from benchmark.measures import metrics
 from benchmark.measures.observations import Observations
+from benchmark.measures.recommendation import SUCCESS
 from benchmark.measures.results import Results
 from benchmark.report.tables.table import RUN, Table, row
-
-SUCCESS = "attack success rate"
 
 
 def accuracy(results: Results, observations: Observations) -> Table:
