@@ -227,10 +227,9 @@ class Round:
         """
         from fedml_gradcam_ae.contract.updates import Mixture, sums_to_one
 
+        # Mixtures of mixtures are mixtures of the first uploads.
         given, whole, origin = self.uploads, mixing, self._whole
-        while (
-            origin is not None and origin.mixing is not None
-        ):  # mixtures of mixtures are mixtures of the first uploads
+        while origin is not None and origin.mixing is not None:
             given, whole = origin.round.uploads, whole.double() @ origin.mixing.to(whole.device).double()
             origin = origin.round._whole
         rests = [

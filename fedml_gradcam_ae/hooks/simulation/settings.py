@@ -66,20 +66,17 @@ def check_simulation_section(args: Any) -> None:
     check_keys(SimulationSettings, args, SECTION)
     where = getattr(args, "training_type", None), getattr(args, "backend", None)
     path = getattr(args, "yaml_config_file", "")
-    misplaced = [
-        key
-        for key in ("drop_out", "worker_momentum")
-        if key in (read_sections(path) if path else {}).get("train_args", {})
-    ]
-    if misplaced:
-        raise SettingsError(f"train_args.{misplaced[0]}: a key of {SECTION}: move it there.")
-    if path and SECTION not in read_sections(path):
+    sections = read_sections(path) if path else {}
+    for key in ("drop_out", "worker_momentum"):
+        if key in sections.get("train_args", {}):
+            raise SettingsError(f"train_args.{key}: a key of {SECTION}: move it there.")
+    if SECTION not in sections:
         return
-    if path and getattr(args, "federated_optimizer", "FedAvg") != "FedAvg":
+    if getattr(args, "federated_optimizer", "FedAvg") != "FedAvg":
         raise SettingsError(
             f"{SECTION} works with federated_optimizer: FedAvg, found {args.federated_optimizer}: leave it out."
         )
-    if path and where not in (("simulation", "sp"), ("simulation", "MPI")):
+    if where not in (("simulation", "sp"), ("simulation", "MPI")):
         raise SettingsError(
             f"{SECTION} works with training_type: simulation and backend: sp or MPI, found {where[0]} and {where[1]}: "
             "leave it out."
