@@ -15,6 +15,7 @@ RULES = {
     "false_alarm": 0.001,
     "copy_ratio": 0.1,
     "mean_ratio": 0.4,
+    "relation_margin": 1.4,
     "memory": 6,
     "folds": 5,
     "hidden_size": 4,

@@ -20,6 +20,7 @@ from fedml_gradcam_ae.defenses.gradcam_ae.kind import Finding, Kind, Shown
 from fedml_gradcam_ae.defenses.gradcam_ae.map_errors import MapErrors
 from fedml_gradcam_ae.defenses.gradcam_ae.observed import Observed
 from fedml_gradcam_ae.defenses.gradcam_ae.outliers import OutputOutliers, StepOutliers
+from fedml_gradcam_ae.defenses.gradcam_ae.relations import Relations
 from fedml_gradcam_ae.defenses.gradcam_ae.running_means import RunningMeans
 
 
@@ -37,6 +38,7 @@ def kinds_of(settings: Any, errors: type[MapErrors] = MapErrors) -> list[Kind]:
         RunningMeans(settings.false_alarm),
         Disagreement(settings.memory, settings.false_alarm),
         Means(settings.mean_ratio, copies),
+        *([Relations(settings.relation_margin)] if settings.relation_margin else []),
         StepOutliers(),
         OutputOutliers(),
     ]

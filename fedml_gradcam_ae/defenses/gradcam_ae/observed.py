@@ -48,6 +48,23 @@ class Maps:
         return differences(self.uploads, self.reference)
 
 
+@dataclass(frozen=True, eq=False)
+class Directions:
+    """Where the clients of a round moved their models to.
+
+    Attributes:
+        updates: (clients, clients), the inner products of the updates.
+        labels: (clients, clients), those of what the output layers show of the clients' labels.
+    """
+
+    updates: Tensor
+    labels: Tensor
+
+    def only(self, clients: Tensor) -> Directions:
+        """Return those of some clients: a mask (clients,), bool, or positions."""
+        return Directions(self.updates.cpu()[clients][:, clients], self.labels.cpu()[clients][:, clients])
+
+
 @dataclass(frozen=True)
 class Models:
     """What is measured without heat maps, for all clients of a round.
@@ -56,11 +73,13 @@ class Models:
         outputs: (1 + clients, images, classes), the class scores on the probe images, the global model's first.
         steps: the lengths of the changes of each tensor.
         judged: (clients,), bool, on the CPU: the clients with finite maps, which `Observed.clients` lists.
+        directions: of the updates; None: not measured.
     """
 
     outputs: Tensor
     steps: Steps
     judged: Tensor
+    directions: Directions | None = None
 
 
 @dataclass(frozen=True, eq=False)

@@ -16,6 +16,7 @@ from fedml_gradcam_ae.contract.upload import ClientId
 from fedml_gradcam_ae.defenses.gradcam_ae.class_probe import ClassProbe
 from fedml_gradcam_ae.defenses.gradcam_ae.evidence import Evidence, kinds_of
 from fedml_gradcam_ae.defenses.gradcam_ae.observed import Maps, Models, Observed
+from fedml_gradcam_ae.defenses.gradcam_ae.relations import directions_of
 from fedml_gradcam_ae.defenses.gradcam_ae.scored import Scored
 from fedml_gradcam_ae.defenses.gradcam_ae.settings import GradCAMAESettings
 from fedml_gradcam_ae.heatmaps import maps_and_outputs
@@ -53,6 +54,7 @@ class RobustProfile:
         statistics = statistics_of(round.network, round.global_model, round.uploads, probe.native)
         native = self._maps(round, probe.native)[0] if statistics is None else None
         mapped = perf_counter()
+        directions = directions_of(given, self.settings.seed) if self.settings.relation_margin else None
 
         judged, broken = large.finite, not large.comparable
         if native is not None:
@@ -72,7 +74,7 @@ class RobustProfile:
                 large.only(judged),
                 None if native is None else native.only(judged),
                 None if statistics is None else statistics.only(judged),
-                Models(outputs, given.steps, judged.cpu()),
+                Models(outputs, given.steps, judged.cpu(), directions),
             )
             found = self.evidence.judge(observed)
             scores[judged.cpu()] = found.scores.float()

@@ -23,7 +23,7 @@ OWN = {
         "reconstruction_error",
         "alpha",
     },
-    "robust": {"false_alarm", "copy_ratio", "mean_ratio", "native_images", "memory", "folds"},
+    "robust": {"false_alarm", "copy_ratio", "mean_ratio", "relation_margin", "native_images", "memory", "folds"},
 }
 
 
@@ -109,6 +109,12 @@ class GradCAMAESettings(ProfileSettings):
         lt=1,
         description="robust, with BatchNorm of 64 channels or more: clients are copies as well if the distance between "
         "the means that their layers produce is below this fraction of the median distance; 0: no comparison of means",
+    )
+    relation_margin: float = Field(
+        default=1.4,
+        ge=0,
+        description="robust: a group of clients is suspected if its updates have, beyond what labels explain, this "
+        "many times as much in common as independent updates have by chance; 0: updates are not compared",
     )
     memory: int = Field(
         default=6,
