@@ -1,8 +1,8 @@
-"""The tables of docs/backdoors.md, from results/published/backdoors.
+"""The tables of docs/backdoors.md, from results/published.
 
     python tools/docs/make_backdoors.py
 
-`python tools/docs/make_reproduction.py results/backdoors` takes over a results folder before.
+`python tools/docs/make_reproduction.py results/backdoors results/relations` takes over a results folder before.
 """
 
 from __future__ import annotations
@@ -47,6 +47,8 @@ TABLES = {
     "accuracy": lambda results: of_runs(results, "accuracy"),
     "left-out": left_out,
     "AUROC": ranking,
+    "watched-recall": lambda results: make_reproduction.watched(results, "recall"),
+    "watched-FPR": lambda results: make_reproduction.watched(results, "FPR"),
 }
 
 
