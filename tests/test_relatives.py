@@ -139,9 +139,11 @@ def test_equal_updates_and_updates_of_length_zero_are_no_evidence() -> None:
 
 
 def test_huge_updates_do_not_hide_the_others() -> None:
-    updates, labels = federation(17, 3, 1.5)
-    updates[19] *= 1e30
-    assert suspects(updates, labels) == [0, 1, 2]
+    for factor in (1e30, 1e200):  # the second one's products overflow
+        updates, labels = federation(17, 3, 1.5)
+        updates[19] *= factor
+        labels[19] *= factor
+        assert suspects(updates, labels) == [0, 1, 2]
 
 
 @pytest.mark.parametrize("of_labels", [0.0, 0.5])

@@ -44,7 +44,8 @@ def residual_cosines(products: Tensor) -> Tensor:
         products: (clients, clients), the inner products of the updates.
 
     Returns:
-        (clients, clients), float64; 0 for an update of length 0, or one that equals the mean.
+        (clients, clients), float64; 0 for an update of length 0, one that equals the mean, or one whose
+        products overflow.
 
     Example:
         >>> updates = torch.tensor([[2.0, 1.0], [2.0, -1.0], [2.0, 1.0], [2.0, -1.0]])
@@ -53,6 +54,7 @@ def residual_cosines(products: Tensor) -> Tensor:
     """
     lengths = products.double().diagonal().clamp(min=0).sqrt()
     cosines = products.double() / lengths.clamp(min=TINY) / lengths.clamp(min=TINY)[:, None]
+    cosines = cosines.nan_to_num(0.0, posinf=0.0, neginf=0.0)
     less = cosines - cosines.mean(dim=0)
     less = less - less.mean(dim=1, keepdim=True)
     scale = less.diagonal().clamp(min=0).sqrt()
