@@ -51,7 +51,7 @@ def test_the_profiles_defaults() -> None:
 @pytest.mark.parametrize("network", [tiny_cnn, without_batchnorm])
 def test_a_verdict_is_evidence_from_what_the_rounds_images_show(make_round, network) -> None:
     round = make_round(clients=8, number=4, network=network())
-    verdict = defense(probe_size=16).judge(round)
+    verdict = defense(probe_size=16, relation_margin=0).judge(round)  # relations look at updates, not at images
 
     images, labels = draw_images(round.test_data, 8, seeded_generator(0, 0, 4))
     large = torch.nn.functional.interpolate(images[:4], size=(16, 16), mode="bilinear", align_corners=False)
@@ -73,7 +73,9 @@ def test_a_verdict_is_evidence_from_what_the_rounds_images_show(make_round, netw
 @pytest.mark.parametrize("noise", [0.0, 0.02])
 @pytest.mark.parametrize("channels", [4, 64])  # of 64, means are compared as well
 def test_copies_are_left_out_and_told_why(make_round, noise, channels) -> None:
-    verdict = defense().judge(copied(make_round(clients=10, network=tiny_cnn(channels)), [2, 5, 6], noise))
+    round = copied(make_round(clients=10, network=tiny_cnn(channels)), [2, 5, 6], noise)
+    assert defense().judge(round).excluded == [client in (2, 5, 6) for client in range(10)]
+    verdict = defense(relation_margin=0).judge(round)  # copies are relatives as well
     assert [i for i, out in enumerate(verdict.excluded) if out] == [2, 5, 6]
     assert verdict.reasons == dict.fromkeys([102, 105, 106], "its heat maps are nearly equal to another client's")
     assert sum(verdict.weights) == pytest.approx(1)
