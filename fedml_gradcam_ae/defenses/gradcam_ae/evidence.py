@@ -38,7 +38,7 @@ def kinds_of(settings: Any, errors: type[MapErrors] = MapErrors) -> list[Kind]:
         RunningMeans(settings.false_alarm),
         Disagreement(settings.memory, settings.false_alarm),
         Means(settings.mean_ratio, copies),
-        *([Relations(settings.relation_margin)] if settings.relation_margin else []),
+        Relations(settings.relation_margin),
         StepOutliers(),
         OutputOutliers(),
     ]

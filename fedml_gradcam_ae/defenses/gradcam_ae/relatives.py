@@ -15,6 +15,8 @@ from scipy.cluster.hierarchy import linkage
 from scipy.spatial.distance import squareform
 from torch import Tensor
 
+from fedml_gradcam_ae.maths.cosine import cosine_matrix
+
 TINY = 1e-12  # The smallest divisor.
 
 
@@ -44,22 +46,20 @@ def residual_cosines(products: Tensor) -> Tensor:
         products: (clients, clients), the inner products of the updates.
 
     Returns:
-        (clients, clients), float64; 0 for an update of length 0, one that equals the mean, or one whose
-        products overflow.
+        (clients, clients), float64; 1 on the diagonal, and 0 for an update that equals the mean. Updates of length 0,
+        and those whose products overflow, count as 0 and so have minus the mean in common.
 
     Example:
         >>> updates = torch.tensor([[2.0, 1.0], [2.0, -1.0], [2.0, 1.0], [2.0, -1.0]])
         >>> residual_cosines(updates @ updates.T)[0].round(decimals=6)
         tensor([ 1., -1.,  1., -1.], dtype=torch.float64)
     """
-    lengths = products.double().diagonal().clamp(min=0).sqrt()
-    cosines = products.double() / lengths.clamp(min=TINY) / lengths.clamp(min=TINY)[:, None]
-    cosines = cosines.nan_to_num(0.0, posinf=0.0, neginf=0.0)
+    lengths = products.diagonal()
+    cosines = cosine_matrix(products.double()) * (lengths.isfinite() & (lengths > 0))  # unusable ones: the vector 0
     less = cosines - cosines.mean(dim=0)
     less = less - less.mean(dim=1, keepdim=True)
-    scale = less.diagonal().clamp(min=0).sqrt()
-    scale = torch.where(scale > 1e-6, scale, torch.inf)
-    return less / scale / scale[:, None]
+    apart = less.diagonal() > 1e-12
+    return cosine_matrix(less * apart * apart[:, None])
 
 
 def most_related(updates: Tensor, labels: Tensor) -> Relatives:

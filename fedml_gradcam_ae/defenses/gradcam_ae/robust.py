@@ -54,7 +54,6 @@ class RobustProfile:
         statistics = statistics_of(round.network, round.global_model, round.uploads, probe.native)
         native = self._maps(round, probe.native)[0] if statistics is None else None
         mapped = perf_counter()
-        directions = directions_of(given, self.settings.seed) if self.settings.relation_margin else None
 
         judged, broken = large.finite, not large.comparable
         if native is not None:
@@ -67,6 +66,7 @@ class RobustProfile:
         scores, why = torch.full((len(judged),), math.inf, dtype=torch.float32), [""] * len(judged)
         positions = judged.nonzero()[:, 0].tolist()
         if positions and not broken:
+            directions = directions_of(given, self.settings.seed) if self.settings.relation_margin else None
             observed = Observed(
                 round.number,
                 [round.client_ids[position] for position in positions],
