@@ -8,7 +8,15 @@ from torch import nn
 from torchvision import models
 
 from benchmark.models import small_cnn
-from fedml_gradcam_ae.heatmaps import class_maps, find_target_layer, grad_cam, layer_cam, min_max, resize
+from fedml_gradcam_ae.heatmaps import (
+    class_maps,
+    differentiable_class_maps,
+    find_target_layer,
+    grad_cam,
+    layer_cam,
+    min_max,
+    resize,
+)
 from tiny import state_of
 
 
@@ -198,6 +206,124 @@ def test_layers_followed_by_an_in_place_relu(build) -> None:
     expected = alone.attribute(images, torch.tensor([1, 2]), relu_attributions=True)[:, 0].detach()
     found = grad_cam(network, [network.state_dict()], images, layer, torch.tensor([1, 2]))[0]
     assert torch.allclose(found, expected, atol=1e-5)
+
+
+def vit(size: int = 32) -> nn.Module:
+    torch.manual_seed(0)
+    network = models.VisionTransformer(size, 8, 2, 2, 16, 32, num_classes=10)
+    nn.init.normal_(network.heads.head.weight)  # torchvision's zeros would make every map zero
+    return network.double().eval()
+
+
+class MeanOfTokens(nn.Module):
+    """A transformer without a class token: the class scores are of the mean of all patches."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.patches = nn.Conv2d(3, 16, 8, 8)
+        self.block = nn.TransformerEncoderLayer(16, 2, 32, batch_first=True)
+        self.norm = nn.LayerNorm(16)
+        self.head = nn.Linear(16, 10)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        tokens = self.patches(images).flatten(2).transpose(1, 2)
+        return self.head(self.norm(self.block(tokens)).mean(dim=1))
+
+
+class LinearPatches(MeanOfTokens):
+    """The same without any convolution."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.patches = nn.Linear(3 * 64, 16)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        patches = images.unfold(2, 8, 8).unfold(3, 8, 8).permute(0, 2, 3, 1, 4, 5).flatten(3).flatten(1, 2)
+        return self.head(self.norm(self.block(self.patches(patches))).mean(dim=1))
+
+
+def token_maps(network: nn.Module, layer: str, images: torch.Tensor, extra: int) -> torch.Tensor:
+    """The signed maps of all classes by the definition, (images, classes, rows, rows), with loops and a plain hook."""
+    kept = {}
+    handle = network.get_submodule(layer).register_forward_hook(lambda *given: kept.update(tokens=given[2]))
+    scores = network(images)
+    handle.remove()
+    maps = []
+    for c in range(scores.shape[1]):
+        (slopes,) = torch.autograd.grad(scores[:, c].sum(), kept["tokens"], retain_graph=True)
+        alpha = slopes[:, extra:].mean(dim=1)
+        maps.append(torch.einsum("im,ipm->ip", alpha, kept["tokens"][:, extra:].detach()))
+    rows = round(maps[0].shape[1] ** 0.5)
+    return torch.stack(maps, dim=1).unflatten(2, (rows, rows))
+
+
+@pytest.mark.parametrize(
+    ("build", "layer", "extra"),
+    [
+        (vit, "encoder.layers.encoder_layer_1.ln_1", 1),
+        (lambda: MeanOfTokens().double().eval(), "norm", 0),
+        (lambda: LinearPatches().double().eval(), "norm", 0),
+    ],
+    ids=["class token", "mean of tokens", "no convolution"],
+)
+def test_the_tokens_of_a_transformer_are_feature_maps(build, layer, extra) -> None:
+    network = build()
+    images = torch.rand(3, 3, 32, 32, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    assert find_target_layer(network, images) == layer
+    expected = token_maps(network, layer, images, extra)
+    upload = state_of(network)
+    assert torch.allclose(class_maps(network, [upload], images, layer)[0], expected, atol=1e-12)
+    labels = torch.tensor([2, 0, 9])
+    assert torch.allclose(
+        grad_cam(network, [upload], images, layer, labels)[0], expected[range(3), labels].relu(), atol=1e-12
+    )
+    assert (expected > 0).any()
+
+
+def test_a_transformer_before_any_training_has_the_layer_that_it_has_later() -> None:
+    """torchvision starts with a last layer of zeros, through which no gradient passes."""
+    network = models.VisionTransformer(32, 8, 2, 2, 16, 32, num_classes=10)
+    assert find_target_layer(network, torch.rand(1, 3, 32, 32)) == "encoder.layers.encoder_layer_1.ln_1"
+
+
+def test_attackers_can_differentiate_the_maps_of_a_transformer() -> None:
+    network = vit()
+    weight = network.encoder.layers[0].mlp[0].weight.detach().clone().requires_grad_()
+    upload = {**state_of(network), "encoder.layers.encoder_layer_0.mlp.0.weight": weight}
+    images = torch.rand(2, 3, 32, 32, dtype=torch.float64)
+    layer = "encoder.layers.encoder_layer_1.ln_1"
+    maps = differentiable_class_maps(network, upload, images, layer)
+    assert torch.allclose(maps.detach(), class_maps(network, [upload], images, layer)[0], atol=1e-12)
+    (slope,) = torch.autograd.grad(maps.square().sum(), weight)
+    step = torch.randn_like(weight) * 1e-6
+    moved = [
+        class_maps(
+            network,
+            [{**upload, "encoder.layers.encoder_layer_0.mlp.0.weight": weight.detach() + sign * step}],
+            images,
+            layer,
+        )
+        for sign in (1, -1)
+    ]
+    assert float((slope * step).sum()) == pytest.approx(
+        float((moved[0].square().sum() - moved[1].square().sum()) / 2), rel=1e-4
+    )
+
+
+def test_maps_with_channels_last_are_not_read_as_feature_maps() -> None:
+    """Inside a ConvNeXt block, LayerNorm and Linear see (images, height, width, channels)."""
+    network = models.convnext_tiny(num_classes=10)
+    images = torch.rand(1, 3, 64, 64)
+    assert find_target_layer(network, images) == "features"
+    assert class_maps(network, [state_of(network)], images, "features").shape == (1, 1, 10, 2, 2)
+
+
+def test_an_earlier_stage_is_taken_where_the_last_one_has_too_few_positions() -> None:
+    images = torch.rand(1, 3, 32, 32)
+    found = [find_target_layer(resnet18(), images, smallest=smallest) for smallest in (1, 2, 3, 8)]
+    assert found == ["layer4", "layer3", "layer2", "layer1"]
+    with pytest.raises(ValueError, match="33 x 33 positions or more on images of 32 x 32 pixels"):
+        find_target_layer(resnet18(), images, smallest=33)
 
 
 def test_a_dotted_name_is_taken() -> None:

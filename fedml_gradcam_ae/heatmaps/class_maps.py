@@ -24,7 +24,7 @@ def class_maps(network: nn.Module, uploads: Sequence[Upload], images: Tensor, la
         network: the architecture; its own weights are not used. It is run in eval mode.
         uploads: K state dicts that fit the network.
         images: (images, channels, height, width), on the network's device.
-        layer: dotted name of a module with 4-D output that runs once.
+        layer: dotted name of a module that runs once and returns feature maps or tokens.
 
     Returns:
         (clients, images, classes, height, width), on the network's device, float32 for a network in half precision; NaN
@@ -50,7 +50,7 @@ def maps_and_outputs(
         network: the architecture; its own weights are not used. It is run in eval mode.
         uploads: K state dicts that fit the network.
         images: (images, channels, height, width), on the network's device.
-        layer: dotted name of a module with 4-D output that runs once.
+        layer: dotted name of a module that runs once and returns feature maps or tokens.
 
     Returns:
         (clients, images, classes, height, width), and the scores, (clients, images, classes).

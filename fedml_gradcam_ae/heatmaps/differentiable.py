@@ -6,10 +6,11 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from fedml_gradcam_ae.contract.upload import Upload
 from fedml_gradcam_ae.heatmaps.class_maps import maps_of_classes
-from fedml_gradcam_ae.heatmaps.forward import run_to_layers, weigh, weigh_positions
+from fedml_gradcam_ae.heatmaps.forward import run_to_layers, scores_of, weigh, weigh_positions
 
 MapMethod = Literal["gradcam", "layercam"]
 
@@ -30,7 +31,7 @@ def differentiable_grad_cam(
         network: the architecture, in eval mode.
         upload: a state dict that fits the network.
         images: (images, channels, height, width), on the network's device.
-        layer: dotted name of a module with 4-D output that runs once.
+        layer: dotted name of a module that runs once and returns feature maps or tokens.
         labels: (images,), the class c of each image; None takes the upload's own arg-max class.
         method: `layercam` returns the maps that `layer_cam` makes.
 
@@ -45,10 +46,10 @@ def differentiable_grad_cam(
         >>> maps.tolist(), torch.autograd.grad(maps.sum(), weight)[0].item()
         ([[[1.0, 2.0], [3.0, 4.0]]], 10.0)
     """
-    scores, (activations,) = run_to_layers(network, upload, images, [layer])
+    with sdpa_kernel(SDPBackend.MATH):  # the only attention that can be differentiated twice
+        scores, (activations,) = run_to_layers(network, upload, images, [layer])
     with torch.enable_grad():
-        chosen = scores.max(dim=1).values if labels is None else scores.gather(1, labels[:, None])[:, 0]
-        (slopes,) = torch.autograd.grad(chosen.sum(), activations, create_graph=True)
+        (slopes,) = torch.autograd.grad(scores_of(scores, labels).sum(), activations, create_graph=True)
         weighted = weigh(activations, slopes) if method == "gradcam" else weigh_positions(activations, slopes)
         return weighted.relu()
 
@@ -60,7 +61,7 @@ def differentiable_class_maps(network: nn.Module, upload: Upload, images: Tensor
         network: the architecture, in eval mode.
         upload: a state dict that fits the network.
         images: (images, channels, height, width), on the network's device.
-        layer: dotted name of a module with 4-D output that runs once.
+        layer: dotted name of a module that runs once and returns feature maps or tokens.
 
     Returns:
         (images, classes, height, width).
@@ -73,6 +74,7 @@ def differentiable_class_maps(network: nn.Module, upload: Upload, images: Tensor
         >>> maps.shape, torch.autograd.grad(maps[0, 1].sum(), weight)[0].item()
         (torch.Size([1, 2, 2, 2]), -4.0)
     """
-    scores, (activations,) = run_to_layers(network, upload, images, [layer])
+    with sdpa_kernel(SDPBackend.MATH):
+        scores, (activations,) = run_to_layers(network, upload, images, [layer])
     with torch.enable_grad():
         return maps_of_classes(scores, activations, differentiable=True)

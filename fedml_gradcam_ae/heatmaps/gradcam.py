@@ -10,6 +10,7 @@ from captum.attr import LayerGradCam
 from torch import Tensor, nn
 
 from fedml_gradcam_ae.contract.upload import Upload
+from fedml_gradcam_ae.heatmaps.forward import maps_of_one_class, returns_tokens, scores_of, weigh
 from fedml_gradcam_ae.networks.evaluating import answer, evaluating
 from fedml_gradcam_ae.networks.parallel import on_each_upload
 
@@ -25,13 +26,14 @@ def grad_cam(
 
     Source: the paper's (11) and (12); A^m are the feature maps of `layer`, Y^c is the score of class c before softmax.
     The uploads are never copied into the network: `answer` runs it on each upload's tensors. All parameters are
-    constants there, so the gradient is computed only from the scores down to `layer`.
+    constants there, so the gradient is computed only from the scores down to `layer`. Captum knows feature maps only;
+    the same formula on tokens, whose positions are the patches, is `weigh`.
 
     Args:
         network: the architecture; its own weights are not used. It is run in eval mode.
         uploads: K state dicts that fit the network.
         images: (images, channels, height, width), on the network's device.
-        layer: dotted name of a module with 4-D output.
+        layer: dotted name of a module that runs once and returns feature maps or tokens.
         labels: (images,), the class c of each image; None takes each upload's own arg-max class.
 
     Returns:
@@ -51,20 +53,17 @@ def grad_cam(
         [[[[1.0, 2.0], [3.0, 4.0]]], [[[0.0, 0.0], [0.0, 0.0]]]]
     """
     with evaluating(network):
-        maps = torch.stack(
-            on_each_upload(network, uploads, partial(_maps_of, layer=layer, images=images, labels=labels))
-        )
+        tokens = returns_tokens(network, images[:1], layer)
+        method = partial(maps_of_one_class, weigh=weigh) if tokens else _maps_of
+        maps = torch.stack(on_each_upload(network, uploads, partial(method, images=images, layer=layer, labels=labels)))
         return maps.to(torch.promote_types(maps.dtype, torch.float32))
 
 
-def _maps_of(network: nn.Module, upload: Upload, layer: str, images: Tensor, labels: Tensor | None) -> Tensor:
+def _maps_of(network: nn.Module, upload: Upload, images: Tensor, layer: str, labels: Tensor | None) -> Tensor:
     tensors = {name: tensor.detach().to(images.device) for name, tensor in upload.items()}
 
     def score(batch: Tensor) -> Tensor:
-        scores: Tensor = answer(network, tensors, batch)
-        if labels is None:
-            return scores.max(dim=1).values
-        return scores.gather(1, labels[:, None])[:, 0]
+        return scores_of(answer(network, tensors, batch), labels)
 
     maps = LayerGradCam(score, network.get_submodule(layer)).attribute(images, relu_attributions=True)
     assert isinstance(maps, Tensor)  # one layer with one output gives one tensor

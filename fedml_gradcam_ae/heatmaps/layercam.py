@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from fedml_gradcam_ae.contract.upload import Upload
-from fedml_gradcam_ae.heatmaps.forward import run_to_layers, weigh_positions
+from fedml_gradcam_ae.heatmaps.forward import maps_of_one_class, weigh_positions
 from fedml_gradcam_ae.networks.evaluating import evaluating
 from fedml_gradcam_ae.networks.parallel import on_each_upload
 
@@ -31,7 +31,7 @@ def layer_cam(
         network: the architecture; its own weights are not used. It is run in eval mode.
         uploads: K state dicts that fit the network.
         images: (images, channels, height, width), on the network's device.
-        layer: dotted name of a module with 4-D output that runs once.
+        layer: dotted name of a module that runs once and returns feature maps or tokens.
         labels: (images,), the class c of each image; None takes each upload's own arg-max class.
 
     Returns:
@@ -51,16 +51,6 @@ def layer_cam(
         [[[[2.0, 2.0], [0.0, 0.0]]]]
     """
     with evaluating(network):
-        maps = torch.stack(
-            on_each_upload(network, uploads, partial(_maps_of, images=images, layer=layer, labels=labels))
-        )
+        one = partial(maps_of_one_class, images=images, layer=layer, labels=labels, weigh=weigh_positions)
+        maps = torch.stack(on_each_upload(network, uploads, one))
         return maps.to(torch.promote_types(maps.dtype, torch.float32))
-
-
-def _maps_of(network: nn.Module, upload: Upload, images: Tensor, layer: str, labels: Tensor | None) -> Tensor:
-    constants = {name: tensor.detach().to(images.device) for name, tensor in upload.items()}
-    scores, (activations,) = run_to_layers(network, constants, images, [layer])
-    with torch.enable_grad():
-        chosen = scores.max(dim=1).values if labels is None else scores.gather(1, labels[:, None])[:, 0]
-        (slopes,) = torch.autograd.grad(chosen.sum(), activations)
-    return weigh_positions(activations.detach(), slopes).relu()

@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 from torch import nn
+from torchvision import models
 
 from fedml_gradcam_ae.defenses.gradcam_ae.defense import GradCAMAE
 from fedml_gradcam_ae.defenses.gradcam_ae.evidence import Evidence, kinds_of
@@ -133,6 +134,37 @@ def test_images_are_enlarged_until_the_map_has_2_x_2_positions(make_round) -> No
     assert judge.profile.probe.size == 16
     with pytest.raises(ValueError, match=r"1 position wide on images of 8 x 8 pixels.*Raise probe_size"):
         defense(probe_size="native").prepare(network, data)
+
+
+@pytest.mark.parametrize(
+    ("network", "layer", "size"),
+    [
+        # Maps of 4 x 4, then 1 x 1, and a linear layer that takes images of 8 x 8 only.
+        (lambda: [nn.Conv2d(1, 4, 3, 2, 1), nn.Conv2d(4, 4, 3, 4, 1), nn.Flatten(), nn.Linear(4, 10)], "0", 8),
+        # A convolution after the pooling, with one position at every size; the one before has 2 x 2 on 16 x 16.
+        (lambda: [nn.Conv2d(1, 4, 8, 8), nn.AdaptiveAvgPool2d(1), nn.Conv2d(4, 10, 1), nn.Flatten()], "0", 16),
+        # The same, with a layer that has more positions on small images.
+        (lambda: [nn.Conv2d(1, 4, 2, 2), nn.AdaptiveAvgPool2d(1), nn.Conv2d(4, 10, 1), nn.Flatten()], "0", 16),
+        (
+            lambda: [models.VisionTransformer(8, 2, 2, 2, 8, 8, num_classes=10)],
+            "0.encoder.layers.encoder_layer_1.ln_1",
+            8,
+        ),
+    ],
+    ids=["images of one size", "pooled", "pooled small", "transformer"],
+)
+def test_where_enlarging_does_not_help_an_earlier_layer_is_explained(make_round, network, layer, size) -> None:
+    torch.manual_seed(0)
+    network = nn.Sequential(*network()).eval()
+    if isinstance(network[0], models.VisionTransformer):
+        network[0].conv_proj = nn.Conv2d(1, 8, 2, 2)
+    round = make_round(clients=6, network=network)
+    judge = defense(native_images=2)
+    judge.prepare(network, round.test_data)
+    assert (judge.profile._layer, judge.profile.probe.size) == (layer, size)
+    verdict = judge.judge(round)
+    assert not any(verdict.flagged)
+    assert torch.isfinite(verdict.evidence["heat_maps"]).all()
 
 
 def test_the_defense_does_not_touch_the_uploads_the_network_or_the_random_state(make_round) -> None:

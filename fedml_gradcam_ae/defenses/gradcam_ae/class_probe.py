@@ -60,8 +60,7 @@ class ClassProbe:
         network = Classifier(network, self.settings.logits)
         images, _ = self._draw(network, test_data, number=0)
         self._classes = count_classes(network, images)
-        layer = find_target_layer(network, images, self.settings.target_layer)
-        self.size = self._size(network, images[:1], layer)
+        layer, self.size = self._layer_and_size(network, images[:1])
         return layer
 
     def draw(self, network: nn.Module, test_data: Iterable[Any], number: int) -> ProbeImages:
@@ -84,25 +83,37 @@ class ClassProbe:
         count = max(self.settings.probe_images, self.settings.native_images)
         return draw_probe(network, test_data, count, self.settings.seed, number, self._classes)
 
-    def _size(self, network: nn.Module, image: Tensor, layer: str) -> int | None:
-        asked, size = self.settings.probe_size, min(image.shape[-2:])
+    def _layer_and_size(self, network: nn.Module, image: Tensor) -> tuple[str, int | None]:
+        """Return the layer, and the size of the large images; None: they are not resized."""
+        asked, name, size = self.settings.probe_size, self.settings.target_layer, min(image.shape[-2:])
         if image.dim() < 3:  # a flat vector, which the network itself reshapes to an image
             if isinstance(asked, int):
                 raise ValueError(f"probe_size: images of {size} numbers in a row cannot be resized: `native`.")
-            return None
+            return find_target_layer(network, image, name), None
         if isinstance(asked, int):
             size = asked
-        side = self._side(network, image, layer, size)
+        layer, side = self._look(network, image, size)
+        native, first, largest = size, side, size
         while asked == "auto" and side < SMALLEST and size < LARGEST_IMAGE:
             size *= 2
-            side = self._side(network, image, layer, size)
-        if side < SMALLEST:
-            raise ValueError(
-                f"The heat maps of layer {layer!r} are {side} position wide on images of {size} x {size} pixels: the "
-                f"robust profile needs {SMALLEST} x {SMALLEST}. Raise probe_size, or name an earlier target_layer."
-            )
-        return size
+            try:
+                layer, side = self._look(network, image, size)
+            except Exception:  # the network takes images of one size only: whatever its own code raises
+                break
+            largest = size
+        if side >= SMALLEST:
+            return layer, size
+        if name == "auto" and asked == "auto":
+            # Enlarging does not help, since the size is fixed, or the last maps have one position at any size.
+            size = min(2 * native, largest)
+            return find_target_layer(network, resize(image, size), smallest=SMALLEST), size
+        raise ValueError(
+            f"The heat maps of layer {layer!r} are {first} position wide on images of {native} x {native} pixels: the "
+            f"robust profile needs {SMALLEST} x {SMALLEST}. Raise probe_size, or name an earlier target_layer."
+        )
 
-    @staticmethod
-    def _side(network: nn.Module, image: Tensor, layer: str, size: int) -> int:
-        return min(class_maps(network, [network.state_dict()], resize(image, size), layer).shape[-2:])
+    def _look(self, network: nn.Module, image: Tensor, size: int) -> tuple[str, int]:
+        """Return the layer on an image of a size, and the smaller side of its maps."""
+        resized = resize(image, size)
+        layer = find_target_layer(network, resized, self.settings.target_layer)
+        return layer, min(class_maps(network, [network.state_dict()], resized, layer).shape[-2:])
