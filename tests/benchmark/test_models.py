@@ -13,7 +13,7 @@ from benchmark.models import registry
 from benchmark.models.settings import Model
 from fedml_gradcam_ae.contract.settings import SettingsError
 
-NAMES = ["small_cnn", "resnet18", "resnet18_gn", "mobilenet_v3_large", "resnet20", "resnet56"]
+NAMES = ["small_cnn", "cnn", "resnet18", "resnet18_gn", "mobilenet_v3_large", "resnet20", "resnet56", "convnext", "vit"]
 
 
 def weights_of(network):
@@ -32,6 +32,22 @@ def test_every_network_takes_any_channels_and_classes_and_can_be_trained(make_ru
     assert answers.shape == (2, classes)
     answers.square().sum().backward()
     assert all(parameter.grad is not None for parameter in network.parameters())
+
+
+def test_patches_that_do_not_fit_the_image_are_refused(make_run) -> None:
+    with pytest.raises(SettingsError, match=r"patches of 4 x 4 pixels, found 30"):
+        models.create(make_run(model={"name": "vit"}, data={"name": "digits", "size": 30}), 10, 1)
+
+
+def test_the_plain_cnn_is_fedmls(make_run) -> None:
+    from fedml.model.cv.cnn import CNN_DropOut
+
+    ours = models.create(make_run(model={"name": "cnn"}, data={"name": "digits", "size": 28}), 10, 1).eval()
+    theirs = CNN_DropOut().eval()
+    named = zip(theirs.state_dict(), ours.state_dict().values(), strict=True)
+    theirs.load_state_dict(dict(named))
+    images = torch.rand(3, 1, 28, 28)
+    assert torch.allclose(ours(images), theirs(images[:, 0]), atol=1e-5)
 
 
 def test_all_registered_networks_are_tested() -> None:
