@@ -31,7 +31,7 @@ class ProbeSettings(OutputSettings, DefenseSettings):
     )
     target_layer: str = Field(
         default="auto",
-        description="dotted name of the module whose output is mapped; `auto`: the end of the last convolutional stage, "
+        description="dotted name of the module that is mapped; `auto`: the end of the last convolutional stage, "
         "or a transformer's last tokens",
     )
     target_class: Literal["label", "argmax"] = Field(
