@@ -1,13 +1,17 @@
 """What the robust profile makes of rounds whose truth is known, because they are drawn here."""
 
+from collections.abc import Sequence
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
 import torch
+from torch import Tensor
 
+from fedml_gradcam_ae.contract.bounding import Steps
 from fedml_gradcam_ae.defenses.gradcam_ae.evidence import Evidence, kinds_of
 from fedml_gradcam_ae.defenses.gradcam_ae.map_errors import folds
-from fedml_gradcam_ae.defenses.gradcam_ae.observed import Maps, Observed
+from fedml_gradcam_ae.defenses.gradcam_ae.observed import Directions, Maps, Models, Observed
 from fedml_gradcam_ae.defenses.gradcam_ae.running_means import tracking_scores
 from fedml_gradcam_ae.networks.batchnorm import Statistics
 
@@ -99,6 +103,58 @@ def test_a_round_in_which_nobody_agrees_suspects_nobody_of_what_an_earlier_one_s
     again = honest(32, common=1.0)
     again[7] -= 2 * noise(*SHAPE, seed=1032)
     assert judge(again, 3, evidence).parts["disagreement"][7] > 1
+
+
+def moved(seed: int, against: Sequence[int] = (), common: float = 0.5, clients: int = 20) -> Models:
+    """Updates with a common direction and own noise, of clients `against` the other way."""
+    updates = noise(clients, 500, seed=seed) + common * noise(500, seed=99)
+    updates[list(against)] *= -1
+    directions = Directions(updates @ updates.T, torch.zeros(clients, clients))
+    steps = Steps(["weight"], torch.ones(clients, 1), torch.ones(1), torch.ones(clients))
+    return Models(torch.zeros(1 + clients, 1, 2), steps, torch.ones(clients, dtype=torch.bool), directions)
+
+
+def judged_by_directions(evidence: Evidence, number: int, models: Models) -> Tensor:
+    changes = honest(40 + number)
+    maps = Maps(changes, torch.zeros_like(changes[0]))
+    return evidence.judge(Observed(number, range(20), [100] * 20, maps, models=models)).parts["directions"]
+
+
+def test_updates_that_go_against_all_others_are_found_in_one_round_also_of_one_client_alone() -> None:
+    for attackers in ([7], [0, 1, 2, 3]):
+        found = judged_by_directions(evidence_by(), 1, moved(1, attackers))
+        assert found.gt(1).nonzero()[:, 0].tolist() == attackers
+        assert judged_by_directions(evidence_by(), 1, moved(1)).max() < 1
+
+
+def test_a_client_that_hardly_goes_along_is_found_in_some_rounds() -> None:
+    evidence, found = evidence_by(), []
+    for number in range(1, 7):
+        models = moved(number, common=0.15)
+        alone = noise(20, 500, seed=number) + 0.15 * noise(500, seed=99)
+        alone[7] = noise(500, seed=200 + number)
+        models = replace(models, directions=Directions(alone @ alone.T, torch.zeros(20, 20)))
+        found.append(judged_by_directions(evidence, number, models))
+    assert not found[0].gt(1).any()
+    assert found[-1].gt(1).nonzero()[:, 0].tolist() == [7]
+
+
+def test_where_updates_have_no_common_direction_nobody_is_suspected_for_it() -> None:
+    evidence = evidence_by()
+    for number in range(1, 7):
+        assert judged_by_directions(evidence, number, moved(number, common=0.0)).max() <= 1
+
+
+def test_directions_survive_a_restart_and_an_older_record_without_them() -> None:
+    through, before, after = evidence_by(), evidence_by(), evidence_by()
+    judged_by_directions(through, 1, moved(1))
+    judged_by_directions(before, 1, moved(1))
+    after.restore(before.state())
+    expected = judged_by_directions(through, 2, moved(2))
+    assert torch.equal(judged_by_directions(after, 2, moved(2)), expected)
+    older = evidence_by()
+    older.restore({key: value for key, value in before.state().items() if key != "past_directions"})
+    assert not torch.equal(judged_by_directions(older, 2, moved(2)), expected)
 
 
 def statistics(flipped=(), crafted=(), strength: float = 1.0) -> Statistics:

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import scipy.spatial.distance
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
@@ -12,6 +13,7 @@ from sklearn.metrics.pairwise import cosine_similarity
 
 from fedml_gradcam_ae.defenses.gradcam_ae.suspicion import (
     agreement,
+    agreement_of_products,
     differences,
     distance_ratios,
     groups,
@@ -131,3 +133,20 @@ def test_the_z_score_that_a_share_of_normal_values_exceeds(clients, rate) -> Non
 
 def test_among_very_many_it_is_the_normal_distributions() -> None:
     assert z_score_exceeded_by(0.01, 500) == pytest.approx(norm.isf(0.01), rel=0.02)
+
+
+def test_agreement_from_inner_products_is_that_of_the_vectors() -> None:
+    changes = torch.from_numpy(np.random.default_rng(0).standard_normal((9, 30)) + 0.3)
+    changes[4] = 0
+    trusted = torch.tensor([True] * 6 + [False] * 3)
+    found = agreement_of_products(changes @ changes.T, trusted)
+    assert torch.allclose(found, agreement(changes, trusted), atol=1e-12)
+    for client in (0, 8):
+        others = [changes[j] / changes[j].norm() for j in (0, 1, 2, 3, 5) if j != client]
+        expected = scipy.spatial.distance.cosine(changes[client], sum(others))
+        assert float(found[client]) == pytest.approx(1 - expected, abs=1e-12)
+    products = changes @ changes.T
+    products[2, :] = products[:, 2] = torch.inf
+    finite = agreement_of_products(products, trusted)
+    assert finite[2] == 0
+    assert torch.isfinite(finite).all()

@@ -34,7 +34,7 @@ from benchmark.studies.replay.file import Arrays, Replay, load
 from fedml_gradcam_ae.contract.updates import squared_distances
 from fedml_gradcam_ae.defenses.gradcam_ae.copies import Copies, Means, copy_scores
 from fedml_gradcam_ae.defenses.gradcam_ae.defense import GradCAMAE
-from fedml_gradcam_ae.defenses.gradcam_ae.disagreement import Disagreement
+from fedml_gradcam_ae.defenses.gradcam_ae.disagreement import MapDisagreement
 from fedml_gradcam_ae.defenses.gradcam_ae.evidence import Evidence, kinds_of
 from fedml_gradcam_ae.defenses.gradcam_ae.map_errors import MapErrors
 from fedml_gradcam_ae.defenses.gradcam_ae.observed import FEWEST, Maps, Observed
@@ -48,7 +48,7 @@ FIGURES = ("AUROC", "recall", "FPR", "recall per vote", "FPR per vote")
 # The columns that identify a row of the summary.
 CASE = ("data", "model", "partition", "attack", "attackers", "variant")
 COPIES, ERRORS, STATISTICS = Copies.name, MapErrors.name, RunningMeans.name
-DISAGREEMENT, MEANS = Disagreement.name, Means.name
+DISAGREEMENT, MEANS = MapDisagreement.name, Means.name
 PARTS = (COPIES, ERRORS, STATISTICS, DISAGREEMENT, MEANS)  # the kinds of evidence that replays keep the figures of
 Flags = list[bool]
 Row = dict[str, Any]

@@ -114,12 +114,13 @@ class GradCAMAESettings(ProfileSettings):
         default=1.4,
         ge=0,
         description="robust: a group of clients is suspected if its updates have, beyond what labels explain, this "
-        "many times as much in common as independent updates have by chance; 0: updates are not compared",
+        "many times as much in common as independent updates have by chance; 0: updates are not compared at all, their "
+        "directions neither",
     )
     memory: int = Field(
         default=6,
         ge=1,
-        description="robust, without BatchNorm: number of rounds over which the scores of directions of change are "
+        description="robust: number of rounds over which the scores of directions, of heat maps and of updates, are "
         "summed",
     )
     folds: int = Field(

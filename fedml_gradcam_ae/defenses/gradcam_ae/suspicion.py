@@ -14,6 +14,7 @@ import torch
 from scipy.sparse.csgraph import connected_components
 from torch import Tensor
 
+from fedml_gradcam_ae.maths.cosine import cosine_matrix
 from fedml_gradcam_ae.maths.order_statistics import median
 
 MAD_TO_STD = 1.4826  # scales a normal distribution's median absolute deviation (MAD) to its standard deviation
@@ -119,6 +120,30 @@ def agreement(changes: Tensor, trusted: Tensor) -> Tensor:
     others = counted.sum(dim=0) - counted
     cosines: Tensor = (directions * others).sum(dim=1) / others.norm(dim=1).clamp(min=TINY)
     return cosines
+
+
+def agreement_of_products(products: Tensor, trusted: Tensor) -> Tensor:
+    """Return what `agreement` does, from the inner products of the changes.
+
+    Args:
+        products: (clients, clients); clients whose products are not finite have an agreement of 0.
+        trusted: (clients,), bool.
+
+    Returns:
+        (clients,), float64.
+
+    Example:
+        >>> changes = torch.tensor([[1.0, 0.0], [2.0, 0.0], [3.0, 0.0], [-1.0, 0.0]])
+        >>> agreement_of_products(changes @ changes.T, torch.tensor([True, True, True, True]))
+        tensor([ 1.,  1.,  1., -1.], dtype=torch.float64)
+    """
+    usable = products.diagonal().isfinite() & (products.diagonal() > 0)
+    cosines = cosine_matrix(products.double()) * (usable & usable[:, None])
+    counted = trusted.double()
+    along = cosines @ counted  # with the sum of all trusted directions, the client's own included
+    own = counted * usable
+    squared = counted @ along - own * (2 * along - 1)  # the squared length of the sum of the others
+    return (along - own) / squared.clamp(min=TINY).sqrt()
 
 
 def tracking(measured: Tensor, stored: Tensor, layers: Tensor, trusted: Tensor) -> Tensor:
