@@ -19,7 +19,7 @@ RULES = {
     "false_alarm": 0.001,
     "copy_ratio": 0.1,
     "mean_ratio": 0.4,
-    "relation_margin": 1.4,
+    "relation_margin": 2.2,
     "memory": 6,
     "folds": 5,
     "hidden_size": 4,
@@ -137,6 +137,15 @@ def test_a_client_that_hardly_goes_along_is_found_in_some_rounds() -> None:
         found.append(judged_by_directions(evidence, number, models))
     assert not found[0].gt(1).any()
     assert found[-1].gt(1).nonzero()[:, 0].tolist() == [7]
+
+
+def test_a_client_that_goes_half_as_far_along_as_usual_is_spared_however_near_the_others_are() -> None:
+    common = noise(500, seed=99)
+    updates = common + 0.2 * noise(20, 500, seed=3)
+    for own, suspected in ((0.9, []), (2.5, [7])):
+        updates[7] = common + own * noise(500, seed=4)
+        models = replace(moved(1), directions=Directions(updates @ updates.T, torch.zeros(20, 20)))
+        assert judged_by_directions(evidence_by(), 1, models).gt(1).nonzero()[:, 0].tolist() == suspected
 
 
 def test_where_updates_have_no_common_direction_nobody_is_suspected_for_it() -> None:

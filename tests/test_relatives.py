@@ -102,13 +102,13 @@ def test_what_some_have_in_common_is_found_and_nobody_else_suspected(clients, at
 
 
 def test_what_labels_explain_is_no_evidence() -> None:
-    """Two clients have the same labels: unusual among so many classes, unless one knows the labels."""
+    """Four clients have the same labels: unusual among so many classes, unless one knows the labels."""
     for seed in range(5):
         labels = noise(CLIENTS, 60, seed=300 * seed)
-        labels[3] = labels[2]
+        labels[3:6] = labels[2]
         updates = noise(CLIENTS, 300, seed=300 * seed + 1) + 0.3 * labels @ noise(60, 300, seed=300 * seed + 2)
         assert suspects(updates, labels) == []
-        assert suspects(updates, torch.zeros_like(labels)) == [2, 3]
+        assert suspects(updates, torch.zeros_like(labels)) == [2, 3, 4, 5]
 
 
 def test_two_groups_are_found_one_after_the_other() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
@@ -31,8 +32,8 @@ class Disagreement(Kind):
     informative. If the scores of clients that move with the common direction and of those that move against it are
     normal with the same spread, the weighted sum is the likelihood ratio between the two.
 
-    A subclass has a `key`, under which its state is saved, a `largest` z-score of one round, and implements
-    `agreement`.
+    A subclass has a `key`, under which its state is saved, a `largest` z-score of one round, a `spared` share of the
+    median agreement from which on no client is suspected, and implements `agreement`.
 
     Args:
         memory: the number of rounds that are summed.
@@ -41,6 +42,7 @@ class Disagreement(Kind):
 
     key: ClassVar[str]
     largest: ClassVar[float]
+    spared: ClassVar[float]
 
     def __init__(self, memory: int, false_alarm: float) -> None:
         self.memory, self.false_alarm = memory, false_alarm
@@ -61,6 +63,7 @@ class Disagreement(Kind):
         agree = self.agreement(observed, reference)
         reference = reference.to(agree.device)
         center, spread = median_and_spread(agree, reference)
+        goes_along = agree >= self.spared * center
         scores = ((center - agree) / spread).clamp(-self.largest, self.largest)
         weight = float((center / spread).clamp(0, LARGEST_WEIGHT))
         number = observed.number
@@ -78,7 +81,7 @@ class Disagreement(Kind):
         found = (added - center) / spread / z_score_exceeded_by(self.false_alarm, int(reference.sum()))
         # A round that is not informative must not flag a client for earlier rounds again: the vote would count the
         # same observation several times.
-        return found if weight >= INFORMATIVE else found.clamp(max=1)
+        return found.clamp(max=1).where(goes_along | (weight < INFORMATIVE), found)
 
     @override
     def state(self) -> dict[str, Any]:
@@ -103,6 +106,7 @@ class MapDisagreement(Disagreement):
     reason = "its heat maps changed against the other clients' direction"
     key = "past"
     largest = 6.0
+    spared = math.inf
 
     @override
     def applies(self, observed: Observed, reference: Tensor) -> bool:
@@ -121,6 +125,7 @@ class UpdateDisagreement(Disagreement):
     reason = "its updates do not go the way that the other clients' updates go"
     key = "past_directions"
     largest = 12.0  # Larger than that of maps, since among ten clients the threshold is 7.3.
+    spared = 0.5  # With equal data, honest agreements are so near one another that spreads alone accuse some.
 
     @override
     def applies(self, observed: Observed, reference: Tensor) -> bool:

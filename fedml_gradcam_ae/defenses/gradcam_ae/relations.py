@@ -91,7 +91,7 @@ def relation_scores(directions: Directions, margin: float) -> Tensor:
         >>> generator = torch.Generator().manual_seed(0)
         >>> updates, labels = torch.randn(20, 300, generator=generator), torch.randn(20, 10, generator=generator)
         >>> updates[:3] += torch.randn(300, generator=generator)
-        >>> scores = relation_scores(Directions(updates @ updates.T, labels @ labels.T), margin=1.4)
+        >>> scores = relation_scores(Directions(updates @ updates.T, labels @ labels.T), margin=2.2)
         >>> scores.gt(1).nonzero()[:, 0].tolist()
         [0, 1, 2]
     """

@@ -111,7 +111,7 @@ class GradCAMAESettings(ProfileSettings):
         "the means that their layers produce is below this fraction of the median distance; 0: no comparison of means",
     )
     relation_margin: float = Field(
-        default=1.4,
+        default=2.2,
         ge=0,
         description="robust: a group of clients is suspected if its updates have, beyond what labels explain, this "
         "many times as much in common as independent updates have by chance; 0: updates are not compared at all, their "
