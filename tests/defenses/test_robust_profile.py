@@ -57,11 +57,10 @@ def test_a_verdict_is_evidence_from_what_the_rounds_images_show(make_round, netw
     images, labels = draw_images(round.test_data, 8, seeded_generator(0, 0, 4))
     large = torch.nn.functional.interpolate(images[:4], size=(16, 16), mode="bilinear", align_corners=False)
     models = [round.global_model, *round.uploads]
-    maps, small = class_maps(round.network, models, large, "2"), class_maps(round.network, models, images, "2")
+    maps = class_maps(round.network, models, large, "2")
     statistics = statistics_of(round.network, round.global_model, round.uploads, images)
     assert (statistics is None) == (network is without_batchnorm)
-    native = Maps(small[1:], small[0]) if statistics is None else None
-    observed = Observed(4, round.client_ids, round.samples, Maps(maps[1:], maps[0]), native, statistics)
+    observed = Observed(4, round.client_ids, round.samples, Maps(maps[1:], maps[0]), statistics)
     found = Evidence(kinds_of(GradCAMAE.Settings(epochs=20))).judge(observed)
     assert verdict.scores == pytest.approx(found.scores.tolist(), rel=1e-5)
     assert verdict.threshold == 1
@@ -122,7 +121,7 @@ def test_state_survives_a_restart(make_round) -> None:
     expected = through.judge(make_round(clients=8, network=without_batchnorm(), number=3))
     assert after.judge(make_round(clients=8, network=without_batchnorm(), number=3)).scores == expected.scores
     assert after.state() == through.state()
-    assert list(after.state()["past"]) == [1, 2, 3]
+    assert list(after.state()["directions"]) == [1, 2, 3]
 
 
 def test_images_are_enlarged_until_the_map_has_2_x_2_positions(make_round) -> None:

@@ -34,7 +34,6 @@ from benchmark.studies.replay.file import Arrays, Replay, load
 from fedml_gradcam_ae.contract.updates import squared_distances
 from fedml_gradcam_ae.defenses.gradcam_ae.copies import Copies, Means, copy_scores
 from fedml_gradcam_ae.defenses.gradcam_ae.defense import GradCAMAE
-from fedml_gradcam_ae.defenses.gradcam_ae.disagreement import MapDisagreement
 from fedml_gradcam_ae.defenses.gradcam_ae.evidence import Evidence, kinds_of
 from fedml_gradcam_ae.defenses.gradcam_ae.map_errors import MapErrors
 from fedml_gradcam_ae.defenses.gradcam_ae.observed import FEWEST, Maps, Observed
@@ -48,8 +47,8 @@ FIGURES = ("AUROC", "recall", "FPR", "recall per vote", "FPR per vote")
 # The columns that identify a row of the summary.
 CASE = ("data", "model", "partition", "attack", "attackers", "variant")
 COPIES, ERRORS, STATISTICS = Copies.name, MapErrors.name, RunningMeans.name
-DISAGREEMENT, MEANS = MapDisagreement.name, Means.name
-PARTS = (COPIES, ERRORS, STATISTICS, DISAGREEMENT, MEANS)  # the kinds of evidence that replays keep the figures of
+MEANS = Means.name
+PARTS = (COPIES, ERRORS, STATISTICS, MEANS)  # the kinds of evidence that replays keep the figures of
 Flags = list[bool]
 Row = dict[str, Any]
 Parts = Mapping[str, Tensor]
@@ -80,14 +79,12 @@ class Variant:
         settings: the settings of the defense that are changed.
         parts: the kinds of evidence that count.
         of_updates: whether to look for copies among the updates, in place of all evidence from heat maps.
-        directions: whether to use directions in place of BatchNorm's statistics, as if the network had no BatchNorm.
     """
 
     errors: type[MapErrors] = MapErrors
     settings: Mapping[str, Any] | None = None
     parts: Sequence[str] = PARTS
     of_updates: bool = False
-    directions: bool = False
 
 
 # Settings by which all clients are in the reference set: a copy ratio near 0 finds no copies.
@@ -100,13 +97,11 @@ VARIANTS = {
     "means alone": Variant(parts=[MEANS]),
     "errors alone": Variant(parts=[ERRORS]),
     "statistics alone": Variant(parts=[STATISTICS]),
-    "directions alone": Variant(parts=[DISAGREEMENT], directions=True),
     "without copies": Variant(settings={"copy_ratio": 1e-12}),
     "without means": Variant(settings={"mean_ratio": 0.0}),
     "without copies and means": Variant(settings=ALL_CLIENTS),
     "without errors": Variant(parts=[COPIES, MEANS, STATISTICS]),
     "without statistics": Variant(parts=[COPIES, MEANS, ERRORS]),
-    "directions instead of statistics": Variant(directions=True),
     "errors, copies not taken out": Variant(settings=ALL_CLIENTS, parts=[ERRORS]),
     "errors, relations learned from": Variant(EachAlone, ALL_CLIENTS, [ERRORS]),
     "deviation instead of errors": Variant(PlainDeviation, parts=[ERRORS]),
@@ -151,12 +146,9 @@ def _evidence(replay: Replay, case: int, variant: Variant) -> Iterator[Parts]:
             continue
         views = sorted((name for name in arrays if name.endswith("/classes")), key=lambda name: int(name.split("/")[0]))
         rows = arrays["cases"][case]
-        maps, native, statistics = _maps(arrays, views[-1], rows, settings.probe_images), None, None
-        if variant.directions or "stored" not in arrays:
-            native = _maps(arrays, views[0], rows, settings.native_images)
-        else:
-            statistics = _statistics(arrays, rows)
-        usable = maps.finite if native is None else maps.finite & native.finite
+        maps = _maps(arrays, views[-1], rows, settings.probe_images)
+        statistics = _statistics(arrays, rows) if "stored" in arrays else None
+        usable = maps.finite
         clients = usable.nonzero()[:, 0].tolist()
         found: Parts = dict.fromkeys(PARTS, torch.zeros(len(clients)))
         if clients:
@@ -165,7 +157,6 @@ def _evidence(replay: Replay, case: int, variant: Variant) -> Iterator[Parts]:
                 clients,
                 arrays["samples"][clients].tolist(),
                 maps.only(usable),
-                None if native is None else native.only(usable),
                 None if statistics is None else statistics.only(usable),
             )
             found = {**found, **evidence.judge(observed).parts}

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from fedml_gradcam_ae.contract.upload import ClientId
 from fedml_gradcam_ae.defenses.gradcam_ae.copies import Copies, Means
-from fedml_gradcam_ae.defenses.gradcam_ae.disagreement import MapDisagreement, UpdateDisagreement
+from fedml_gradcam_ae.defenses.gradcam_ae.directions import Disagreement
 from fedml_gradcam_ae.defenses.gradcam_ae.kind import Finding, Kind, Shown
 from fedml_gradcam_ae.defenses.gradcam_ae.map_errors import MapErrors
 from fedml_gradcam_ae.defenses.gradcam_ae.observed import Observed
@@ -36,9 +36,8 @@ def kinds_of(settings: Any, errors: type[MapErrors] = MapErrors) -> list[Kind]:
         copies,
         errors(settings),
         RunningMeans(settings.false_alarm),
-        MapDisagreement(settings.memory, settings.false_alarm),
         Means(settings.mean_ratio, copies),
-        UpdateDisagreement(settings.memory, settings.false_alarm),
+        Disagreement(settings.memory, settings.false_alarm),
         Relations(settings.relation_margin),
         StepOutliers(),
         OutputOutliers(),

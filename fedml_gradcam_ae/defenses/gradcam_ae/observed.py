@@ -91,8 +91,6 @@ class Observed:
         clients: the clients' ids.
         samples: the number of samples that each client claims.
         maps: finite maps with several positions.
-        native: finite maps of images in the size that the network is trained on; None: not measured, since the network
-            has BatchNorm.
         statistics: BatchNorm's statistics; None: not measured, since the network has no BatchNorm.
         models: what is measured without heat maps; None: not measured.
     """
@@ -101,7 +99,6 @@ class Observed:
     clients: Sequence[ClientId]
     samples: Sequence[float]
     maps: Maps
-    native: Maps | None = None
     statistics: Statistics | None = None
     models: Models | None = None
 

@@ -27,7 +27,7 @@ from fedml_gradcam_ae.networks.outputs import Classifier
 class RobustProfile:
     """The scores of the `robust` profile.
 
-    State, for networks without BatchNorm: how well the change of each client's heat maps agreed with the others'.
+    State: how well each client's updates agreed with the others' in the last rounds.
 
     Args:
         settings: the settings of the defense.
@@ -52,12 +52,9 @@ class RobustProfile:
         probe = self.probe.draw(round.network, round.test_data, round.number)
         large, outputs = self._maps(round, probe.large)
         statistics = statistics_of(round.network, round.global_model, round.uploads, probe.native)
-        native = self._maps(round, probe.native)[0] if statistics is None else None
         mapped = perf_counter()
 
         judged, broken = large.finite, not large.comparable
-        if native is not None:
-            judged, broken = judged & native.finite, broken or not native.comparable
         maps = large.uploads
         shown = torch.full(
             (len(judged), *maps.shape[1:2], *maps.shape[3:]), math.nan, dtype=torch.float32, device=maps.device
@@ -72,7 +69,6 @@ class RobustProfile:
                 [round.client_ids[position] for position in positions],
                 [round.samples[position] for position in positions],
                 large.only(judged),
-                None if native is None else native.only(judged),
                 None if statistics is None else statistics.only(judged),
                 Models(outputs, given.steps, judged.cpu(), directions),
             )

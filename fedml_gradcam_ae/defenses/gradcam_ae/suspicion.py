@@ -100,41 +100,20 @@ def in_units_of_mad(changes: Tensor, trusted: Tensor, limit: float) -> Tensor:
     return (deviations / spread.clamp(min=TINY)).clamp(-limit, limit)
 
 
-def agreement(changes: Tensor, trusted: Tensor) -> Tensor:
-    """Return the cosine between each client's changes and the mean direction of the other trusted clients.
+def agreement(products: Tensor, trusted: Tensor) -> Tensor:
+    """Return the cosine between each client's update and the mean direction of the other trusted clients.
 
     Args:
-        changes: (clients, numbers).
-        trusted: (clients,), bool.
-
-    Returns:
-        (clients,).
-
-    Example:
-        >>> changes = torch.tensor([[1.0, 0.0], [2.0, 0.0], [3.0, 0.0], [-1.0, 0.0]])
-        >>> agreement(changes, torch.tensor([True, True, True, True]))
-        tensor([ 1.,  1.,  1., -1.])
-    """
-    directions = changes / changes.norm(dim=1, keepdim=True).clamp(min=TINY)
-    counted = directions * trusted[:, None]
-    others = counted.sum(dim=0) - counted
-    cosines: Tensor = (directions * others).sum(dim=1) / others.norm(dim=1).clamp(min=TINY)
-    return cosines
-
-
-def agreement_of_products(products: Tensor, trusted: Tensor) -> Tensor:
-    """Return what `agreement` does, from the inner products of the changes.
-
-    Args:
-        products: (clients, clients); clients whose products are not finite have an agreement of 0.
+        products: (clients, clients), the inner products of the updates; a client whose length is 0 or not finite has an
+            agreement of 0.
         trusted: (clients,), bool.
 
     Returns:
         (clients,), float64.
 
     Example:
-        >>> changes = torch.tensor([[1.0, 0.0], [2.0, 0.0], [3.0, 0.0], [-1.0, 0.0]])
-        >>> agreement_of_products(changes @ changes.T, torch.tensor([True, True, True, True]))
+        >>> updates = torch.tensor([[1.0, 0.0], [2.0, 0.0], [3.0, 0.0], [-1.0, 0.0]])
+        >>> agreement(updates @ updates.T, torch.tensor([True, True, True, True]))
         tensor([ 1.,  1.,  1., -1.], dtype=torch.float64)
     """
     usable = products.diagonal().isfinite() & (products.diagonal() > 0)
