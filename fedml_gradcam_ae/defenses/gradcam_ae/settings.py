@@ -44,8 +44,7 @@ class ProfileSettings(ProbeSettings):
     native_images: int = Field(
         default=8,
         ge=1,
-        description="robust: number of test images in their own size, for the statistics of BatchNorm or, without "
-        "BatchNorm, for the directions of change",
+        description="robust: number of test images in their own size, for the statistics of BatchNorm",
     )
 
     @model_validator(mode="before")
@@ -120,8 +119,7 @@ class GradCAMAESettings(ProfileSettings):
     memory: int = Field(
         default=6,
         ge=1,
-        description="robust: number of rounds over which the scores of directions, of heat maps and of updates, are "
-        "summed",
+        description="robust: number of rounds over which the scores of the directions of updates are summed",
     )
     folds: int = Field(
         default=5,
