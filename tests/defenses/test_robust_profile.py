@@ -52,10 +52,10 @@ def test_the_profiles_defaults() -> None:
 @pytest.mark.parametrize("network", [tiny_cnn, without_batchnorm])
 def test_a_verdict_is_evidence_from_what_the_rounds_images_show(make_round, network) -> None:
     round = make_round(clients=8, number=4, network=network())
-    verdict = defense(probe_size=16, relation_margin=0).judge(round)  # relations look at updates, not at images
+    verdict = defense(probe_size=6, relation_margin=0).judge(round)  # relations look at updates, not at images
 
     images, labels = draw_images(round.test_data, 8, seeded_generator(0, 0, 4))
-    large = torch.nn.functional.interpolate(images[:4], size=(16, 16), mode="bilinear", align_corners=False)
+    large = torch.nn.functional.interpolate(images[:4], size=(6, 6), mode="bilinear", align_corners=False)
     models = [round.global_model, *round.uploads]
     maps = class_maps(round.network, models, large, "2")
     statistics = statistics_of(round.network, round.global_model, round.uploads, images)
@@ -178,3 +178,10 @@ def test_the_defense_does_not_touch_the_uploads_the_network_or_the_random_state(
 
 def test_the_maps_are_of_the_network_that_is_judged(make_round) -> None:
     assert defense().judge(make_round(network=tiny_cnn(), clients=5)).evidence["heat_maps"].shape[:2] == (5, 4)
+
+
+def test_large_maps_are_averaged(make_round) -> None:
+    round = make_round(clients=5)
+    shown = defense(probe_size=32).judge(round).evidence["heat_maps"]
+    assert shown.shape == (5, 4, 8, 8)
+    assert defense(probe_size=8).judge(round).evidence["heat_maps"].shape == (5, 4, 8, 8)

@@ -13,6 +13,7 @@ from fedml_gradcam_ae.heatmaps import class_maps, draw_probe, find_target_layer,
 from fedml_gradcam_ae.networks.outputs import Classifier, count_classes
 
 SMALLEST = 2  # the fewest positions per side of a heat map: a single position shows no place in the image
+POOLED = 8  # the positions per side of an earlier stage from which on a single position of the last one is no stride's
 LARGEST_IMAGE = 1024  # pixels per side: from this size on, `probe_size: auto` stops doubling
 
 
@@ -101,6 +102,8 @@ class ClassProbe:
             except Exception:  # the network takes images of one size only: whatever its own code raises
                 break
             largest = size
+            if side < SMALLEST and self._pooled(network, image, size):
+                break
         if side >= SMALLEST:
             return layer, size
         if name == "auto" and asked == "auto":
@@ -111,6 +114,12 @@ class ClassProbe:
             f"The heat maps of layer {layer!r} are {first} position wide on images of {native} x {native} pixels: the "
             f"robust profile needs {SMALLEST} x {SMALLEST}. Raise probe_size, or name an earlier target_layer."
         )
+
+    def _pooled(self, network: nn.Module, image: Tensor, size: int) -> bool:
+        """Return whether the last maps have one position where those of an earlier stage have many."""
+        resized = resize(image, size)
+        earlier = find_target_layer(network, resized, self.settings.target_layer, SMALLEST)
+        return min(class_maps(network, [network.state_dict()], resized, earlier).shape[-2:]) >= POOLED
 
     def _look(self, network: nn.Module, image: Tensor, size: int) -> tuple[str, int]:
         """Return the layer on an image of a size, and the smaller side of its maps."""

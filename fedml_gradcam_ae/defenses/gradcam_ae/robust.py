@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import adaptive_avg_pool2d
 
 from fedml_gradcam_ae.contract.round import Round
 from fedml_gradcam_ae.contract.upload import ClientId
@@ -22,6 +23,8 @@ from fedml_gradcam_ae.defenses.gradcam_ae.settings import GradCAMAESettings
 from fedml_gradcam_ae.heatmaps import maps_and_outputs
 from fedml_gradcam_ae.networks.batchnorm import statistics_of
 from fedml_gradcam_ae.networks.outputs import Classifier
+
+LARGEST_MAP = 8  # Positions per side; larger maps are averaged to so many, since autoencoders of them would be slow.
 
 
 class RobustProfile:
@@ -88,6 +91,10 @@ class RobustProfile:
         assert self._layer is not None
         models = [round.global_model, *round.uploads]
         maps, outputs = maps_and_outputs(round.network, models, images, self._layer)
+        height, width = (min(side, LARGEST_MAP) for side in maps.shape[-2:])
+        if (height, width) != maps.shape[-2:]:
+            pooled = adaptive_avg_pool2d(maps.flatten(0, 1), (height, width))
+            maps = pooled.reshape(*maps.shape[:3], height, width)
         return Maps(maps[1:], maps[0]), outputs
 
     def state(self) -> dict[str, Any]:
