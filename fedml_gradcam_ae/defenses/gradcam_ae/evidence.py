@@ -17,6 +17,7 @@ from fedml_gradcam_ae.contract.upload import ClientId
 from fedml_gradcam_ae.defenses.gradcam_ae.copies import Copies, Means
 from fedml_gradcam_ae.defenses.gradcam_ae.directions import Disagreement
 from fedml_gradcam_ae.defenses.gradcam_ae.kind import Finding, Kind, Shown
+from fedml_gradcam_ae.defenses.gradcam_ae.lengths import Lengths
 from fedml_gradcam_ae.defenses.gradcam_ae.map_errors import MapErrors
 from fedml_gradcam_ae.defenses.gradcam_ae.observed import Observed
 from fedml_gradcam_ae.defenses.gradcam_ae.outliers import OutputOutliers, StepOutliers
@@ -38,6 +39,7 @@ def kinds_of(settings: Any, errors: type[MapErrors] = MapErrors) -> list[Kind]:
         RunningMeans(settings.false_alarm),
         Means(settings.mean_ratio, copies),
         Disagreement(settings.memory, settings.false_alarm),
+        Lengths(settings.false_alarm),
         Relations(settings.relation_margin),
         StepOutliers(),
         OutputOutliers(),
