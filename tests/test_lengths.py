@@ -25,14 +25,13 @@ def federation(seed: int, spread: float = 0.05, slope: float = 0.6) -> tuple[tor
 def test_what_samples_explain_is_left_out(slope) -> None:
     lengths, samples = federation(1, spread=0.0, slope=slope)
     excess, spread = excess_lengths(lengths, samples, ALL)
-    inside = samples <= 2 * samples.median()
-    assert excess[inside].abs().max() < 1e-9
+    assert excess.abs().max() < 1e-9
     assert spread == LEAST_SPREAD
 
 
 def test_the_slope_is_the_median_of_all_pairs() -> None:
     lengths, samples = federation(2, spread=0.4)
-    claims = np.log(np.minimum(samples.numpy() / samples.median().item(), 2))
+    claims = np.log(samples.numpy() / samples.median().item())
     logs = lengths.log().numpy()
     slopes = [
         (logs[j] - logs[i]) / (claims[j] - claims[i]) for i in range(20) for j in range(i) if claims[i] != claims[j]
@@ -59,7 +58,7 @@ def test_updates_that_are_zero_or_overflow_disturb_nobody() -> None:
     lengths[0], lengths[1] = 0.0, math.inf
     after, spread = excess_lengths(lengths, samples, ALL)
     assert after[0] < -10
-    assert after[1] == math.inf
+    assert after[1] > 100
     assert torch.allclose(after[2:], before[2:], atol=0.2)
     assert math.isfinite(spread)
 
@@ -71,3 +70,22 @@ def test_the_reference_is_that_of_trusted_clients() -> None:
     excess, spread = excess_lengths(lengths, samples, trusted)
     assert (excess[:12] / spread > 5).all()
     assert (excess[12:] / spread).abs().max() < 5
+
+
+def test_half_of_all_lengths_may_overflow() -> None:
+    lengths = torch.tensor([1.0, 1.1, 1.0, math.inf, math.inf, math.nan], dtype=torch.float64)
+    excess, spread = excess_lengths(lengths, torch.full((6,), 20.0), torch.ones(6, dtype=torch.bool))
+    assert torch.isfinite(excess / spread).all()
+
+
+@pytest.mark.parametrize("times", [2.6, 3.5, 5])
+def test_among_nearly_equal_clients_one_with_many_samples_may_go_far(times) -> None:
+    drawn = np.random.default_rng(6)
+    samples = torch.from_numpy(drawn.integers(40, 47, 20).astype(float))
+    lengths = torch.from_numpy(np.exp(0.05 * drawn.standard_normal(20)))
+    samples[0], lengths[0] = 43 * times, times
+    excess, spread = excess_lengths(lengths, samples, ALL)
+    assert (excess / spread).max() < 4
+    samples[0] = 43
+    excess, spread = excess_lengths(lengths, samples, ALL)
+    assert excess[0] / spread > 5

@@ -45,7 +45,7 @@ def directions(updates: torch.Tensor, labels: torch.Tensor) -> Directions:
 
 
 def suspects(updates: torch.Tensor, labels: torch.Tensor) -> list[int]:
-    return relation_scores(directions(updates, labels), MARGIN).gt(1).nonzero()[:, 0].tolist()
+    return relation_scores(directions(updates, labels), MARGIN, torch.ones(len(updates))).gt(1).nonzero()[:, 0].tolist()
 
 
 def cosines_by_numpy(rows: np.ndarray) -> np.ndarray:
@@ -111,6 +111,17 @@ def test_what_labels_explain_is_no_evidence() -> None:
         assert suspects(updates, torch.zeros_like(labels)) == [2, 3, 4, 5]
 
 
+def test_clients_with_more_data_may_have_more_in_common() -> None:
+    updates, labels = federation(12, 4, 1.5)
+    samples = torch.full((CLIENTS,), 50.0)
+    equal = relation_scores(directions(updates, labels), MARGIN, samples)
+    samples[:4] = 75
+    larger = relation_scores(directions(updates, labels), MARGIN, samples)
+    assert torch.allclose(larger[:4], equal[:4] / 1.5)
+    samples[:4] = 1e9
+    assert torch.allclose(relation_scores(directions(updates, labels), MARGIN, samples)[:4], equal[:4] / 2)
+
+
 def test_two_groups_are_found_one_after_the_other() -> None:
     updates, labels = federation(11, 4, 3.0)
     updates[10:12] += 1.5 * noise(300, seed=99)
@@ -128,12 +139,12 @@ def test_where_groups_are_usual_none_is_suspected() -> None:
 def test_too_few_clients_are_not_judged(clients) -> None:
     updates, labels = federation(1, clients=clients)
     updates[:2] = updates[:1]
-    assert relation_scores(directions(updates, labels), MARGIN).tolist() == [0.0] * clients
+    assert relation_scores(directions(updates, labels), MARGIN, torch.ones(clients)).tolist() == [0.0] * clients
 
 
 def test_equal_updates_and_updates_of_length_zero_are_no_evidence() -> None:
     for updates in (torch.ones(12, 30), torch.zeros(12, 30), torch.eye(12, 30)):
-        scores = relation_scores(directions(updates.double(), torch.zeros(12, 10).double()), MARGIN)
+        scores = relation_scores(directions(updates.double(), torch.zeros(12, 10).double()), MARGIN, torch.ones(12))
         assert scores.isfinite().all()
         assert (scores <= 1).all()
 

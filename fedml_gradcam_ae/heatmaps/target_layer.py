@@ -134,8 +134,15 @@ def _last_tokens(
     weights = {name: grown(tensor) for name, tensor in network.state_dict().items()}
     with evaluating(network):
         scores, maps = run_to_layers(network, weights, images[:1], tokens)
+    if not scores.requires_grad:  # they depend on no tokens, or not in a way that can be differentiated
+        return None
     slopes = torch.autograd.grad(scores.max(), maps, allow_unused=True)
-    used = [name for name, slope in zip(tokens, slopes, strict=True) if slope is not None and bool(slope.any())]
+    # A single place is a class token that stands behind the patches.
+    used = [
+        name
+        for name, slope in zip(tokens, slopes, strict=True)
+        if slope is not None and int(slope.any(dim=1).sum()) > 1
+    ]
     return used[-1] if used else None
 
 

@@ -47,7 +47,7 @@ def token_grid(tokens: int, height: int, width: int) -> Grid | None:
     for extra in range(min(MOST_EXTRA + 1, tokens)):
         patches = tokens - extra
         rows = round((patches * height / width) ** 0.5)
-        if rows and patches % rows == 0 and rows * width == patches // rows * height:
+        if rows and patches > extra and patches % rows == 0 and rows * width == patches // rows * height:
             return Grid(extra, rows, patches // rows)
     return None
 

@@ -81,7 +81,7 @@ def test_wrong_data_are_refused(config, data, message) -> None:
     [
         (
             {"model": {"name": "resnet"}},
-            "Unknown model 'resnet'. Did you mean .* Valid: mobilenet_v3_large, resnet18, ",
+            "Unknown model 'resnet'. Did you mean .* Valid: cnn, convnext, mobilenet_v3_large, resnet18, ",
         ),
         ({"model": {"name": 18}}, "model.name: expected a valid string"),
         (

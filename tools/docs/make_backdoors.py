@@ -2,11 +2,13 @@
 
     python tools/docs/make_backdoors.py
 
-`python tools/docs/make_reproduction.py results/backdoors results/relations` takes over a results folder before.
+`python tools/docs/make_reproduction.py results/backdoors` takes over a results folder before; so it does
+`results/relations` and `results/without-batchnorm`.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import make_reproduction
@@ -42,6 +44,32 @@ def ranking(results: str) -> str:
     return "\n".join(matrix(rows, "defense", "attack", "AUROC under"))
 
 
+def detector(name: str) -> Callable[[str], str]:
+    """The table of one detector that watched: networks down, attacks across, recall (FPR) of the vote."""
+
+    def table(results: str) -> str:
+        rows = [row for row in read(results, "summary") if row["role"] == "watched" and row["detector"] == name]
+        recall = {(row["setting"], row["attack"]): row["mean"] for row in rows if row["metric"] == "recall"}
+        honest = {(row["setting"], row["attack"]): row["mean"] for row in rows if row["metric"] == "FPR"}
+        settings = sorted({setting for setting, _ in honest}, key=lambda setting: (setting.split(", ")[-1], setting))
+        attacks = list(dict.fromkeys(attack for _, attack in honest))
+
+        def cell(case: tuple[str, str]) -> str:
+            if case not in honest:
+                return NONE
+            return f"{rounded(recall[case]) if case in recall else NONE} ({rounded(honest[case])})"
+
+        body = [
+            [f"`{setting.split(', ')[-1]}`, {PARTITIONS[setting.split(',')[0]]}"]
+            + [cell((setting, attack)) for attack in attacks]
+            for setting in settings
+        ]
+        return make_reproduction.markdown([f"`{name}`", *attacks], body)
+
+    return table
+
+
+PARTITIONS = {"partition iid": "IID", "partition dirichlet": "Dirichlet 0.5"}
 TABLES = {
     "success": lambda results: of_runs(results, "attack success rate"),
     "accuracy": lambda results: of_runs(results, "accuracy"),
@@ -49,6 +77,10 @@ TABLES = {
     "AUROC": ranking,
     "watched-recall": lambda results: make_reproduction.watched(results, "recall"),
     "watched-FPR": lambda results: make_reproduction.watched(results, "FPR"),
+    "ours": detector("gradcam_ae"),
+    "multi-krum": detector("multi_krum"),
+    "flame": detector("flame"),
+    "alignins": detector("alignins"),
 }
 
 

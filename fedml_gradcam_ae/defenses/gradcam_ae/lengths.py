@@ -1,8 +1,7 @@
 """Evidence of lengths: an update is longer than the client's number of samples explains.
 
 Source: this project's own; docs/robust.md. Clients that start from one model, with one optimizer, make steps of similar
-length, and as many of them as they have batches. The claimed samples of clients are not trusted far: who claims more
-than twice the median is expected to move as far as a client with twice the median.
+length, and as many of them as they have batches. Claims count up to five times the median, as they do in the average.
 """
 
 from __future__ import annotations
@@ -16,9 +15,12 @@ from fedml_gradcam_ae.defenses.gradcam_ae.kind import Kind
 from fedml_gradcam_ae.defenses.gradcam_ae.observed import FEWEST, Observed
 from fedml_gradcam_ae.defenses.gradcam_ae.suspicion import median_and_spread, z_score_exceeded_by
 
-LARGEST_CLAIM = 2.0  # In units of the median claim.
+LARGEST_CLAIM = 5.0  # In units of the median claim, as in the average.
+# Where claims have a smaller spread, as logarithms, their slope says nothing of a client with many more samples, which
+# may move in proportion.
+EQUAL_CLAIMS = 0.25
 LEAST_SPREAD = 0.1  # Of logarithms: with equal data, lengths are so near one another that spreads alone would accuse.
-SHORTEST = 1e-30  # Shorter updates count as so long.
+SHORTEST, LONGEST = 1e-30, 1e300  # Other updates count as so long.
 LIMIT = 1e9  # Scores are clamped to this; it replaces infinity.
 
 
@@ -74,12 +76,14 @@ def excess_lengths(lengths: Tensor, samples: Tensor, trusted: Tensor) -> tuple[T
         >>> [f"{value:.2f}" for value in excess.exp().tolist()], f"{spread:.2f}"
         (['1.00', '1.00', '1.00', '1.00', '10.00'], '0.10')
     """
-    logs = lengths.double().nan_to_num(torch.inf, posinf=torch.inf).clamp(SHORTEST).log()
+    logs = lengths.double().nan_to_num(LONGEST, posinf=LONGEST).clamp(SHORTEST, LONGEST).log()
     claims = (samples.double() / samples[trusted].double().median()).clamp(max=LARGEST_CLAIM).log()
-    usable = trusted & logs.isfinite()
     slope = 0.0
-    if bool(usable.any()) and float(claims[usable].max()) > float(claims[usable].min()):
-        slope = min(max(float(theilslopes(logs[usable].numpy(), claims[usable].numpy()).slope), 0.0), 1.0)
-    excess = logs - slope * claims
+    if float(claims[trusted].max()) > float(claims[trusted].min()):
+        slope = min(max(float(theilslopes(logs[trusted].numpy(), claims[trusted].numpy()).slope), 0.0), 1.0)
+    slopes = torch.full_like(claims, slope)
+    if float(median_and_spread(claims, trusted)[1]) < EQUAL_CLAIMS:
+        slopes[claims > 0] = 1.0
+    excess = logs - slopes * claims
     center, spread = median_and_spread(excess, trusted)
     return excess - center, max(float(spread), LEAST_SPREAD)

@@ -19,6 +19,7 @@ from fedml_gradcam_ae.networks.images import seeded_generator
 COORDINATES = 2**16  # The updates of larger networks are compared in so many coordinates, drawn anew each round.
 FEWEST_CLIENTS = 8  # Among fewer clients, a pair of independent updates is often as striking as attackers are.
 RIVAL = 1.5  # A group is suspected if it is so many times as striking as the most striking group of other clients.
+LARGER = 2.0  # Clients with more data than others have less noise and so more in common: their threshold is larger.
 # The strength that the most striking group of independent updates exceeds in one of a hundred rounds, by the number of
 # clients: from simulated rounds, which tests/test_relatives.py repeats.
 BY_CHANCE = {8: 4.7, 10: 4.1, 15: 4.3, 20: 4.5, 30: 5.2, 50: 6.5, 100: 8.5, 300: 13.7}
@@ -72,15 +73,17 @@ class Relations(Kind):
         models = observed.models
         assert models is not None
         assert models.directions is not None
-        return relation_scores(models.directions.only(models.judged), self.margin)
+        samples = torch.tensor([float(count) for count in observed.samples], dtype=torch.float64)
+        return relation_scores(models.directions.only(models.judged), self.margin, samples)
 
 
-def relation_scores(directions: Directions, margin: float) -> Tensor:
+def relation_scores(directions: Directions, margin: float, samples: Tensor) -> Tensor:
     """Return each client's score, in units of the threshold.
 
     Args:
         directions: of the clients to compare.
         margin: see `Relations`.
+        samples: (clients,), the samples that each client claims.
 
     Returns:
         (clients,), float64, on the CPU: above 1 for the members of suspected groups, at most 1 for the others.
@@ -91,7 +94,7 @@ def relation_scores(directions: Directions, margin: float) -> Tensor:
         >>> generator = torch.Generator().manual_seed(0)
         >>> updates, labels = torch.randn(20, 300, generator=generator), torch.randn(20, 10, generator=generator)
         >>> updates[:3] += torch.randn(300, generator=generator)
-        >>> scores = relation_scores(Directions(updates @ updates.T, labels @ labels.T), margin=2.2)
+        >>> scores = relation_scores(Directions(updates @ updates.T, labels @ labels.T), 2.2, torch.ones(20))
         >>> scores.gt(1).nonzero()[:, 0].tolist()
         [0, 1, 2]
     """
@@ -100,7 +103,7 @@ def relation_scores(directions: Directions, margin: float) -> Tensor:
     while len(left) >= FEWEST_CLIENTS:
         here = directions.only(left)
         found = most_related(residual_cosines(here.updates), residual_cosines(here.labels))
-        threshold = margin * by_chance(len(left))
+        threshold = margin * by_chance(len(left)) * _larger(samples[left], found.members)
         score = min(found.strength / threshold, found.strength / max(found.rival * RIVAL, 1e-12))
         if score > 1:
             scores[left[found.members]] = score
@@ -109,6 +112,13 @@ def relation_scores(directions: Directions, margin: float) -> Tensor:
             scores[left] = (found.strengths / threshold).clamp(max=1)
             break
     return scores
+
+
+def _larger(samples: Tensor, members: Tensor) -> float:
+    """Return how many times as many samples as the others the group claims, at least 1 and at most `LARGER`."""
+    if not bool(members.any()):
+        return 1.0
+    return min(max(float(samples[members].median() / samples[~members].median()), 1.0), LARGER)
 
 
 def by_chance(clients: int) -> float:

@@ -114,7 +114,7 @@ class GradCAMAESettings(ProfileSettings):
         ge=0,
         description="robust: a group of clients is suspected if its updates have, beyond what labels explain, this "
         "many times as much in common as independent updates have by chance; 0: updates are not compared at all, their "
-        "directions neither",
+        "directions and lengths neither",
     )
     memory: int = Field(
         default=6,
