@@ -25,6 +25,25 @@ def cosine_matrix(gram: Tensor) -> Tensor:
     return (gram * inverse[:, None] * inverse).nan_to_num(0).clamp(-1, 1).fill_diagonal_(1)
 
 
+def unit_products(gram: Tensor) -> Tensor:
+    """Return the inner products of the vectors scaled to length 1, (vectors, vectors).
+
+    A vector that is zero, or too long for float64, counts as zero: unlike in `cosine_matrix`, its diagonal is 0.
+
+    Args:
+        gram: (vectors, vectors), the inner products.
+
+    Example:
+        >>> vectors = torch.tensor([[1.0, 0.0], [-2.0, 0.0], [0.0, 0.0]])
+        >>> unit_products(vectors @ vectors.T)
+        tensor([[ 1., -1.,  0.],
+                [-1.,  1.,  0.],
+                [ 0.,  0.,  0.]])
+    """
+    squares = gram.diagonal()
+    return cosine_matrix(gram) * (squares.isfinite() & (squares > 0))
+
+
 def cosines(products: Tensor, norms: Tensor, norm: float) -> Tensor:
     """Return the cosines cos(x_i, y), (vectors,); 0 where one of the two vectors is zero.
 

@@ -45,17 +45,14 @@ class Disagreement(Kind):
 
     @override
     def applies(self, observed: Observed, reference: Tensor) -> bool:
-        known = observed.models is not None and observed.models.directions is not None
-        return known and int(reference.sum()) >= FEWEST
+        return observed.directions is not None and int(reference.sum()) >= FEWEST
 
     @override
     def score(self, observed: Observed, reference: Tensor) -> Tensor:
         """Score the clients; at most 1 where the round's weight is below `INFORMATIVE`. The state gets the round."""
-        models = observed.models
-        assert models is not None
-        assert models.directions is not None
+        assert observed.directions is not None
         reference = reference.cpu()
-        agree = agreement(models.directions.only(models.judged).updates, reference)
+        agree = agreement(observed.directions.updates, reference)
         center, spread = median_and_spread(agree, reference)
         goes_along = agree >= SPARED * center
         scores = ((center - agree) / spread).clamp(-LARGEST_Z_SCORE, LARGEST_Z_SCORE)

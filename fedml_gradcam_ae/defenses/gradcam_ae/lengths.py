@@ -21,7 +21,6 @@ LARGEST_CLAIM = 5.0  # In units of the median claim, as in the average.
 EQUAL_CLAIMS = 0.25
 LEAST_SPREAD = 0.1  # Of logarithms: with equal data, lengths are so near one another that spreads alone would accuse.
 SHORTEST, LONGEST = 1e-30, 1e300  # Other updates count as so long.
-LIMIT = 1e9  # Scores are clamped to this; it replaces infinity.
 
 
 class Lengths(Kind):
@@ -41,19 +40,16 @@ class Lengths(Kind):
 
     @override
     def applies(self, observed: Observed, reference: Tensor) -> bool:
-        known = observed.models is not None and observed.models.directions is not None
-        return known and int(reference.sum()) >= FEWEST
+        return observed.directions is not None and int(reference.sum()) >= FEWEST
 
     @override
     def score(self, observed: Observed, reference: Tensor) -> Tensor:
-        models = observed.models
-        assert models is not None
-        assert models.directions is not None
-        lengths = models.directions.only(models.judged).updates.diagonal().double().sqrt()
-        samples = torch.tensor([float(count) for count in observed.samples], dtype=torch.float64)
+        assert observed.directions is not None
+        lengths = observed.directions.updates.diagonal().double().sqrt()
+        samples = torch.tensor(observed.samples, dtype=torch.float64)
         excess, spread = excess_lengths(lengths, samples, reference.cpu())
         threshold = z_score_exceeded_by(self.false_alarm, int(reference.sum()))
-        return (excess / spread / threshold).clamp(0, LIMIT)
+        return (excess / spread / threshold).clamp(min=0)
 
 
 def excess_lengths(lengths: Tensor, samples: Tensor, trusted: Tensor) -> tuple[Tensor, float]:

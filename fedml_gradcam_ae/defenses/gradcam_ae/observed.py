@@ -115,6 +115,12 @@ class Observed:
         return distance_ratios(self.changes.flatten(1))
 
     @cached_property
+    def directions(self) -> Directions | None:
+        """Where the listed clients moved their models to; None: not measured."""
+        measured = None if self.models is None else self.models.directions
+        return None if self.models is None or measured is None else measured.only(self.models.judged)
+
+    @cached_property
     def mean_ratios(self) -> Tensor:
         """The distances between the channel means, (clients, clients); see `suspicion.distance_ratios`."""
         assert self.statistics is not None

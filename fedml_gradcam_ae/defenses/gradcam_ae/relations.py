@@ -66,15 +66,13 @@ class Relations(Kind):
 
     @override
     def applies(self, observed: Observed, reference: Tensor) -> bool:
-        return observed.models is not None and observed.models.directions is not None
+        return observed.directions is not None
 
     @override
     def score(self, observed: Observed, reference: Tensor) -> Tensor:
-        models = observed.models
-        assert models is not None
-        assert models.directions is not None
-        samples = torch.tensor([float(count) for count in observed.samples], dtype=torch.float64)
-        return relation_scores(models.directions.only(models.judged), self.margin, samples)
+        assert observed.directions is not None
+        samples = torch.tensor(observed.samples, dtype=torch.float64)
+        return relation_scores(observed.directions, self.margin, samples)
 
 
 def relation_scores(directions: Directions, margin: float, samples: Tensor) -> Tensor:

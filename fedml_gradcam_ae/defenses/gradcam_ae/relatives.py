@@ -15,7 +15,7 @@ from scipy.cluster.hierarchy import linkage
 from scipy.spatial.distance import squareform
 from torch import Tensor
 
-from fedml_gradcam_ae.maths.cosine import cosine_matrix
+from fedml_gradcam_ae.maths.cosine import cosine_matrix, unit_products
 
 TINY = 1e-12  # The smallest divisor.
 
@@ -54,8 +54,7 @@ def residual_cosines(products: Tensor) -> Tensor:
         >>> residual_cosines(updates @ updates.T)[0].round(decimals=6)
         tensor([ 1., -1.,  1., -1.], dtype=torch.float64)
     """
-    lengths = products.diagonal()
-    cosines = cosine_matrix(products.double()) * (lengths.isfinite() & (lengths > 0))  # unusable ones: the vector 0
+    cosines = unit_products(products.double())
     less = cosines - cosines.mean(dim=0)
     less = less - less.mean(dim=1, keepdim=True)
     apart = less.diagonal() > 1e-12

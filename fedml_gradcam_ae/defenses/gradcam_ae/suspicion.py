@@ -14,7 +14,7 @@ import torch
 from scipy.sparse.csgraph import connected_components
 from torch import Tensor
 
-from fedml_gradcam_ae.maths.cosine import cosine_matrix
+from fedml_gradcam_ae.maths.cosine import unit_products
 from fedml_gradcam_ae.maths.order_statistics import median
 
 MAD_TO_STD = 1.4826  # scales a normal distribution's median absolute deviation (MAD) to its standard deviation
@@ -116,11 +116,10 @@ def agreement(products: Tensor, trusted: Tensor) -> Tensor:
         >>> agreement(updates @ updates.T, torch.tensor([True, True, True, True]))
         tensor([ 1.,  1.,  1., -1.], dtype=torch.float64)
     """
-    usable = products.diagonal().isfinite() & (products.diagonal() > 0)
-    cosines = cosine_matrix(products.double()) * (usable & usable[:, None])
+    cosines = unit_products(products.double())
     counted = trusted.double()
     along = cosines @ counted  # with the sum of all trusted directions, the client's own included
-    own = counted * usable
+    own = counted * cosines.diagonal()
     squared = counted @ along - own * (2 * along - 1)  # the squared length of the sum of the others
     return (along - own) / squared.clamp(min=TINY).sqrt()
 
