@@ -180,6 +180,13 @@ def test_the_maps_are_of_the_network_that_is_judged(make_round) -> None:
     assert defense().judge(make_round(network=tiny_cnn(), clients=5)).evidence["heat_maps"].shape[:2] == (5, 4)
 
 
+def test_images_are_enlarged_while_no_stage_has_several_positions(make_round) -> None:
+    network = nn.Sequential(nn.Conv2d(1, 4, 3, 16, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 10)).eval()
+    judge = defense()
+    judge.prepare(network, make_round().test_data)  # 8 x 8 pixels
+    assert judge.profile.probe.size == 32
+
+
 def test_large_maps_are_averaged(make_round) -> None:
     round = make_round(clients=5)
     shown = defense(probe_size=32).judge(round).evidence["heat_maps"]

@@ -117,12 +117,13 @@ class ClassProbe:
 
     def _pooled(self, network: nn.Module, image: Tensor, size: int) -> bool:
         """Return whether the last maps have one position where those of an earlier stage have many."""
-        resized = resize(image, size)
-        earlier = find_target_layer(network, resized, self.settings.target_layer, SMALLEST)
-        return min(class_maps(network, [network.state_dict()], resized, earlier).shape[-2:]) >= POOLED
+        try:
+            return self._look(network, image, size, SMALLEST)[1] >= POOLED
+        except ValueError:  # no stage has several positions on so small an image
+            return False
 
-    def _look(self, network: nn.Module, image: Tensor, size: int) -> tuple[str, int]:
+    def _look(self, network: nn.Module, image: Tensor, size: int, smallest: int = 1) -> tuple[str, int]:
         """Return the layer on an image of a size, and the smaller side of its maps."""
         resized = resize(image, size)
-        layer = find_target_layer(network, resized, self.settings.target_layer)
+        layer = find_target_layer(network, resized, self.settings.target_layer, smallest)
         return layer, min(class_maps(network, [network.state_dict()], resized, layer).shape[-2:])
