@@ -31,7 +31,7 @@ CONFIG = {
         "train_images": 400,
         "test_images": 200,
         "partition": "dirichlet",
-        "beta": [0.5, 5.0],
+        "beta": 0.5,
     },
     "model": {"name": "small_cnn"},
     "warm_start": {"epochs": 12, "learning_rate": 0.01, "batch_size": 8},
@@ -52,7 +52,7 @@ CONFIG = {
     ],
     "seeds": [0, 1],
 }
-RUNS = 2 * 2 * 2 * 2  # seeds, betas, attacks, defenses
+RUNS = 2 * 2 * 2  # seeds, attacks, defenses
 
 # What may differ between two runs of the same: when it was, how long it took, how much memory it took.
 MOMENT = {"run"}

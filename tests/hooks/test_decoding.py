@@ -248,8 +248,8 @@ CORPUS = [content for content in real_messages() + [case.content for case in HOS
 
 
 @pytest.mark.long
-def test_half_a_minute_of_fuzzing_finds_nothing() -> None:
-    assert fuzz_blindly(30, seed=3) > 500
+def test_ten_seconds_of_fuzzing_find_nothing() -> None:
+    assert fuzz_blindly(10, seed=3) > 150
 
 
 @pytest.mark.parametrize("end", range(0, 1000, 7))

@@ -17,6 +17,7 @@ from fedml_gradcam_ae.contract.upload import ClientId
 from fedml_gradcam_ae.defenses.gradcam_ae.copies import Copies, Means
 from fedml_gradcam_ae.defenses.gradcam_ae.directions import Disagreement
 from fedml_gradcam_ae.defenses.gradcam_ae.kind import Finding, Kind, Shown
+from fedml_gradcam_ae.defenses.gradcam_ae.knowledge import Knowledge
 from fedml_gradcam_ae.defenses.gradcam_ae.lengths import Lengths
 from fedml_gradcam_ae.defenses.gradcam_ae.map_errors import MapErrors
 from fedml_gradcam_ae.defenses.gradcam_ae.observed import Observed
@@ -43,6 +44,7 @@ def kinds_of(settings: Any, errors: type[MapErrors] = MapErrors) -> list[Kind]:
         Relations(settings.relation_margin),
         StepOutliers(),
         OutputOutliers(),
+        Knowledge(),
     ]
 
 

@@ -74,12 +74,14 @@ class Models:
         steps: the lengths of the changes of each tensor.
         judged: (clients,), bool, on the CPU: the clients with finite maps, which `Observed.clients` lists.
         directions: of the updates; None: not measured.
+        discriminations: (1 + clients,), float64, on the CPU, of the global model first; None: not measured.
     """
 
     outputs: Tensor
     steps: Steps
     judged: Tensor
     directions: Directions | None = None
+    discriminations: Tensor | None = None
 
 
 @dataclass(frozen=True, eq=False)

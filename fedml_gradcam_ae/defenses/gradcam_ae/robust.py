@@ -16,6 +16,7 @@ from fedml_gradcam_ae.contract.round import Round
 from fedml_gradcam_ae.contract.upload import ClientId
 from fedml_gradcam_ae.defenses.gradcam_ae.class_probe import ClassProbe
 from fedml_gradcam_ae.defenses.gradcam_ae.evidence import Evidence, kinds_of
+from fedml_gradcam_ae.defenses.gradcam_ae.knowledge import discriminations_of
 from fedml_gradcam_ae.defenses.gradcam_ae.observed import Maps, Models, Observed
 from fedml_gradcam_ae.defenses.gradcam_ae.relations import directions_of
 from fedml_gradcam_ae.defenses.gradcam_ae.scored import Scored
@@ -55,6 +56,7 @@ class RobustProfile:
         probe = self.probe.draw(round.network, round.test_data, round.number)
         large, outputs = self._maps(round, probe.large)
         statistics = statistics_of(round.network, round.global_model, round.uploads, probe.native)
+        known = discriminations_of(round, outputs.shape[-1], self.settings.seed)
         mapped = perf_counter()
 
         judged, broken = large.finite, not large.comparable
@@ -73,7 +75,7 @@ class RobustProfile:
                 [round.samples[position] for position in positions],
                 large.only(judged),
                 None if statistics is None else statistics.only(judged),
-                Models(outputs, given.steps, judged.cpu(), directions),
+                Models(outputs, given.steps, judged.cpu(), directions, known),
             )
             found = self.evidence.judge(observed)
             scores[judged.cpu()] = found.scores.float()
