@@ -95,8 +95,8 @@ MISTAKES = {
         "active and pause belong together .*, found active 2 and pause 0",
     ),
     "another optimizer": (
-        {**ON, "defense_type": "gradcam_ae", "federated_optimizer": "FedProx"},
-        "federated_optimizer: FedProx would ignore enable_defense here; only FedAvg honors it",
+        {**ON, "defense_type": "gradcam_ae", "federated_optimizer": "turbo_aggregate"},
+        "federated_optimizer: turbo_aggregate would ignore enable_defense here; only FedAvg, .* honor it: secure agg",
     ),
     "another optimizer under MPI": (
         {**ATTACK, "attack_type": "byzantine", "byzantine_client_num": 1, "attack_mode": "zero", "backend": "MPI"}

@@ -7,13 +7,15 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from fedml_gradcam_ae.contract.interfaces import overrides
+from fedml_gradcam_ae.contract.interfaces import Defense, overrides
 from fedml_gradcam_ae.contract.settings import SettingsError
 from fedml_gradcam_ae.contract.tied import tied_names, with_one_value
+from fedml_gradcam_ae.contract.upload import ClientId
 from fedml_gradcam_ae.defenses.shared.composed import parts_of
 from fedml_gradcam_ae.hooks import aggregation
 from fedml_gradcam_ae.hooks.simulation.drop_out import arriving
 from fedml_gradcam_ae.hooks.simulation.momentum import ServerMomentum, WorkerMomentum
+from fedml_gradcam_ae.hooks.simulation.optimizers import MEAN_IS_GLOBAL
 from fedml_gradcam_ae.hooks.simulation.plain import plain_average
 from fedml_gradcam_ae.hooks.simulation.settings import read_simulation_settings
 from fedml_gradcam_ae.hooks.surroundings import Uploads, identity
@@ -39,7 +41,9 @@ class SimulatedServer:
         self._tied = tied_names(network)
         self._of_workers = WorkerMomentum(self.settings.worker_momentum, names)
         self._of_server = ServerMomentum(self.settings.server_momentum, names)
+        self.last: aggregation.Aggregated | None = None  # the result of the last round, without the server's momentum
         own = aggregation.defense()
+        _check_models_of_its_own(own, args)
         if own is not None and overrides(type(own), "start_for"):
             for key in ("worker_momentum", "server_momentum"):
                 if getattr(self.settings, key):
@@ -63,6 +67,8 @@ class SimulatedServer:
         number: int,
         client_ids: Sequence[Any],
         local_data: Mapping[Any, Iterable[Any]],
+        rejected: Mapping[ClientId, str] | None = None,
+        trained: Sequence[Any] | None = None,
     ) -> Any:
         """Return the new global model, which the aggregator has then as well.
 
@@ -75,6 +81,9 @@ class SimulatedServer:
             number: the round, counted from 1.
             client_ids: the clients that trained, in the order of `uploads`.
             local_data: training data by client id, for attacks.
+            rejected: reasons by client id, for clients whose upload is known to be unusable.
+            trained: the clients that trained in this round, if not all of them upload to this server; None: those of
+                `client_ids`.
         """
         settings, before = self.settings, aggregator.get_model_params()
         if settings.server_momentum:
@@ -84,13 +93,12 @@ class SimulatedServer:
                 (samples, with_one_value(self._of_workers.upload(identity(client), model, before), self._tied))
                 for client, (samples, model) in zip(client_ids, uploads, strict=True)
             ]
-        trained, seed = client_ids, abs(int(getattr(self.args, "random_seed", 0)))
+        trained, seed = client_ids if trained is None else trained, abs(int(getattr(self.args, "random_seed", 0)))
         kept = arriving(len(uploads), settings.drop_out, seed, number)
         uploads, client_ids = [uploads[i] for i in kept], [client_ids[i] for i in kept]
         model: Mapping[str, Tensor]
-        moves = True
         if aggregation.defense_or_attack_active():
-            aggregated = aggregation.aggregate(
+            self.last = aggregation.aggregate(
                 aggregator,
                 uploads,
                 number=number,
@@ -99,15 +107,33 @@ class SimulatedServer:
                 network=self.network,
                 test_data=self.test_data,
                 local_data=local_data,
+                rejected=rejected,
                 trained=trained,
             )
-            model, moves = aggregated.model, not aggregated.report.global_model_stays
         else:
-            model = plain_average(
-                average, uploads, number=number, client_ids=client_ids, network=self.network, global_model=before
+            self.last = plain_average(
+                average,
+                uploads,
+                number=number,
+                client_ids=client_ids,
+                network=self.network,
+                global_model=before,
+                rejected=rejected,
             )
-            aggregator.set_model_params(model)
+            aggregator.set_model_params(self.last.model)
+        model, moves = self.last.model, not self.last.report.global_model_stays
         if settings.server_momentum and moves:  # a model that is to stay does not coast on
             model = with_one_value(self._of_server.model(model, before), self._tied)
             aggregator.set_model_params(model)
         return model
+
+
+def _check_models_of_its_own(own: Defense | None, args: Any) -> None:
+    """Reject a defense that keeps models of its own where the optimizer's server makes another model of the mean."""
+    optimizer = getattr(args, "federated_optimizer", "FedAvg")
+    keeps = any(overrides(type(part), name) for part in parts_of(own) for name in ("start_for", "predictor"))
+    if keeps and optimizer not in MEAN_IS_GLOBAL:
+        raise SettingsError(
+            f"federated_optimizer: {optimizer}: {args.defense_type} trains or predicts by models of its own, of which "
+            f"this optimizer knows nothing; it works with {' and '.join(MEAN_IS_GLOBAL)}."
+        )
