@@ -20,7 +20,7 @@ from fedml.ml.trainer.scaffold_trainer import ScaffoldModelTrainer
 
 from fedml_gradcam_ae.networks.outputs import answer_with_logits
 
-_KNOWN = (
+KNOWN = (
     ModelTrainerCLS,
     FedProxModelTrainer,
     FedDynModelTrainer,
@@ -56,7 +56,7 @@ def give_logits(owner: Any) -> Any:
     Returns:
         A handle whose `remove` undoes the change, or None if nothing was changed.
     """
-    return answer_with_logits(owner.model, key()) if type(owner) in _KNOWN else None
+    return answer_with_logits(owner.model, key()) if type(owner) in KNOWN else None
 
 
 @contextmanager

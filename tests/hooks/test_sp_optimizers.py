@@ -425,9 +425,12 @@ def test_each_group_has_a_defense_of_its_own_and_many_groups_are_judged(plugin, 
     [
         (
             "turbo_aggregate",
-            "turbo_aggregate would ignore enable_defense here; .*: secure aggregation shows .* sum",
+            r"turbo_aggregate would ignore enable_defense here \(secure aggregation shows .* sum .*\); ",
         ),
-        ("classical_vertical", "classical_vertical would ignore enable_defense here; .*: in vertical .* write FedAvg"),
+        (
+            "classical_vertical",
+            r"classical_vertical would ignore enable_defense here \(in vertical .* write FedAvg\); ",
+        ),
     ],
 )
 def test_without_models_to_judge_a_defense_is_refused(plugin, optimizer, message) -> None:

@@ -50,6 +50,7 @@ class JudgedTrainer:
         self.round_number = 0
         self.sampled: Sequence[Any] = []
         self.server: SimulatedServer | None = None
+        self._round: aggregation.Aggregated | None = None
 
     @property
     def current_model(self) -> nn.Module:
@@ -59,10 +60,9 @@ class JudgedTrainer:
 
     @property
     def round(self) -> aggregation.Aggregated:
-        """The result of the last judged round."""
-        assert self.server is not None
-        assert self.server.last is not None
-        return self.server.last
+        """The result of the round that was judged last, until the next one begins."""
+        assert self._round is not None
+        return self._round
 
     def train(self) -> None:
         """Run all rounds.
@@ -111,7 +111,7 @@ class JudgedTrainer:
         Returns:
             `sampled`.
         """
-        self.round_number, self.sampled = round_idx + 1, sampled
+        self.round_number, self.sampled, self._round = round_idx + 1, sampled, None
         self.aggregator.set_model_params(self.current_model.state_dict())
         return sampled
 
@@ -149,7 +149,7 @@ class JudgedTrainer:
             rejected: reasons by client id, for clients whose upload is known to be unusable.
         """
         assert self.server is not None
-        return self.server.aggregate(
+        self._round = self.server.run_round(
             self.aggregator,
             self.average,
             uploads,
@@ -158,6 +158,7 @@ class JudgedTrainer:
             local_data=self.train_data_local_dict,
             rejected=rejected,
         )
+        return self._round.model
 
     def hold_still(self) -> None:
         """Take the gradient away from the server's optimizer if the global model is to stay, so that it does nothing.

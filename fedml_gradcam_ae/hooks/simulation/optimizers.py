@@ -67,9 +67,6 @@ def check_honored(args: Any, key: str) -> None:
     reason = here.get(str(optimizer), "")
     if reason is None:
         return
-    acting = [name for name, refused in here.items() if refused is None]
-    why = f": {reason}" if reason else ""
-    honor = "honors" if len(acting) == 1 else "honor"
-    raise SettingsError(
-        f"federated_optimizer: {optimizer} would ignore {key} here; only {', '.join(acting)} {honor} it{why}."
-    )
+    acting = ", ".join(name for name, refused in here.items() if refused is None)
+    why = f" ({reason})" if reason else ""
+    raise SettingsError(f"federated_optimizer: {optimizer} would ignore {key} here{why}; honored by: {acting}.")

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 
 from fedml_gradcam_ae.contract.interfaces import Defense, overrides
 from fedml_gradcam_ae.contract.settings import SettingsError
@@ -13,6 +14,7 @@ from fedml_gradcam_ae.contract.tied import tied_names, with_one_value
 from fedml_gradcam_ae.contract.upload import ClientId
 from fedml_gradcam_ae.defenses.shared.composed import parts_of
 from fedml_gradcam_ae.hooks import aggregation
+from fedml_gradcam_ae.hooks.aggregation import Aggregated
 from fedml_gradcam_ae.hooks.simulation.drop_out import arriving
 from fedml_gradcam_ae.hooks.simulation.momentum import ServerMomentum, WorkerMomentum
 from fedml_gradcam_ae.hooks.simulation.optimizers import MEAN_IS_GLOBAL
@@ -41,7 +43,6 @@ class SimulatedServer:
         self._tied = tied_names(network)
         self._of_workers = WorkerMomentum(self.settings.worker_momentum, names)
         self._of_server = ServerMomentum(self.settings.server_momentum, names)
-        self.last: aggregation.Aggregated | None = None  # the result of the last round, without the server's momentum
         own = aggregation.defense()
         _check_models_of_its_own(own, args)
         if own is not None and overrides(type(own), "start_for"):
@@ -58,7 +59,11 @@ class SimulatedServer:
             )
         aggregation.prepare(network, test_data)
 
-    def aggregate(
+    def aggregate(self, *given: Any, **options: Any) -> Any:
+        """Return the new global model, a state dict, which the aggregator has then as well; see `run_round`."""
+        return self.run_round(*given, **options).model
+
+    def run_round(
         self,
         aggregator: Any,
         average: Callable[[Uploads], Any],
@@ -69,8 +74,8 @@ class SimulatedServer:
         local_data: Mapping[Any, Iterable[Any]],
         rejected: Mapping[ClientId, str] | None = None,
         trained: Sequence[Any] | None = None,
-    ) -> Any:
-        """Return the new global model, which the aggregator has then as well.
+    ) -> Aggregated:
+        """Return the result of one round, whose model the aggregator has then as well.
 
         Without attack, defense and watching detector this is FedML's own average of the usable uploads.
 
@@ -96,9 +101,8 @@ class SimulatedServer:
         trained, seed = client_ids if trained is None else trained, abs(int(getattr(self.args, "random_seed", 0)))
         kept = arriving(len(uploads), settings.drop_out, seed, number)
         uploads, client_ids = [uploads[i] for i in kept], [client_ids[i] for i in kept]
-        model: Mapping[str, Tensor]
         if aggregation.defense_or_attack_active():
-            self.last = aggregation.aggregate(
+            result = aggregation.aggregate(
                 aggregator,
                 uploads,
                 number=number,
@@ -111,7 +115,7 @@ class SimulatedServer:
                 trained=trained,
             )
         else:
-            self.last = plain_average(
+            result = plain_average(
                 average,
                 uploads,
                 number=number,
@@ -120,12 +124,12 @@ class SimulatedServer:
                 global_model=before,
                 rejected=rejected,
             )
-            aggregator.set_model_params(self.last.model)
-        model, moves = self.last.model, not self.last.report.global_model_stays
-        if settings.server_momentum and moves:  # a model that is to stay does not coast on
-            model = with_one_value(self._of_server.model(model, before), self._tied)
+            aggregator.set_model_params(result.model)
+        if settings.server_momentum and not result.report.global_model_stays:  # a model that is to stay does not coast
+            model = with_one_value(self._of_server.model(result.model, before), self._tied)
             aggregator.set_model_params(model)
-        return model
+            result = result._replace(model=OrderedDict(model))
+        return result
 
 
 def _check_models_of_its_own(own: Defense | None, args: Any) -> None:
