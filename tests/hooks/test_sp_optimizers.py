@@ -312,9 +312,17 @@ def test_a_client_whose_training_diverges_is_left_out_of_a_plain_run(plugin, hea
     assert all("NaN" in client.reason for client in found)
 
 
+@pytest.mark.parametrize(
+    "flip",
+    [
+        {"attack_type": "label_flip", "attack_params": {"attackers": 3}},
+        {"attack_type": "label_flipping", "original_class_list": [1, 2], "target_class_list": [2, 1]},
+    ],
+    ids=["ours", "FedML's"],
+)
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
-def test_clients_train_on_poisoned_data(plugin, optimizer) -> None:
-    flip = {"enable_attack": True, "attack_type": "label_flip", "attack_params": {"attackers": 3}}
+def test_clients_train_on_poisoned_data(plugin, optimizer, flip) -> None:
+    flip = {"enable_attack": True, "ratio_of_poisoned_client": 1.0, **flip}
     clean, poisoned = (run(optimizer, dataset=in_order(optimizer), comm_round=1, **attack) for attack in ({}, flip))
     assert distance(clean, poisoned) > 1e-3
 
@@ -379,6 +387,12 @@ def test_a_rule_without_weights_takes_the_median_of_gradients(plugin, scaled) ->
     assert distance(calm, run("Mime", comm_round=3, dataset=in_order("Mime"), **median)) < 0.5
 
 
+def test_a_rule_that_changes_types_of_numbers_does_not_stop_a_group(plugin, heard) -> None:
+    final = run("HierarchicalFL", enable_defense=True, defense_type="cclip", bucket_size=1)
+    assert distance(final, state_of(tiny_cnn())) > 1e-3
+    assert not any(isinstance(client.client, str) for report in reports(heard) for client in report.clients)
+
+
 def test_mime_goes_with_batchnorm(plugin) -> None:
     model = tiny_cnn()
     simulate(model, federated_optimizer="Mime", **OPTIMIZERS["Mime"].keys)
@@ -399,10 +413,19 @@ def test_each_group_has_a_defense_of_its_own_and_many_groups_are_judged(plugin, 
 
     def groups(number: int) -> list[Any]:
         seen.clear()
-        run("HierarchicalFL", comm_round=2, group_num=number, enable_defense=True, defense_type="witness", **NOISE)
+        run(
+            "HierarchicalFL",
+            comm_round=2,
+            epochs=2,
+            group_num=number,
+            enable_defense=True,
+            defense_type="witness",
+            **NOISE,
+        )
         return sorted(seen.values(), key=str)
 
     two = groups(2)
+    assert {event.number for event in heard if isinstance(event, Measured)} == {2, 4}  # as the reports count
     assert [[number for number, _ in rounds] for rounds in two] == [[1, 2, 3, 4]] * 2
     assert all(len({clients for _, clients in rounds}) == 1 for rounds in two)
     assert sorted(client for rounds in two for client in rounds[0][1]) == list(range(16))
@@ -468,6 +491,7 @@ def test_a_defense_with_models_of_its_own_needs_a_mean_that_is_the_global_model(
     run("FedProx", comm_round=1, **own)
 
 
-def test_fednova_says_that_it_cannot_go_with_batchnorm(plugin) -> None:
-    with pytest.raises(SettingsError, match=r"FedNova: .* whole numbers such as '1.num_batches_tracked'; .* BatchNorm"):
-        simulate(tiny_cnn(), federated_optimizer="FedNova", **NOVA)
+@pytest.mark.parametrize(("optimizer", "tensor"), [("FedNova", "1.num_batches_tracked"), ("FedDyn", "1.running_mean")])
+def test_a_network_that_fedmls_optimizer_cannot_train_is_named(plugin, optimizer, tensor) -> None:
+    with pytest.raises(SettingsError, match=f"federated_optimizer: {optimizer}: .* such as '{tensor}'; .* BatchNorm"):
+        simulate(tiny_cnn(), federated_optimizer=optimizer, **OPTIMIZERS[optimizer].keys)

@@ -14,14 +14,24 @@ from typing_extensions import override
 
 from fedml_gradcam_ae.hooks import aggregation
 from fedml_gradcam_ae.hooks.simulation.judged_trainer import JudgedTrainer
+from fedml_gradcam_ae.hooks.simulation.optimizers import check_network
 from fedml_gradcam_ae.hooks.surroundings import Uploads
 
 
 class HookedFedDynTrainer(JudgedTrainer, FedDynTrainer):  # type: ignore[misc]  # fedml has no types
-    """FedDynTrainer in which attacks and defenses act."""
+    """FedDynTrainer in which attacks and defenses act.
+
+    Raises:
+        SettingsError: if the network has tensors that are not trained, at which FedML's FedDyn stops.
+    """
 
     args: Any
     server_state: Any
+
+    def __init__(self, dataset: Any, model: Any, device: Any, args: Any) -> None:
+        trained = dict(model.named_parameters())
+        check_network(args, [name for name in model.state_dict() if name not in trained])
+        super().__init__(dataset, model, device, args)
 
     @override
     def _aggregate(self, w_locals: Uploads) -> Any:

@@ -24,12 +24,12 @@ from torch import nn
 from typing_extensions import override
 
 from fedml_gradcam_ae.contract.claims import LARGEST_WEIGHT, counted
-from fedml_gradcam_ae.contract.settings import SettingsError
 from fedml_gradcam_ae.contract.updates import is_whole
 from fedml_gradcam_ae.contract.upload import ClientId
 from fedml_gradcam_ae.hooks import aggregation
 from fedml_gradcam_ae.hooks.simulation.judged_trainer import JudgedTrainer
 from fedml_gradcam_ae.hooks.simulation.measuring import measuring
+from fedml_gradcam_ae.hooks.simulation.optimizers import check_network
 from fedml_gradcam_ae.hooks.surroundings import Uploads, identity
 
 
@@ -41,12 +41,7 @@ class HookedFedNovaTrainer(JudgedTrainer, FedNovaTrainer):  # type: ignore[misc]
     """
 
     def __init__(self, dataset: Any, model: Any, device: Any, args: Any) -> None:
-        whole = [name for name, tensor in model.state_dict().items() if is_whole(tensor)]
-        if whole:
-            raise SettingsError(
-                f"federated_optimizer: FedNova: FedML's own cannot divide whole numbers such as {whole[0]!r}; use a "
-                "network without BatchNorm (GroupNorm, for instance)."
-            )
+        check_network(args, [name for name, tensor in model.state_dict().items() if is_whole(tensor)])
         super().__init__(dataset, model, device, args)
 
     @property

@@ -56,8 +56,9 @@ class OwnServer:
         others, shared.defender = shared.defender, self._defender
         try:
             self.aggregator.set_model_params(start)
-            model = self._server.aggregate(self.aggregator, *given, **options)
-            return {name: tensor.clone() for name, tensor in model.items()}
+            self._server.aggregate(self.aggregator, *given, **options)
+            # As the network holds it: some rules make floats of whole numbers, at which the cloud's gate would stop.
+            return {name: tensor.clone() for name, tensor in self.aggregator.get_model_params().items()}
         finally:
             shared.defender = others
 
@@ -152,6 +153,12 @@ class HookedHierarchicalTrainer(JudgedTrainer, HierarchicalTrainer):  # type: ig
             network=self.network,
             global_model=self._center,
         ).model
+
+    @override
+    def _local_test_on_all_clients(self, round_idx: int) -> None:
+        if aggregation.defense_or_attack_active():  # FedML counts epochs here, and reports count the groups' rounds
+            round_idx //= int(self.args.epochs)
+        super()._local_test_on_all_clients(round_idx)
 
 
 def _last_if_judged(models: Any) -> Any:

@@ -7,7 +7,7 @@ stays as it is: it calls the methods below to draw clients, to train them, to ag
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
@@ -127,7 +127,7 @@ class JudgedTrainer:
         """
         own, attacker = client.local_training_data, FedMLAttacker.get_instance()
         if attacker.is_data_poisoning_attack() and attacker.is_to_poison_data():
-            client.local_training_data = attacker.poison_data(client.local_training_data)
+            client.local_training_data = WholeLabels(attacker.poison_data(client.local_training_data))
         client.local_training_data = training_data(
             client.local_training_data,
             self.current_model,
@@ -217,6 +217,20 @@ class MeanIsGlobal(JudgedTrainer):
             super()._local_test_on_all_clients(round_idx)
         finally:
             self.model_trainer.model = trained
+
+
+class WholeLabels:
+    """Batches with labels of whole numbers, of which FedML's label_flipping makes floats that most trainers refuse.
+
+    Args:
+        batches: pairs (images, labels).
+    """
+
+    def __init__(self, batches: Iterable[Any]) -> None:
+        self.batches = batches
+
+    def __iter__(self) -> Iterator[Any]:
+        return ((images, labels.long()) for images, labels in self.batches)
 
 
 @contextmanager

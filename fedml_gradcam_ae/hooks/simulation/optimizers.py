@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fedml_gradcam_ae.contract.settings import SettingsError, unknown
@@ -47,6 +47,23 @@ def check_known(args: Any) -> None:
     if optimizer not in TABLE[backend]:
         what = f"federated_optimizer {optimizer!r} of FedML's simulator with backend: {backend}"
         raise SettingsError(unknown(what, str(optimizer), TABLE[backend]))
+
+
+def check_network(args: Any, at: Sequence[str]) -> None:
+    """Reject a network that FedML's optimizer cannot train.
+
+    Args:
+        args: FedML's args.
+        at: names of the tensors at which FedML's code stops.
+
+    Raises:
+        SettingsError: if there is one.
+    """
+    if at:
+        raise SettingsError(
+            f"federated_optimizer: {args.federated_optimizer}: FedML's own stops at tensors such as {at[0]!r}; use a "
+            "network without BatchNorm (with GroupNorm, for instance), or another optimizer."
+        )
 
 
 def check_honored(args: Any, key: str) -> None:
