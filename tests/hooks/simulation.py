@@ -8,7 +8,7 @@ import fedml
 import torch
 from torch import Tensor, nn
 
-from tiny import fedml_args, fedml_dataset, tiny_cnn
+from tiny import fedml_args, fedml_dataset, state_of, tiny_cnn
 
 
 def simulate(model: nn.Module | None = None, dataset: list[Any] | None = None, **changes: Any) -> dict[str, Tensor]:
@@ -20,7 +20,7 @@ def simulate(model: nn.Module | None = None, dataset: list[Any] | None = None, *
     dataset = dataset or fedml_dataset(args.client_num_in_total)
     runner = fedml.FedMLRunner(args, device, dataset, model)
     runner.run()
-    return {name: tensor.clone() for name, tensor in runner.runner.fl_trainer.model_trainer.get_model_params().items()}
+    return state_of(model)
 
 
 def same(first: dict[str, Tensor], second: dict[str, Tensor]) -> bool:

@@ -95,13 +95,13 @@ MISTAKES = {
         "active and pause belong together .*, found active 2 and pause 0",
     ),
     "another optimizer": (
-        {**ON, "defense_type": "gradcam_ae", "federated_optimizer": "FedProx"},
-        "federated_optimizer: FedProx would ignore enable_defense here; only FedAvg honors it",
+        {**ON, "defense_type": "gradcam_ae", "federated_optimizer": "turbo_aggregate"},
+        r"turbo_aggregate would ignore enable_defense here \(secure .*\); honored by: FedAvg, FedOpt",
     ),
     "another optimizer under MPI": (
         {**ATTACK, "attack_type": "byzantine", "byzantine_client_num": 1, "attack_mode": "zero", "backend": "MPI"}
         | {"federated_optimizer": "FedAvg_seq"},
-        "federated_optimizer: FedAvg_seq would ignore enable_attack here; only FedAvg honors it",
+        "federated_optimizer: FedAvg_seq would ignore enable_attack here; honored by: FedAvg",
     ),
     "another path": (
         {**ON, "defense_type": "gradcam_ae", "backend": "NCCL"},

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from torch import Tensor, nn
 
+from fedml_gradcam_ae.contract.upload import ClientId
+from fedml_gradcam_ae.hooks.aggregation import Aggregated
 from fedml_gradcam_ae.hooks.averaging import rounded
 from fedml_gradcam_ae.hooks.reporting import report_round
 from fedml_gradcam_ae.hooks.surroundings import Federation, Uploads, identity, own_dicts, pairs
@@ -22,8 +25,9 @@ def plain_average(
     client_ids: Sequence[Any],
     network: nn.Module,
     global_model: Mapping[str, Tensor],
-) -> Any:
-    """Return FedML's average of the usable uploads.
+    rejected: Mapping[ClientId, str] | None = None,
+) -> Aggregated:
+    """Aggregate one round by FedML's average of the usable uploads.
 
     The round is reported only if an upload was rejected or the gate left a note. Claimed sample counts have no limit
     here, since a simulation without attack and defense gives FedML's own results.
@@ -35,9 +39,10 @@ def plain_average(
         client_ids: the clients that uploaded, in the order of `uploads`.
         network: a private copy of the architecture.
         global_model: the state dict that the clients started from.
+        rejected: reasons by client id, for clients whose upload is known to be unusable. These uploads are left out.
 
     Returns:
-        A state dict. It is `global_model` if no upload is usable.
+        The round's result. Its model is `global_model` if no upload is usable.
     """
     ids = [identity(client) for client in client_ids]
     federation = Federation(
@@ -49,8 +54,12 @@ def plain_average(
         test_data=[],
         local_data={},
         settings=UploadSettings(largest_weight=None),
+        rejected=rejected or {},
     )
-    admitted = federation.gate(uploads, global_model)
+    usable = [upload for client, upload in zip(ids, uploads, strict=True) if client not in federation.rejected]
+    admitted = federation.gate(usable, global_model)
+    report = report_round(federation)
     if admitted.rejected or federation.notes:
-        events.publish(report_round(federation))
-    return rounded(average, own_dicts(pairs(admitted))) if admitted.uploads else global_model
+        events.publish(report)
+    model = rounded(average, own_dicts(pairs(admitted))) if admitted.uploads else global_model
+    return Aggregated(OrderedDict(model), report, admitted)

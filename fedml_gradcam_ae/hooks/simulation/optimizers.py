@@ -1,0 +1,89 @@
+"""Which of FedML's federated optimizers defenses and attacks act with, by simulator."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from fedml_gradcam_ae.contract.settings import SettingsError, unknown
+
+# Optimizers whose server takes the mean of the uploads for the new global model, unchanged.
+MEAN_IS_GLOBAL = ("FedAvg", "FedProx")
+
+# By backend, each optimizer that FedML 0.9.6 has there: None if defenses and attacks act with it, else why they are
+# refused.
+TABLE: Mapping[str, Mapping[str, str | None]] = {
+    "sp": {
+        "FedAvg": None,
+        "FedOpt": None,
+        "FedProx": None,
+        "FedNova": None,
+        "FedDyn": None,
+        "SCAFFOLD": None,
+        "Mime": None,
+        "HierarchicalFL": None,
+        "turbo_aggregate": "secure aggregation shows the server only the sum of the uploads, and no single one that "
+        "could be judged",
+        "classical_vertical": "in vertical federated learning the parties hold different features of the same samples "
+        "and upload no models that could be compared. FedML runs its FedAvg under this name: write FedAvg",
+    },
+    "MPI": {"FedAvg": None},
+}
+COMPLETE = ("sp",)  # the backends of which the table has every optimizer
+
+
+def check_known(args: Any) -> None:
+    """Reject an optimizer that FedML's simulator does not have, at which it stops with `Exception("Exception")`.
+
+    Args:
+        args: FedML's args.
+
+    Raises:
+        SettingsError: with the names of the optimizers that it has.
+    """
+    optimizer, backend = getattr(args, "federated_optimizer", None), str(getattr(args, "backend", None))
+    if optimizer is None or getattr(args, "training_type", None) != "simulation" or backend not in COMPLETE:
+        return
+    if optimizer not in TABLE[backend]:
+        what = f"federated_optimizer {optimizer!r} of FedML's simulator with backend: {backend}"
+        raise SettingsError(unknown(what, str(optimizer), TABLE[backend]))
+
+
+def check_network(args: Any, at: Sequence[str]) -> None:
+    """Reject a network that FedML's optimizer cannot train.
+
+    Args:
+        args: FedML's args.
+        at: names of the tensors at which FedML's code stops.
+
+    Raises:
+        SettingsError: if there is one.
+    """
+    if at:
+        raise SettingsError(
+            f"federated_optimizer: {args.federated_optimizer}: FedML's own stops at tensors such as {at[0]!r}; use a "
+            "network without BatchNorm (with GroupNorm, for instance), or another optimizer."
+        )
+
+
+def check_honored(args: Any, key: str) -> None:
+    """Reject a defense or an attack that the optimizer would ignore.
+
+    Args:
+        args: FedML's args.
+        key: the key that turned it on, such as `enable_defense`.
+
+    Raises:
+        SettingsError: with the reason.
+    """
+    optimizer = getattr(args, "federated_optimizer", None)
+    # Outside of the simulators: FedML's cross-silo server averages models as FedAvg does.
+    here = TABLE.get(str(getattr(args, "backend", None)), {"FedAvg": None})
+    if getattr(args, "training_type", None) != "simulation":
+        here = {"FedAvg": None}
+    reason = here.get(str(optimizer), "")
+    if reason is None:
+        return
+    acting = ", ".join(name for name, refused in here.items() if refused is None)
+    why = f" ({reason})" if reason else ""
+    raise SettingsError(f"federated_optimizer: {optimizer} would ignore {key} here{why}; honored by: {acting}.")
