@@ -27,6 +27,7 @@ from fedml_gradcam_ae.defenses.shared import composed
 from fedml_gradcam_ae.hooks import builtin
 from fedml_gradcam_ae.hooks.cross_silo.settings import check_sections
 from fedml_gradcam_ae.hooks.patching import Patches
+from fedml_gradcam_ae.hooks.simulation.optimizers import check_honored
 from fedml_gradcam_ae.hooks.simulation.settings import check_simulation_section
 from fedml_gradcam_ae.hooks.upload_settings import check_upload_section
 
@@ -293,7 +294,7 @@ def _check_path(side: Side, args: Any, found: Requested) -> None:
                 f"training_type: cross_silo and scenario: horizontal, found {training_type} and {backend}."
             )
         return
-    _check_optimizer(side, args)
+    check_honored(args, f"enable_{side.word}")
     _check_clients_training(side, args, found)
     if side is DEFENSE and found.cls is None and found.name in builtin.DEFECTS:
         warnings.warn(f"FedML's {found.name}: {builtin.DEFECTS[found.name]}.", stacklevel=2)
@@ -317,12 +318,4 @@ def _check_clients_training(side: Side, args: Any, found: Requested) -> None:
         raise SettingsError(
             f"attack_prob: {found.name} acts while clients train, before FedML draws whether a round is attacked; "
             "use attack_params active and pause instead."
-        )
-
-
-def _check_optimizer(side: Side, args: Any) -> None:
-    optimizer = getattr(args, "federated_optimizer", None)
-    if optimizer != "FedAvg":
-        raise SettingsError(
-            f"federated_optimizer: {optimizer} would ignore enable_{side.word} here; only FedAvg honors it."
         )

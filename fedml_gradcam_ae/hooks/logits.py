@@ -12,9 +12,13 @@ from typing import Any
 from fedml.core.security.fedml_attacker import FedMLAttacker
 from fedml.core.security.fedml_defender import FedMLDefender
 from fedml.ml.aggregator.default_aggregator import DefaultServerAggregator
+from fedml.ml.trainer.fednova_trainer import FedNovaModelTrainer
+from fedml.ml.trainer.fedprox_trainer import FedProxModelTrainer
 from fedml.ml.trainer.my_model_trainer_classification import ModelTrainerCLS
 
 from fedml_gradcam_ae.networks.outputs import answer_with_logits
+
+KNOWN = (ModelTrainerCLS, FedProxModelTrainer, FedNovaModelTrainer, DefaultServerAggregator)
 
 
 def key() -> str | int | None:
@@ -43,8 +47,7 @@ def give_logits(owner: Any) -> Any:
     Returns:
         A handle whose `remove` undoes the change, or None if nothing was changed.
     """
-    known = type(owner) in (ModelTrainerCLS, DefaultServerAggregator)
-    return answer_with_logits(owner.model, key()) if known else None
+    return answer_with_logits(owner.model, key()) if type(owner) in KNOWN else None
 
 
 @contextmanager

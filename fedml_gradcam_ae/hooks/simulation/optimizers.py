@@ -1,0 +1,73 @@
+"""Which of FedML's federated optimizers defenses and attacks act with, by simulator."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from fedml_gradcam_ae.contract.settings import SettingsError, unknown
+
+# By backend, each optimizer that FedML 0.9.6 knows there: None if defenses and attacks act with it, else why they are
+# refused.
+TABLE: Mapping[str, Mapping[str, str | None]] = {
+    "sp": {"FedAvg": None},
+    "MPI": {
+        "FedAvg": None,
+        "FedProx": None,
+        "FedOpt": None,
+        "FedNova": None,
+        "FedAvg_seq": None,
+        "FedOpt_seq": None,
+        "Async_FedAvg": "FedML's own stops at its first client, which formats a text as a number; its server calls a "
+        "method that it lacks",
+        "FedGAN": "a client uploads two networks, a generator and a discriminator, and a defense judges models of one",
+        "FedNAS": "a client uploads parameters of the architecture beside its weights, and no defense judges them",
+        "FedGKT": "clients upload features and logits of their images, and no models",
+        "split_nn": "clients upload activations of their images, and no models",
+        "decentralized_fl": "FedML's own is a demonstration of messages between neighbors: it trains nothing",
+        "base_framework": "FedML's own is a demonstration of messages: it trains nothing",
+        "classical_vertical": "FedML's own does nothing under this name",
+        "FedSeg": "FedML's own does nothing under this name",
+    },
+}
+COMPLETE = ("MPI",)  # the backends of which the table has every optimizer
+
+
+def check_known(args: Any) -> None:
+    """Reject an optimizer that FedML's simulator does not have, at which it stops with `Exception("Exception")`.
+
+    Args:
+        args: FedML's args.
+
+    Raises:
+        SettingsError: with the names of the optimizers that it has.
+    """
+    optimizer, backend = getattr(args, "federated_optimizer", None), str(getattr(args, "backend", None))
+    if optimizer is None or getattr(args, "training_type", None) != "simulation" or backend not in COMPLETE:
+        return
+    if optimizer not in TABLE[backend]:
+        what = f"federated_optimizer {optimizer!r} of FedML's simulator with backend: {backend}"
+        raise SettingsError(unknown(what, str(optimizer), TABLE[backend]))
+
+
+def check_honored(args: Any, key: str) -> None:
+    """Reject a defense or an attack that the optimizer would ignore.
+
+    Args:
+        args: FedML's args.
+        key: the key that turned it on, such as `enable_defense`.
+
+    Raises:
+        SettingsError: with the reason.
+    """
+    optimizer = getattr(args, "federated_optimizer", None)
+    # Outside of the simulators: FedML's cross-silo server averages models as FedAvg does.
+    here = TABLE.get(str(getattr(args, "backend", None)), {"FedAvg": None})
+    if getattr(args, "training_type", None) != "simulation":
+        here = {"FedAvg": None}
+    reason = here.get(str(optimizer), "")
+    if reason is None:
+        return
+    acting = ", ".join(name for name, refused in here.items() if refused is None)
+    why = f" ({reason})" if reason else ""
+    raise SettingsError(f"federated_optimizer: {optimizer} would ignore {key} here{why}; honored by: {acting}.")
