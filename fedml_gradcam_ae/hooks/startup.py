@@ -24,11 +24,14 @@ def patch(patches: Patches) -> None:
         if args is None:
             args = fedml.load_arguments(fedml._global_training_type, fedml._global_comm_backend)
         try:
-            configuration.check(args)
+            return checked_init(args, check_env, should_init_logs)
         except SettingsError as error:
             if getattr(args, "backend", None) == "MPI":
                 ranks.refuse(error)
             raise
+
+    def checked_init(args: Any, check_env: bool, should_init_logs: bool) -> Any:
+        configuration.check(args)
         if tracks(args):
             return stock_init(args, check_env, should_init_logs)
         # Without FedML's set-up of logging its own lines, dozens per round, stay off. The plug-in logs two or three.

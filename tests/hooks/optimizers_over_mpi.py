@@ -8,11 +8,11 @@ import torch
 from fedml.ml.aggregator.default_aggregator import DefaultServerAggregator
 from torch import nn
 
-from fedml_gradcam_ae import Attack, register_attack
 from federations import PLAIN
+from fedml_gradcam_ae import Attack, register_attack
 from tiny import tiny_cnn
 
-# With several clients per rank, six clients take part, on four ranks; else four of four.
+# With these, six clients take part, on four ranks; else four of four.
 SEVERAL = ("FedAvg_seq", "FedOpt_seq", "FedNova")
 OPTIMIZERS = ("FedProx", "FedOpt", *SEVERAL)
 BROKEN, STRONG = 1, 3  # the attackers of "under attack": one uploads NaN, the other is far off
@@ -38,19 +38,33 @@ WAYS: dict[str, dict[str, Any]] = {
         "defense_params": {"malicious": 0, "kept": 2},
     },
 }
+# Runs of one optimizer alone.
+MORE: dict[str, tuple[str, dict[str, Any]]] = {
+    "proximal term": ("FedProx", {"fedprox_mu": 2.0, "epochs": 2}),
+    "flipped labels on few ranks": (
+        "FedAvg_seq",
+        {
+            "enable_attack": True,
+            "attack_type": "label_flip",
+            "attack_params": {"attackers": 2, "redraw": "every_round"},
+            "enable_defense": True,
+            "defense_type": "median",
+        },
+    ),
+}
 
 
-def options(optimizer: str, way: str = "plain") -> dict[str, Any]:
+def options(optimizer: str, **way: Any) -> dict[str, Any]:
     """What a user would write."""
     clients = 6 if optimizer in SEVERAL else 4
     counts = {"client_num_in_total": clients, "client_num_per_round": clients, "comm_round": 2}
-    return {**PLAIN, **counts, **KEYS, "federated_optimizer": optimizer, **WAYS[way]}
+    return {**PLAIN, **counts, **KEYS, "federated_optimizer": optimizer, **way}
 
 
 def network(optimizer: str) -> nn.Module:
     """FedML's FedNova stops at BatchNorm's whole numbers."""
-    full = tiny_cnn()
-    return nn.Sequential(*(layer for layer in full if not isinstance(layer, nn.BatchNorm2d))) if optimizer == "FedNova" else full
+    layers = [layer for layer in tiny_cnn() if optimizer != "FedNova" or not isinstance(layer, nn.BatchNorm2d)]
+    return nn.Sequential(*layers)
 
 
 class TestsNothing(DefaultServerAggregator):

@@ -15,7 +15,7 @@ from federations import FEDERATIONS, PLAIN, data, settings
 from fedml_gradcam_ae import Defense, Verdict, register_defense
 from fedml_gradcam_ae.hooks.simulation.simulated_server import SimulatedServer
 from fedml_gradcam_ae.recording import events, recorder
-from optimizers_over_mpi import OPTIMIZERS, WAYS, TestsNothing, network, options, register_attacks
+from optimizers_over_mpi import MORE, OPTIMIZERS, WAYS, TestsNothing, network, options, register_attacks
 from tiny import fedml_args, state_of, tiny_cnn
 
 MPI.Finalize = MPI.COMM_WORLD.Barrier  # FedML ends MPI with every run; here more runs follow
@@ -63,13 +63,13 @@ def as_shipped():
 
 
 def with_the_plug_in(name, model, **given):
-    heard, uploads, aggregates = [], [], []
+    heard, uploads, means = [], [], []
     inner = SimulatedServer.aggregate
 
     def aggregate(self, aggregator, average, round, **more):
         uploads.append(copy.deepcopy([upload for _, upload in round]))
         found = inner(self, aggregator, average, round, **more)
-        aggregates.append(copy.deepcopy(found))
+        means.append(copy.deepcopy(found))
         return found
 
     SimulatedServer.aggregate = aggregate
@@ -79,7 +79,7 @@ def with_the_plug_in(name, model, **given):
     found = {
         "model": state_of(model),
         "uploads": uploads,
-        "aggregates": aggregates,
+        "means": means,
         "rounds": json.dumps([recorder.as_json(e) for e in heard if isinstance(e, events.RoundReport)]),
         "success": [e.values["Attack/Success"] for e in heard if "Attack/Success" in getattr(e, "values", {})],
         "measured": [e.number for e in heard if isinstance(e, events.Measured) and "Test/Acc" in e.values],
@@ -112,7 +112,9 @@ for name in FEDERATIONS:
 register_attacks()
 for optimizer in OPTIMIZERS:
     for way in WAYS:
-        with_the_plug_in(f"{optimizer} {way}", network(optimizer), **options(optimizer, way))
+        with_the_plug_in(f"{optimizer} {way}", network(optimizer), **options(optimizer, **WAYS[way]))
+for name, (optimizer, own) in MORE.items():
+    with_the_plug_in(name, tiny_cnn(), **options(optimizer, **own))
 hooked = sys.excepthook
 fedml_gradcam_ae.unregister()
 write("hooks", changed=hooked is not hook, restored=sys.excepthook is hook)
