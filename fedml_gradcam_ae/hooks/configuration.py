@@ -27,7 +27,7 @@ from fedml_gradcam_ae.defenses.shared import composed
 from fedml_gradcam_ae.hooks import builtin
 from fedml_gradcam_ae.hooks.cross_silo.settings import check_sections
 from fedml_gradcam_ae.hooks.patching import Patches
-from fedml_gradcam_ae.hooks.simulation.optimizers import check_honored
+from fedml_gradcam_ae.hooks.simulation import optimizers
 from fedml_gradcam_ae.hooks.simulation.settings import check_simulation_section
 from fedml_gradcam_ae.hooks.upload_settings import check_upload_section
 
@@ -110,6 +110,7 @@ def check(args: Any) -> None:
         _check_round(args)
     check_upload_section(args)
     check_simulation_section(args)
+    optimizers.check_known(args)
     for side in (DEFENSE, ATTACK):
         found = requested(side, args)
         if found is not None:
@@ -294,7 +295,7 @@ def _check_path(side: Side, args: Any, found: Requested) -> None:
                 f"training_type: cross_silo and scenario: horizontal, found {training_type} and {backend}."
             )
         return
-    check_honored(args, f"enable_{side.word}")
+    optimizers.check_honored(args, f"enable_{side.word}")
     _check_clients_training(side, args, found)
     if side is DEFENSE and found.cls is None and found.name in builtin.DEFECTS:
         warnings.warn(f"FedML's {found.name}: {builtin.DEFECTS[found.name]}.", stacklevel=2)

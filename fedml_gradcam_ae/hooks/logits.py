@@ -12,13 +12,22 @@ from typing import Any
 from fedml.core.security.fedml_attacker import FedMLAttacker
 from fedml.core.security.fedml_defender import FedMLDefender
 from fedml.ml.aggregator.default_aggregator import DefaultServerAggregator
-from fedml.ml.trainer.fednova_trainer import FedNovaModelTrainer
+from fedml.ml.trainer.feddyn_trainer import FedDynModelTrainer
 from fedml.ml.trainer.fedprox_trainer import FedProxModelTrainer
+from fedml.ml.trainer.mime_trainer import MimeModelTrainer
 from fedml.ml.trainer.my_model_trainer_classification import ModelTrainerCLS
+from fedml.ml.trainer.scaffold_trainer import ScaffoldModelTrainer
 
 from fedml_gradcam_ae.networks.outputs import answer_with_logits
 
-KNOWN = (ModelTrainerCLS, FedProxModelTrainer, FedNovaModelTrainer, DefaultServerAggregator)
+KNOWN = (
+    ModelTrainerCLS,
+    FedProxModelTrainer,
+    FedDynModelTrainer,
+    ScaffoldModelTrainer,
+    MimeModelTrainer,
+    DefaultServerAggregator,
+)
 
 
 def key() -> str | int | None:
@@ -37,7 +46,7 @@ def key() -> str | int | None:
 
 
 def give_logits(owner: Any) -> Any:
-    """Make the model of FedML's own classification trainer or server aggregator return logits.
+    """Make the model of FedML's own classification trainers or server aggregator return logits.
 
     The model of a user's own trainer or aggregator is left unchanged, since that code knows what its network returns.
 

@@ -25,6 +25,7 @@ KEYS: dict[str, Any] = {
     "momentum": 0.5,
     "dampening": 0.0,
     "nesterov": False,
+    "batch_size": 7,  # the clients make three or four steps
 }
 ATTACKED = {"enable_attack": True, "attack_params": {"attackers": [BROKEN, STRONG]}}
 WAYS: dict[str, dict[str, Any]] = {
@@ -40,7 +41,9 @@ WAYS: dict[str, dict[str, Any]] = {
 }
 # Runs of one optimizer alone.
 MORE: dict[str, tuple[str, dict[str, Any]]] = {
-    "proximal term": ("FedProx", {"fedprox_mu": 2.0, "epochs": 2}),
+    "proximal term": ("FedProx", {"fedprox_mu": 2.0}),
+    "FedAvg of six": ("FedAvg_seq", {"batch_size": 16}),
+    "whole numbers": ("FedNova", {**WAYS["gently attacked"], "momentum": 0.0, "gmf": 0.0, "batch_size": 16}),
     "flipped labels on few ranks": (
         "FedAvg_seq",
         {
@@ -49,6 +52,7 @@ MORE: dict[str, tuple[str, dict[str, Any]]] = {
             "attack_params": {"attackers": 2, "redraw": "every_round"},
             "enable_defense": True,
             "defense_type": "median",
+            "batch_size": 16,
         },
     ),
 }

@@ -36,7 +36,7 @@ class Witness(Defense):
 
 
 def federation(model, server_aggregator=None, **options):
-    dataset, args = data(), fedml.init(fedml_args(backend="MPI", **options))
+    dataset, args = data(options.get("batch_size", 16)), fedml.init(fedml_args(backend="MPI", **options))
     own = server_aggregator(model, args) if server_aggregator is not None else None
     fedml.FedMLRunner(args, fedml.device.get_device(args), dataset, model, None, own).run()
     return dataset

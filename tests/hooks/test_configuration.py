@@ -147,9 +147,8 @@ def test_every_optimizer_of_fedmls_mpi_simulator_honors_a_defense_or_is_refused_
                 configuration.check(args)
         args.enable_defense = False
         configuration.check(args)
-        optimizers.check_known(args)
     with pytest.raises(SettingsError, match=r"Unknown .*'FedPorx'.*Did you mean 'FedProx'"):
-        optimizers.check_known(fedml_args(backend="MPI", federated_optimizer="FedPorx"))
+        configuration.check(fedml_args(backend="MPI", federated_optimizer="FedPorx"))
 
 
 def test_mpi_without_mpi4py_is_answered(plugin, monkeypatch) -> None:

@@ -210,8 +210,7 @@ def test_a_strong_attacker_and_a_broken_upload_are_left_out_and_reported(over_mp
         assert len(kept) == 2
         uploads = found["uploads"][number]
         mean = {name: sum(uploads[c][name] for c in kept) / 2 for name in without_counts(before)}
-        if optimizer != "FedNova":  # its momentum on the server is tested by the runs without a defense
-            assert distance(mean, found["means"][number]) < 1e-6
+        assert distance(mean, found["means"][number]) < 1e-6
 
 
 @pytest.mark.parametrize("optimizer", ["FedOpt", "FedOpt_seq"])
@@ -235,9 +234,17 @@ def test_clients_of_fedprox_have_its_proximal_term(over_mpi) -> None:
     args = fedml_args(**MORE["proximal term"][1])
     for client, upload in enumerate(found):
         trainer = FedProxModelTrainer(tiny_cnn(), args)
-        trainer.train(data()[5][client], torch.device("cpu"), args)
+        trainer.train(data(KEYS["batch_size"])[5][client], torch.device("cpu"), args)
         assert distance(without_counts(trainer.get_model_params()), upload) < 1e-6
     assert distance(without_counts(found[0]), over_mpi("FedProx plain")["uploads"][0][0]) > 1e-3
+
+
+def test_with_equal_steps_fednova_is_fedavg_also_for_a_network_that_counts_batches(over_mpi) -> None:
+    found = over_mpi("whole numbers")
+    for uploads, mean in zip(found["uploads"], found["means"], strict=True):
+        assert [int(upload["1.num_batches_tracked"]) for upload in uploads] == [int(mean["1.num_batches_tracked"])] * 6
+    assert int(found["model"]["1.num_batches_tracked"]) == 4  # two batches a round
+    assert distance(without_counts(found["model"]), over_mpi("FedAvg of six")["model"]) < 1e-5
 
 
 def test_several_clients_on_a_rank_are_judged_as_in_one_process(over_mpi, plugin) -> None:

@@ -16,7 +16,6 @@ from fedml_gradcam_ae.hooks import aggregation
 from fedml_gradcam_ae.hooks.patching import Patches
 from fedml_gradcam_ae.hooks.simulation import ranks
 from fedml_gradcam_ae.hooks.simulation.mpi_routes import SEVERAL_PER_RANK, acts, route
-from fedml_gradcam_ae.hooks.simulation.optimizers import check_known
 
 
 def patch(patches: Patches) -> None:
@@ -40,7 +39,6 @@ def patch(patches: Patches) -> None:
     def simulate(self: Any, args: Any, *more: Any, **options: Any) -> None:
         try:
             with Patches() as routed:
-                check_known(args)
                 route(routed, args)
                 FedMLAttacker.get_instance().init(args)
                 FedMLDefender.get_instance().init(args)

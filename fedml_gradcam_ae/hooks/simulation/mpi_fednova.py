@@ -23,7 +23,9 @@ from fedml.ml.trainer.fednova_trainer import FedNova, FedNovaModelTrainer
 from typing_extensions import override
 
 from fedml_gradcam_ae.contract.updates import is_whole
+from fedml_gradcam_ae.hooks.logits import key
 from fedml_gradcam_ae.hooks.simulation.mpi_clients import HookedFedAVGTrainer
+from fedml_gradcam_ae.networks.outputs import answer_with_logits
 
 
 class DividesNoWholeNumbers(FedNovaModelTrainer):  # type: ignore[misc]  # fedml has no types
@@ -37,6 +39,11 @@ class DividesNoWholeNumbers(FedNovaModelTrainer):  # type: ignore[misc]  # fedml
 
 class HookedFedNovaTrainer(HookedFedAVGTrainer):
     """FedAVGTrainer that uploads the normalized model of FedNova."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        if isinstance(self.trainer, DividesNoWholeNumbers):
+            answer_with_logits(self.trainer.model, key())
 
     @override
     def train(self, round_idx: Any = None) -> Any:

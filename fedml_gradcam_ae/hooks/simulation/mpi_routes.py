@@ -113,7 +113,7 @@ def _fednova(patches: Patches, args: Any) -> None:
         raise SettingsError(
             f"train_args: FedML's FedNova needs {', '.join(missing)}: give each, 0 or false to do without."
         )
-    _fedavg_seq(patches, args, trainer=HookedFedNovaTrainer)
+    _fedavg_seq(patches, args, mpi_server.HookedFedNovaAggregator, HookedFedNovaTrainer)
     patches.replace(FedAvgSeqAPI, "create_model_trainer", DividesNoWholeNumbers, mends="stops at whole numbers")
     _instead(patches, FedNovaAPI, "FedML_FedNova_distributed", FedAvgSeqAPI.FedML_FedAvgSeq_distributed)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import inspect
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -13,11 +14,14 @@ from fedml.simulation.mpi.fedavg_seq.FedAVGAggregator import FedAVGAggregator as
 from fedml.simulation.mpi.fedopt.FedOptAggregator import FedOptAggregator
 from fedml.simulation.mpi.fedopt.optrepo import OptRepo
 from fedml.simulation.mpi.fedopt_seq.FedOptAggregator import FedOptAggregator as FedOptSeqAggregator
+from torch import Tensor
 from typing_extensions import override
 
 from fedml_gradcam_ae.contract.settings import SettingsError, unknown
+from fedml_gradcam_ae.contract.tied import tied_names, with_one_value
 from fedml_gradcam_ae.hooks.attacker import with_type
 from fedml_gradcam_ae.hooks.logits import give_logits
+from fedml_gradcam_ae.hooks.simulation.momentum import ServerMomentum
 from fedml_gradcam_ae.hooks.simulation.simulated_server import SimulatedServer
 from fedml_gradcam_ae.hooks.success import publish_success
 from fedml_gradcam_ae.hooks.surroundings import Uploads
@@ -96,7 +100,30 @@ class Judged:
             publish_success(round_idx + 1, self.aggregator.model, self.test_global)
 
 
-class MovesByServerOptimizer(Judged):
+class MovesOn(Judged):
+    """An aggregator whose server goes on from the mean to another model."""
+
+    def move(self, aggregate: Mapping[str, Tensor], before: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        """Return the new global model, a state dict, which the aggregator has then as well.
+
+        Args:
+            aggregate: the state dict that the round's aggregation came to.
+            before: the state dict of the global model before the round, which the aggregator has at the call.
+        """
+        raise NotImplementedError
+
+    @override
+    def aggregate(self) -> Any:
+        """Return the new global model."""
+        before = {name: tensor.detach().cpu().clone() for name, tensor in self.aggregator.get_model_params().items()}
+        aggregate = super().aggregate()
+        if all(torch.equal(tensor, aggregate[name].cpu()) for name, tensor in before.items()):
+            return aggregate  # a model that is to stay does not coast on
+        self.aggregator.set_model_params(before)
+        return self.move(aggregate, before)
+
+
+class MovesByServerOptimizer(MovesOn):
     """An aggregator whose mean becomes the pseudo-gradient of an optimizer on the server."""
 
     opt: torch.optim.Optimizer
@@ -105,12 +132,11 @@ class MovesByServerOptimizer(Judged):
         """Return the optimizer that `server_optimizer` names; FedML fails for one without a momentum, such as Adam."""
         name = str(getattr(self.args, "server_optimizer", None))
         if name.lower() not in OptRepo.repo:
-            raise SettingsError(unknown(f"train_args.server_optimizer {name!r}", name.lower(), sorted(OptRepo.repo)))
+            raise SettingsError(unknown(f"train_args.server_optimizer {name!r}", name.lower(), OptRepo.repo))
         kind = OptRepo.name2cls(name)
         keys = {"lr": "server_lr", "momentum": "server_momentum"}
-        given = {
-            key: getattr(self.args, own, None) for key, own in keys.items() if key in inspect.signature(kind).parameters
-        }
+        accepted = inspect.signature(kind).parameters
+        given = {key: getattr(self.args, own, None) for key, own in keys.items() if key in accepted}
         for key, value in given.items():
             if isinstance(value, bool) or not isinstance(value, int | float):
                 raise SettingsError(
@@ -121,17 +147,26 @@ class MovesByServerOptimizer(Judged):
         return optimizer
 
     @override
-    def aggregate(self) -> Any:
-        """Return the new global model: a step of the server's optimizer toward the aggregate."""
-        before = {name: tensor.detach().cpu().clone() for name, tensor in self.aggregator.get_model_params().items()}
-        aggregate = super().aggregate()
-        if all(torch.equal(tensor, aggregate[name].cpu()) for name, tensor in before.items()):
-            return aggregate  # a model that is to stay does not coast on
-        self.aggregator.set_model_params(before)
+    def move(self, aggregate: Mapping[str, Tensor], before: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
         self.opt.zero_grad()
         self.set_model_global_grads(aggregate)  # type: ignore[attr-defined]  # of FedML's class
         self.opt.step()
-        return self.aggregator.get_model_params()
+        moved: Mapping[str, Tensor] = self.aggregator.get_model_params()
+        return moved
+
+
+class MovesWithMomentum(MovesOn):
+    """An aggregator whose server has FedNova's momentum, `gmf`."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.momentum = ServerMomentum(self.args.gmf, [name for name, _ in self.aggregator.model.named_parameters()])
+
+    @override
+    def move(self, aggregate: Mapping[str, Tensor], before: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        moved = with_one_value(self.momentum.model(aggregate, before), tied_names(self.network))
+        self.aggregator.set_model_params(moved)
+        return moved
 
 
 class SeveralPerRank(Judged):
@@ -184,3 +219,7 @@ class HookedFedAvgSeqAggregator(SeveralPerRank, FedAvgSeqAggregator):  # type: i
 
 class HookedFedOptSeqAggregator(SeveralPerRank, MovesByServerOptimizer, FedOptSeqAggregator):  # type: ignore[misc]
     """The aggregator of FedOpt_seq, in which attacks and defenses act."""
+
+
+class HookedFedNovaAggregator(SeveralPerRank, MovesWithMomentum, FedAvgSeqAggregator):  # type: ignore[misc]
+    """The aggregator of FedNova, in which attacks and defenses act on normalized models."""

@@ -7,7 +7,7 @@ from typing import Any
 
 from fedml_gradcam_ae.contract.settings import SettingsError, unknown
 
-# By backend, each optimizer that FedML 0.9.6 knows there: None if defenses and attacks act with it, else why they are
+# By backend, each optimizer that FedML 0.9.6 has there: None if defenses and attacks act with it, else why they are
 # refused.
 TABLE: Mapping[str, Mapping[str, str | None]] = {
     "sp": {"FedAvg": None},

@@ -44,17 +44,15 @@ def read_simulation_settings(args: Any) -> SimulationSettings:
     """Return the settings of the simulation, read from FedML's flat args.
 
     With a YAML file, a key counts only if it stands in the section, since FedML's own optimizers have a
-    `server_momentum` in `train_args`.
+    `server_momentum` in `train_args`. For the same reason the section is for FedAvg alone.
 
     Raises:
         SettingsError: for a wrong kind of value or a value out of range.
     """
-    optimizer = getattr(args, "federated_optimizer", "FedAvg")
-    if optimizer != "FedAvg":
-        # FedNova's own momentum on the server is `gmf`. FedOpt's is that of its `server_optimizer`.
-        return SimulationSettings(server_momentum=getattr(args, "gmf", 0.0) if optimizer == "FedNova" else 0.0)
     path = getattr(args, "yaml_config_file", "")
     given = read_sections(path).get(SECTION, {}) if path else vars(args) if args is not None else {}
+    if getattr(args, "federated_optimizer", "FedAvg") != "FedAvg":
+        given = {}
     own = SimpleNamespace(**{key: given[key] for key in SimulationSettings.model_fields if key in given})
     return read_section(SimulationSettings, own, SECTION, OWNER)
 
