@@ -31,7 +31,7 @@ def patch(patches: Patches) -> None:
         FedMLAggOperator,
         "agg",
         staticmethod(agg),
-        mends="cuts off the decimals of a mean of whole numbers: 6.9999 batches become 6",
+        mends="cuts off the decimals of a mean of whole numbers: 6.9999 batches become 6; has no mean for FedOpt",
     )
 
 

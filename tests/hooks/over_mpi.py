@@ -8,6 +8,8 @@ from pathlib import Path
 
 import fedml
 import torch
+from fedml.simulation.mpi.fedavg import FedAvgAPI
+from fedml.simulation.mpi.fedavg_seq import FedAvgSeqAPI
 from mpi4py import MPI
 
 import fedml_gradcam_ae
@@ -103,7 +105,7 @@ def no_network(*args, **kwargs):
     raise OSError("offline")
 
 
-hook = sys.excepthook
+hook, stock = sys.excepthook, (vars(FedAvgAPI).copy(), vars(FedAvgSeqAPI).copy())
 as_shipped()
 socket.socket.connect = socket.getaddrinfo = no_network
 fedml_gradcam_ae.register()
@@ -117,4 +119,5 @@ for name, (optimizer, own) in MORE.items():
     with_the_plug_in(name, tiny_cnn(), **options(optimizer, **own))
 hooked = sys.excepthook
 fedml_gradcam_ae.unregister()
-write("hooks", changed=hooked is not hook, restored=sys.excepthook is hook)
+classes = stock == (vars(FedAvgAPI), vars(FedAvgSeqAPI))
+write("hooks", changed=hooked is not hook, restored=sys.excepthook is hook, classes=classes)

@@ -269,8 +269,8 @@ def test_attacks_change_the_model(over_mpi) -> None:
     assert distance(over_mpi("flipped labels")["model"], plain) > 1e-3
 
 
-def test_the_excepthook_is_given_back(over_mpi) -> None:
-    assert over_mpi("hooks") == {"changed": True, "restored": True}
+def test_the_excepthook_and_fedmls_classes_are_given_back(over_mpi) -> None:
+    assert over_mpi("hooks") == {"changed": True, "restored": True, "classes": True}
 
 
 def test_the_example_runs_as_it_is_and_only_the_server_speaks(tmp_path) -> None:

@@ -52,8 +52,7 @@ def patch(patches: Patches) -> None:
         SimulatorMPI,
         "__init__",
         simulate,
-        mends="an error on one rank leaves the other ranks waiting; listeners get no report of a round; while a run "
-        "lasts, the classes of its optimizer are replaced ([below](#the-mpi-simulator-backend-mpi))",
+        mends="an error on one rank leaves the other ranks waiting; listeners get no report of a round",
     )
 
     def receive(self: Any) -> None:

@@ -17,6 +17,30 @@ from fedml_gradcam_ae.hooks.simulation import mpi_clients, mpi_server
 from fedml_gradcam_ae.hooks.simulation.mpi_fednova import DividesNoWholeNumbers, HookedFedNovaTrainer
 
 FEDNOVA_KEYS = ("gmf", "mu", "momentum", "dampening", "weight_decay", "nesterov")
+WAITS = "with `comm_round: 1` the clients wait forever for a second round; a needless warning on every start"
+NO_LABELS = "`label_flipping` never reaches the training data"
+IGNORED = "neither attacks nor defenses act"
+FEDAVG, SEQ = "fedml.simulation.mpi.fedavg.FedAvgAPI", "fedml.simulation.mpi.fedavg_seq.FedAvgSeqAPI"
+# What is replaced while a run lasts, and what that mends.
+REPLACED = {
+    f"{FEDAVG}.FedAVGAggregator": "calls a method that most defenses lack; gives attacks no global model; averages "
+    "unusable uploads, and cuts off the decimals of means of whole numbers",
+    f"{FEDAVG}.FedAVGTrainer": NO_LABELS,
+    f"{FEDAVG}.FedAVGClientManager": WAITS,
+    f"{FEDAVG}.FedAVGServerManager": "a needless warning on every start",
+    f"{FEDAVG}.create_model_trainer": "FedProx has no proximal term",
+    "fedml.simulation.mpi.fedprox.FedProxAPI.FedML_FedProx_distributed": f"stops at its first test; {IGNORED}",
+    "fedml.simulation.mpi.fedopt.FedOptAPI.FedML_FedOpt_distributed": "stops at its first test, and at an optimizer "
+    f"without momentum; {IGNORED}",
+    f"{SEQ}.FedAVGAggregator": IGNORED,
+    f"{SEQ}.FedAVGTrainer": NO_LABELS,
+    f"{SEQ}.FedAVGClientManager": f"adds its clients' models up; {WAITS}",
+    f"{SEQ}.FedAVGServerManager": "a needless warning on every start",
+    f"{SEQ}.create_model_trainer": "FedNova's clients cannot count batches",
+    "fedml.simulation.mpi.fedopt_seq.FedOptSeqAPI.FedML_FedOptSeq_distributed": IGNORED,
+    "fedml.simulation.mpi.fednova.FedNovaAPI.FedML_FedNova_distributed": f"{IGNORED}; weighs clients by their shares "
+    "of all clients' samples",
+}
 SEVERAL_PER_RANK = ("FedAvg_seq", "FedOpt_seq", "FedNova")  # optimizers with which one rank trains several clients
 
 
@@ -55,8 +79,7 @@ def _fedavg(patches: Patches, _args: Any, aggregator: type[Any] = mpi_server.Hoo
         "FedAVGClientManager": mpi_clients.HookedFedAVGClientManager,
         "FedAVGServerManager": mpi_clients.HookedFedAVGServerManager,
     }
-    for name, value in own.items():
-        patches.replace(FedAvgAPI, name, value, mends="calls neither attacks nor most defenses")
+    _replace(patches, FedAvgAPI, own)
 
 
 def _fedprox(patches: Patches, args: Any) -> None:
@@ -71,15 +94,15 @@ def _fedprox(patches: Patches, args: Any) -> None:
         proximal = type(trainer) is ModelTrainerCLS and getattr(args, "fedprox_mu", None) is not None
         return FedProxModelTrainer(model, args) if proximal else trainer
 
-    patches.replace(FedAvgAPI, "create_model_trainer", create, mends="FedProx without its proximal term")
-    _instead(patches, FedProxAPI, "FedML_FedProx_distributed", FedAvgAPI.FedML_FedAvg_distributed)
+    _replace(patches, FedAvgAPI, {"create_model_trainer": create})
+    _replace(patches, FedProxAPI, {"FedML_FedProx_distributed": FedAvgAPI.FedML_FedAvg_distributed})
 
 
 def _fedopt(patches: Patches, args: Any) -> None:
     from fedml.simulation.mpi.fedopt import FedOptAPI
 
     _fedavg(patches, args, mpi_server.HookedFedOptAggregator)
-    _instead(patches, FedOptAPI, "FedML_FedOpt_distributed", FedAvgAPI.FedML_FedAvg_distributed)
+    _replace(patches, FedOptAPI, {"FedML_FedOpt_distributed": FedAvgAPI.FedML_FedAvg_distributed})
 
 
 def _fedavg_seq(
@@ -95,15 +118,14 @@ def _fedavg_seq(
         "FedAVGClientManager": mpi_clients.HookedFedAvgSeqClientManager,
         "FedAVGServerManager": mpi_clients.HookedFedAvgSeqServerManager,
     }
-    for name, value in own.items():
-        patches.replace(FedAvgSeqAPI, name, value, mends="no client's upload reaches the server")
+    _replace(patches, FedAvgSeqAPI, own)
 
 
 def _fedopt_seq(patches: Patches, args: Any) -> None:
     from fedml.simulation.mpi.fedopt_seq import FedOptSeqAPI
 
     _fedavg_seq(patches, args, mpi_server.HookedFedOptSeqAggregator)
-    _instead(patches, FedOptSeqAPI, "FedML_FedOptSeq_distributed", FedAvgSeqAPI.FedML_FedAvgSeq_distributed)
+    _replace(patches, FedOptSeqAPI, {"FedML_FedOptSeq_distributed": FedAvgSeqAPI.FedML_FedAvgSeq_distributed})
 
 
 def _fednova(patches: Patches, args: Any) -> None:
@@ -114,13 +136,13 @@ def _fednova(patches: Patches, args: Any) -> None:
             f"train_args: FedML's FedNova needs {', '.join(missing)}: give each, 0 or false to do without."
         )
     _fedavg_seq(patches, args, mpi_server.HookedFedNovaAggregator, HookedFedNovaTrainer)
-    patches.replace(FedAvgSeqAPI, "create_model_trainer", DividesNoWholeNumbers, mends="stops at whole numbers")
-    _instead(patches, FedNovaAPI, "FedML_FedNova_distributed", FedAvgSeqAPI.FedML_FedAvgSeq_distributed)
+    _replace(patches, FedAvgSeqAPI, {"create_model_trainer": DividesNoWholeNumbers})
+    _replace(patches, FedNovaAPI, {"FedML_FedNova_distributed": FedAvgSeqAPI.FedML_FedAvgSeq_distributed})
 
 
-def _instead(patches: Patches, api: Any, name: str, run: Any) -> None:
-    """Start a run of one optimizer by the function of another."""
-    patches.replace(api, name, run, mends="attacks and defenses do not act")
+def _replace(patches: Patches, api: Any, own: Mapping[str, Any]) -> None:
+    for name, value in own.items():
+        patches.replace(api, name, value, mends=REPLACED[f"{api.__name__}.{name}"])
 
 
 ROUTES: Mapping[str, Callable[[Patches, Any], object]] = {
