@@ -9,8 +9,9 @@ from typing import Any
 from fedml.ml.aggregator.agg_operator import FedMLAggOperator
 
 from fedml_gradcam_ae.contract.updates import is_whole, weighted_mean
+from fedml_gradcam_ae.hooks.attacker import with_type
 from fedml_gradcam_ae.hooks.patching import Patches
-from fedml_gradcam_ae.hooks.surroundings import Uploads
+from fedml_gradcam_ae.hooks.surroundings import Uploads, current
 
 
 def patch(patches: Patches) -> None:
@@ -18,15 +19,19 @@ def patch(patches: Patches) -> None:
     stock = FedMLAggOperator.agg
 
     def agg(args: Any, raw_grad_list: Any) -> Any:
-        if getattr(args, "federated_optimizer", None) != "FedAvg":
+        simulated = current() is not None and getattr(args, "training_type", None) == "simulation"
+        if not simulated and getattr(args, "federated_optimizer", None) != "FedAvg":
             return stock(args, raw_grad_list)
-        return rounded(lambda uploads: stock(args, uploads), raw_grad_list)
+        # A simulated round averages models, whatever the optimizer. FedML's average depends on the optimizer's name:
+        # for some names it is a sum, or missing.
+        averaging = with_type(args, "federated_optimizer", "FedAvg")
+        return rounded(lambda uploads: stock(averaging, uploads), raw_grad_list)
 
     patches.replace(
         FedMLAggOperator,
         "agg",
         staticmethod(agg),
-        mends="cuts off the decimals of a mean of whole numbers: 6.9999 batches become 6",
+        mends="cuts off the decimals of a mean of whole numbers: 6.9999 batches become 6; has no mean for FedOpt",
     )
 
 

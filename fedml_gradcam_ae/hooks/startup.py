@@ -9,8 +9,10 @@ import fedml
 import fedml.core.mlops
 import fedml.runner
 
+from fedml_gradcam_ae.contract.settings import SettingsError
 from fedml_gradcam_ae.hooks import configuration
 from fedml_gradcam_ae.hooks.patching import Patches
+from fedml_gradcam_ae.hooks.simulation import ranks
 from fedml_gradcam_ae.recording.recorder import show_log
 
 
@@ -21,6 +23,14 @@ def patch(patches: Patches) -> None:
     def init(args: Any = None, check_env: bool = True, should_init_logs: bool = True) -> Any:
         if args is None:
             args = fedml.load_arguments(fedml._global_training_type, fedml._global_comm_backend)
+        try:
+            return checked_init(args, check_env, should_init_logs)
+        except SettingsError as error:
+            if getattr(args, "backend", None) == "MPI":
+                ranks.refuse(error)
+            raise
+
+    def checked_init(args: Any, check_env: bool, should_init_logs: bool) -> Any:
         configuration.check(args)
         if tracks(args):
             return stock_init(args, check_env, should_init_logs)

@@ -38,6 +38,7 @@ class Unreadable:
 fedml_gradcam_ae.register()
 args = fedml_args(
     backend="MPI",
+    federated_optimizer="FedGKT" if WHERE == "optimizer" else "FedAvg",
     client_num_in_total=2 if WHERE == "world" else 1,
     client_num_per_round=2 if WHERE == "world" else 1,
     comm_round=1,

@@ -118,8 +118,8 @@ def settings(name: str, folder: str) -> dict[str, Any]:
     return own
 
 
-def data() -> list[Any]:
+def data(batch_size: int = 16) -> list[Any]:
     """Without shuffling, so that a client's upload depends on nothing but its start."""
     dataset = fedml_dataset(CLIENTS)
-    dataset[5] = {client: DataLoader(loader.dataset, batch_size=16) for client, loader in dataset[5].items()}
+    dataset[5] = {client: DataLoader(loader.dataset, batch_size=batch_size) for client, loader in dataset[5].items()}
     return dataset

@@ -1,12 +1,17 @@
 """Every mistake in the configuration is answered at the start, before any training."""
 
+import inspect
+import re
 import sys
 
 import fedml
+import fedml.constants
 import pytest
+from fedml.simulation.simulator import SimulatorMPI
 
 from fedml_gradcam_ae.contract.settings import SettingsError
 from fedml_gradcam_ae.hooks import configuration
+from fedml_gradcam_ae.hooks.simulation import mpi_routes, optimizers
 from tiny import fedml_args
 
 ON = {"enable_defense": True}
@@ -100,8 +105,8 @@ MISTAKES = {
     ),
     "another optimizer under MPI": (
         {**ATTACK, "attack_type": "byzantine", "byzantine_client_num": 1, "attack_mode": "zero", "backend": "MPI"}
-        | {"federated_optimizer": "FedAvg_seq"},
-        "federated_optimizer: FedAvg_seq would ignore enable_attack here; honored by: FedAvg",
+        | {"federated_optimizer": "FedGKT"},
+        r"FedGKT would ignore enable_attack here \(clients upload features .*\); honored by: FedAvg, FedProx, FedOpt, ",
     ),
     "another path": (
         {**ON, "defense_type": "gradcam_ae", "backend": "NCCL"},
@@ -126,6 +131,24 @@ def test_also_for_a_program_that_never_calls_init(plugin, mistake) -> None:
     args = fedml_args(**changes)
     with pytest.raises(SettingsError, match=message):
         (FedMLDefender if "enable_defense" in changes else FedMLAttacker)().init(args)
+
+
+def test_every_optimizer_of_fedmls_mpi_simulator_honors_a_defense_or_is_refused_with_a_reason(plugin) -> None:
+    reached = set(re.findall(r"FedML_FEDERATED_OPTIMIZER_\w+", inspect.getsource(SimulatorMPI)))
+    names = {getattr(fedml.constants, name) for name in reached}
+    assert set(optimizers.TABLE["MPI"]) == names
+    for name, reason in optimizers.TABLE["MPI"].items():
+        args = fedml_args(backend="MPI", federated_optimizer=name, **ON, defense_type="median")
+        if reason is None:
+            configuration.check(args)
+            assert name in mpi_routes.ROUTES
+        else:
+            with pytest.raises(SettingsError, match=f"{name} would ignore enable_defense .*{reason[:9]}"):
+                configuration.check(args)
+        args.enable_defense = False
+        configuration.check(args)
+    with pytest.raises(SettingsError, match=r"Unknown .*'FedPorx'.*Did you mean 'FedProx'"):
+        configuration.check(fedml_args(backend="MPI", federated_optimizer="FedPorx"))
 
 
 def test_mpi_without_mpi4py_is_answered(plugin, monkeypatch) -> None:

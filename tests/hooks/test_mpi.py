@@ -11,13 +11,15 @@ from pathlib import Path
 
 import pytest
 import torch
+from fedml.ml.trainer.fedprox_trainer import FedProxModelTrainer
 
 from federations import FEDERATIONS, SAMPLED, data, settings
 from fedml_gradcam_ae.recording import events, recorder
 from fedml_gradcam_ae.recording.events import RoundReport
+from optimizers_over_mpi import BROKEN, KEYS, MORE, OPTIMIZERS, SEVERAL, STRONG, network
 from patience import PATIENCE
 from simulation import distance, same, simulate
-from tiny import state_of, tiny_cnn
+from tiny import fedml_args, state_of, tiny_cnn
 
 ROOT = Path(__file__).parents[2]
 MPIRUN = shutil.which("mpirun", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}")
@@ -173,6 +175,90 @@ def test_a_defense_learns_who_uploaded_and_gets_the_servers_data_and_a_private_n
     assert found["measured"] == [1, 2]
 
 
+def without_counts(model):
+    return {name: tensor for name, tensor in model.items() if tensor.is_floating_point()}
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_with_neither_attack_nor_defense_other_optimizers_are_fedmls_own_bit_for_bit(over_mpi, optimizer) -> None:
+    ours, theirs = over_mpi(f"{optimizer} plain"), without_counts(over_mpi(f"{optimizer} as shipped")["model"])
+    assert same(without_counts(ours["model"]), theirs)
+    assert distance(theirs, state_of(network(optimizer))) > 1e-2
+    assert json.loads(ours["rounds"]) == []
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_an_attack_that_changes_nothing_leaves_fedmls_own_result(over_mpi, optimizer) -> None:
+    found, theirs = over_mpi(f"{optimizer} gently attacked"), over_mpi(f"{optimizer} as shipped")["model"]
+    assert distance(without_counts(theirs), found["model"]) < 1e-6
+    assert [len(round["clients"]) for round in json.loads(found["rounds"])] == [6 if optimizer in SEVERAL else 4] * 2
+    assert found["measured"] == [1, 2]
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_a_strong_attacker_and_a_broken_upload_are_left_out_and_reported(over_mpi, optimizer) -> None:
+    found = over_mpi(f"{optimizer} defended")
+    before = state_of(network(optimizer))
+    for number, report in enumerate(json.loads(found["rounds"])):
+        of = {client["client"]: client for client in report["clients"]}
+        assert list(of) == list(range(6 if optimizer in SEVERAL else 4))
+        assert [of[client]["malicious"] for client in of] == [client in (BROKEN, STRONG) for client in of]
+        assert "NaN" in of[BROKEN]["reason"]
+        assert of[STRONG]["excluded"]
+        assert of[STRONG]["reason"] is None
+        kept = [client for client in of if not of[client]["excluded"]]
+        assert len(kept) == 2
+        uploads = found["uploads"][number]
+        mean = {name: sum(uploads[c][name] for c in kept) / 2 for name in without_counts(before)}
+        assert distance(mean, found["means"][number]) < 1e-6
+
+
+@pytest.mark.parametrize("optimizer", ["FedOpt", "FedOpt_seq"])
+def test_the_defended_mean_is_the_pseudo_gradient_of_the_servers_optimizer(over_mpi, optimizer) -> None:
+    found = over_mpi(f"{optimizer} defended")
+    model = tiny_cnn()
+    theirs = torch.optim.SGD(model.parameters(), lr=KEYS["server_lr"], momentum=KEYS["server_momentum"])
+    for mean in found["means"]:
+        for name, parameter in model.named_parameters():
+            parameter.grad = parameter.detach() - mean[name]
+        theirs.step()
+    trained = {name: parameter.detach() for name, parameter in model.named_parameters()}
+    assert distance(trained, found["model"]) < 1e-6
+    assert distance(trained, found["means"][-1]) > 1e-4
+    statistics = {name: found["model"][name] for name in ("1.running_mean", "1.running_var")}
+    assert distance(statistics, found["means"][-1]) == 0
+
+
+def test_clients_of_fedprox_have_its_proximal_term(over_mpi) -> None:
+    found = over_mpi("proximal term")["uploads"][0]
+    args = fedml_args(**MORE["proximal term"][1])
+    for client, upload in enumerate(found):
+        trainer = FedProxModelTrainer(tiny_cnn(), args)
+        trainer.train(data(KEYS["batch_size"])[5][client], torch.device("cpu"), args)
+        assert distance(without_counts(trainer.get_model_params()), upload) < 1e-6
+    assert distance(without_counts(found[0]), over_mpi("FedProx plain")["uploads"][0][0]) > 1e-3
+
+
+def test_with_equal_steps_fednova_is_fedavg_also_for_a_network_that_counts_batches(over_mpi) -> None:
+    found = over_mpi("whole numbers")
+    for uploads, mean in zip(found["uploads"], found["means"], strict=True):
+        assert [int(upload["1.num_batches_tracked"]) for upload in uploads] == [int(mean["1.num_batches_tracked"])] * 6
+    assert int(found["model"]["1.num_batches_tracked"]) == 4  # two batches a round
+    assert distance(without_counts(found["model"]), over_mpi("FedAvg of six")["model"]) < 1e-5
+
+
+def test_several_clients_on_a_rank_are_judged_as_in_one_process(over_mpi, plugin) -> None:
+    name = "flipped labels on few ranks"
+    heard = []
+    with events.listening(heard.append):
+        final = simulate(dataset=data(), **MORE[name][1])
+    rounds = [recorder.as_json(event) for event in heard if isinstance(event, RoundReport)]
+    for ours, other in zip(rounds, json.loads(over_mpi(name)["rounds"]), strict=True):
+        for key in ("client", "malicious", "excluded", "samples"):
+            assert [client[key] for client in ours["clients"]] == [client[key] for client in other["clients"]]
+    assert distance(final, over_mpi(name)["model"]) < 1e-5
+
+
 def test_attacks_change_the_model(over_mpi) -> None:
     plain = over_mpi("plain")["model"]
     assert distance(over_mpi("noise")["model"], plain) > 0.1
@@ -183,8 +269,8 @@ def test_attacks_change_the_model(over_mpi) -> None:
     assert distance(over_mpi("flipped labels")["model"], plain) > 1e-3
 
 
-def test_the_excepthook_is_given_back(over_mpi) -> None:
-    assert over_mpi("hooks") == {"changed": True, "restored": True}
+def test_the_excepthook_and_fedmls_classes_are_given_back(over_mpi) -> None:
+    assert over_mpi("hooks") == {"changed": True, "restored": True, "classes": True}
 
 
 def test_the_example_runs_as_it_is_and_only_the_server_speaks(tmp_path) -> None:
@@ -212,13 +298,16 @@ def test_the_example_runs_as_it_is_and_only_the_server_speaks(tmp_path) -> None:
         ("loading", "rank 1 of 2 stops the run:|ValueError: this client finds no data", ()),
         ("sending", "rank 0 of 2 stops the run:|ValueError: this message cannot be read", ()),
         ("leaving", "this client leaves", MODULE),
-        ("world", "error: client_num_per_round: 2 needs 3 MPI ranks, .*, found 1; .* mpirun -np 3", MODULE),
+        ("world", "^error: client_num_per_round: 2 needs 3 MPI ranks, .*, found 2; .* mpirun -np 3", MODULE),
+        ("optimizer", "^error: federated_optimizer: FedGKT would ignore enable_defense here .* no models", ()),
     ],
 )
-def test_an_error_on_one_rank_ends_the_whole_run(tmp_path, where, message, started_by) -> None:
-    ranks = 1 if where == "world" else 2
-    result = mpirun(ranks, *started_by, ROOT / "tests/hooks/failing.py", where, cwd=tmp_path)
+def test_an_error_on_one_rank_ends_the_whole_run_and_a_refusal_is_printed_once(
+    tmp_path, where, message, started_by
+) -> None:
+    result = mpirun(2, *started_by, ROOT / "tests/hooks/failing.py", where, cwd=tmp_path)
     assert result.returncode != 0
     for part in message.split("|"):
-        assert re.search(part, result.stderr), result.stderr
+        found = re.findall(part, result.stderr, re.MULTILINE)
+        assert len(found) == 1 if part.startswith("^") else found, result.stderr
     assert "goes on after" not in result.stdout

@@ -18,11 +18,14 @@ BLOCK = re.compile(
 
 
 def table() -> str:
-    """Return a row for each attribute that `register()` replaces."""
+    """Return a row for each attribute that `register()` replaces, and for those replaced while a run lasts."""
     fedml_gradcam_ae.register()
-    rows = [(patch.path, patch.mends) for patch in hooks.replaced()]
+    from fedml_gradcam_ae.hooks.simulation.mpi_routes import REPLACED
+
+    rows = [(f"`{patch.path}`", patch.mends) for patch in hooks.replaced()]
+    rows += [(f"`{path}`, during a run", mends) for path, mends in REPLACED.items()]
     fedml_gradcam_ae.unregister()
-    return "\n".join(["| replaced | what it mends |", "| --- | --- |", *(f"| `{p}` | {m} |" for p, m in rows)])
+    return "\n".join(["| replaced | what it mends |", "| --- | --- |", *(f"| {p} | {m} |" for p, m in rows)])
 
 
 def page(text: str) -> str:

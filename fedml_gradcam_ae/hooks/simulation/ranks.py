@@ -9,20 +9,49 @@ from time import sleep
 from types import TracebackType
 from typing import Any
 
+from fedml_gradcam_ae.contract.settings import SettingsError
 from fedml_gradcam_ae.hooks.patching import Patches
 
 # Seconds to wait before a rank is ended, since mpirun drops output that it has not read by then.
 SECONDS_FOR_LAST_WORDS = 0.5
+# Seconds that each rank leaves to those before it to print what all of them refuse.
+SECONDS_TO_REFUSE = 60.0
+# What MPICH, PMIx and Open MPI tell a process that they start.
+STARTED_BY_MPI = ("PMI_RANK", "PMIX_RANK", "OMPI_COMM_WORLD_RANK")
+
+
+def refuse(error: SettingsError) -> None:
+    """Print once for all ranks why they refuse to run, and end all ranks.
+
+    Each rank finds the same mistake in the same settings, so rank 0 prints it while the others wait for their end. Has
+    no effect in a process that is the only one.
+
+    Args:
+        error: the error to print.
+    """
+    if _running_mpi() is None and not any(name in os.environ for name in STARTED_BY_MPI):
+        return
+    try:
+        from mpi4py import MPI
+    except (ImportError, RuntimeError):
+        return
+    if MPI.COMM_WORLD.Get_size() > 1:
+        sleep(MPI.COMM_WORLD.Get_rank() * SECONDS_TO_REFUSE)
+        sys.stderr.write(f"error: {error}\n")
+        abort(2)
 
 
 def stop_all(error: BaseException) -> None:
     """Print an error of this rank with its traceback and end all ranks.
 
-    Has no effect if this process has not started MPI or has ended it already.
+    Has no effect if this process has not started MPI or has ended it already. Of mistakes in the settings, only the
+    message is printed, and only once.
 
     Args:
         error: the error to print.
     """
+    if isinstance(error, SettingsError):
+        refuse(error)
     mpi = _running_mpi()
     if mpi is not None:
         world = mpi.COMM_WORLD
