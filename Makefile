@@ -33,7 +33,7 @@ $(VENV)/installed: setup.cfg pyproject.toml constraints.txt
 	touch $@
 
 docs: $(VENV)/installed
-	for page in settings fedml corpus_table reproduction robust backdoors; do $(BIN)/python -W ignore tools/docs/make_$$page.py || exit 1; done
+	for page in settings fedml examples corpus_table reproduction robust backdoors; do $(BIN)/python -W ignore tools/docs/make_$$page.py || exit 1; done
 
 clean:
 	rm -rf $(VENV)

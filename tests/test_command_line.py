@@ -38,7 +38,8 @@ def test_the_example_runs_as_it_is(tmp_path) -> None:
     assert sum(": test accuracy 0." in line for line in lines) == 6
     assert sum(": attacking: " in line for line in lines) == 6
     assert sum(": kept with shortened steps (number of tensors): 7 (" in line for line in lines) == 6
-    assert len(lines) == 24, result.stderr  # and nothing else
+    assert lines[:2] == ["defense: the plug-in's gradcam_ae", "attack: the plug-in's uniform_noise"]
+    assert len(lines) == 26, result.stderr  # and nothing else
     assert list(tmp_path.iterdir()) == []
 
 

@@ -8,7 +8,7 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from fedml_gradcam_ae.contract.round import Round, Verdict
-from fedml_gradcam_ae.contract.settings import AttackSettings, DefenseSettings
+from fedml_gradcam_ae.contract.settings import AssumesMalicious, AttackSettings, DefenseSettings
 from fedml_gradcam_ae.contract.upload import ClientId, Upload
 
 if TYPE_CHECKING:
@@ -80,6 +80,26 @@ class Defense:
             TooFewUploads: if there are fewer uploads than the rule's guarantee needs.
         """
         raise NotImplementedError
+
+    def protects(self, clients: int) -> bool:
+        """Return whether the rule, with its settings, withstands one malicious upload in a round of so many clients.
+
+        It does if the aggregate stays as near to the honest uploads as they are to the global model, whatever the one
+        upload holds. By default a rule that assumes f malicious clients does where f is at least 1, and any other rule
+        among three clients or more, where the honest ones are the majority.
+
+        Args:
+            clients: the number of clients a round.
+
+        Example:
+            >>> from fedml_gradcam_ae.defenses.median import Median
+            >>> from fedml_gradcam_ae.defenses.multi_krum import MultiKrum
+            >>> Median().protects(3), MultiKrum().protects(4), MultiKrum().protects(5)  # 0.2 of 4 clients is none
+            (True, False, True)
+        """
+        settings = self.settings
+        expects_one = not isinstance(settings, AssumesMalicious) or settings.assumed(clients) >= 1
+        return bool(clients >= 3 and expects_one and settings.allows(clients))
 
     def prepare(self, network: nn.Module, test_data: Iterable[Any]) -> None:
         """Check, before any training, that the rule can work with this network and these data.

@@ -49,6 +49,18 @@ class DefenseSettings(Parameters):
             ValueError: if the defense needs more clients.
         """
 
+    def allows(self, clients: int) -> bool:
+        """Return whether `check_clients` accepts the number of clients.
+
+        Args:
+            clients: the number of clients a round.
+        """
+        try:
+            self.check_clients(clients)
+        except ValueError:
+            return False
+        return True
+
 
 def _check_malicious(value: int | float) -> int | float:
     if isinstance(value, float) and not 0 <= value < 0.5:

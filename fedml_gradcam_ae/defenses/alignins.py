@@ -72,6 +72,11 @@ class AlignIns(Defense):
     settings: Settings
 
     @override
+    def protects(self, clients: int) -> bool:
+        """Return False: where two clients are kept, one of them may be of the usual direction and any length."""
+        return False
+
+    @override
     def judge(self, round: Round) -> Verdict:
         """Filter clients by signs and by angle, and clip and average the kept updates.
 

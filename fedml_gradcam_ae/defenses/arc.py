@@ -5,6 +5,7 @@ from __future__ import annotations
 from pydantic import Field
 from typing_extensions import override
 
+from fedml_gradcam_ae.contract.interfaces import Defense
 from fedml_gradcam_ae.contract.registry import register_defense
 from fedml_gradcam_ae.contract.round import Round
 from fedml_gradcam_ae.defenses.shared.in_front import InFront, InFrontSettings, Rule
@@ -40,6 +41,11 @@ class AdaptiveRobustClipping(InFront):
         """The rule that the clipped updates go to, one of those that judge by the updates alone, and f."""
 
         rule: Rule = Field(default="trimmed_mean", description="the rule that the clipped updates go to")
+
+    @override
+    def protects(self, clients: int) -> bool:
+        """Return whether it clips the one upload, whatever the other rule does, or the other rule withstands it."""
+        return Defense.protects(self, clients) or self.rule.protects(clients)
 
     @override
     def transformed(self, round: Round) -> Round:

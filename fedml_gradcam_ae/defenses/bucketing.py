@@ -87,6 +87,15 @@ class Bucketing(InFront):
         return average_buckets(round, self.settings)
 
     @override
+    def protects(self, clients: int) -> bool:
+        """Return whether the other rule withstands one malicious bucket; see `rule_facing`."""
+        settings = self.settings
+        if not Defense.protects(self, clients):
+            return False
+        rule = type(self.rule)(settings.rule_facing(settings.assumed(clients)))
+        return rule.protects(settings.buckets(clients))
+
+    @override
     def judge(self, round: Round) -> Verdict:
         """Return the other rule's verdict on the buckets' means, as one on the uploads.
 

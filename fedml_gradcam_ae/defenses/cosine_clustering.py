@@ -64,6 +64,11 @@ class CosineClustering(Defense):
     settings: Settings
 
     @override
+    def protects(self, clients: int) -> bool:
+        """Return False: an upload of any length at an acute angle to some other one is averaged with the others."""
+        return False
+
+    @override
     def judge(self, round: Round) -> Verdict:
         """Keep the larger cluster, or all clients; the score is the mean cosine distance to the kept clients."""
         similarities = cosine_matrix(round.updates.gram)

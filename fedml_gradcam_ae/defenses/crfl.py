@@ -83,6 +83,11 @@ class CRFL(Defense):
         self._trained: list[str] = []
 
     @override
+    def protects(self, clients: int) -> bool:
+        """Return False: it bounds the length of the model, not what an upload does to its direction."""
+        return False
+
+    @override
     def judge(self, round: Round) -> Verdict:
         """Return the clipped and noised average."""
         settings = self.settings

@@ -9,10 +9,12 @@ reading. The forest is that of Liu, Ting and Zhou, "Isolation Forest", ICDM 2008
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from time import perf_counter
 from typing import Any
 
+import numpy as np
 import torch
 from pydantic import Field, field_validator
 from torch import Tensor, nn
@@ -100,6 +102,15 @@ class D2MIF(Defense):
         self._level = min(range(len(LEVELS)), key=lambda level: abs(LEVELS[level] - self.settings.delta))
         self._accuracy: float | None = None  # of the last round's global model
         self._decision = (0, 0, 0)  # the last round's level before its move, trend and action
+
+    @override
+    def protects(self, clients: int) -> bool:
+        """Return whether an upload that each tree isolates at once scores above the first delta: 2^(-1 / c(K))."""
+        if not super().protects(clients):
+            return False
+        # c(K) as scikit-learn has it, with Euler's constant for the harmonic number.
+        usual_depth = 2 * (math.log(clients - 1) + float(np.euler_gamma)) - 2 * (clients - 1) / clients
+        return 2 ** (-1 / usual_depth) > self.settings.delta
 
     @override
     def prepare(self, network: nn.Module, test_data: Iterable[Any]) -> None:

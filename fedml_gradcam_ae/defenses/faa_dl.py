@@ -75,6 +75,11 @@ class FAADL(Defense):
     settings: Settings
 
     @override
+    def protects(self, clients: int) -> bool:
+        """Return whether nu leaves room for one outlier, which is outside of the boundary if 1 < nu K / 2."""
+        return super().protects(clients) and self.settings.nu * clients / 2 > 1
+
+    @override
     def judge(self, round: Round) -> Verdict:
         """Fit the SVM on the round's updates and leave out the clients outside of its boundary."""
         scores = outlyingness(round.updates.squared_distances, self.settings.nu, self.settings.gamma)

@@ -81,6 +81,11 @@ class FLCert(Defense):
         self._models: list[Mapping[str, Tensor]] = []
 
     @override
+    def protects(self, clients: int) -> bool:
+        """Return whether one of the groups is outvoted by the others."""
+        return super().protects(clients) and self.settings.groups >= 3
+
+    @override
     def judge(self, round: Round) -> Verdict:
         """Average each group's uploads, weighted by samples (6); a group without uploads keeps its model."""
         models = self._models or [dict(round.global_model)] * self.settings.groups

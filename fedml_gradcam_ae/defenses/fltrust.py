@@ -107,6 +107,11 @@ class FLTrust(Defense):
         self._root: tuple[Tensor, Tensor] | None = None
 
     @override
+    def protects(self, clients: int) -> bool:
+        """Return True: each upload is judged by the server's own update, whatever the others are."""
+        return True
+
+    @override
     def prepare(self, network: nn.Module, test_data: Iterable[Any]) -> None:
         """Draw the root images and run the network on them once, so that errors show before any training.
 

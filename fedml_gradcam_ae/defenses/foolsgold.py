@@ -75,6 +75,11 @@ class FoolsGold(Defense):
         self._sums: dict[ClientId, Tensor] = {}
 
     @override
+    def protects(self, clients: int) -> bool:
+        """Return False: it looks for uploads that resemble each other, and a single one resembles none."""
+        return False
+
+    @override
     def judge(self, round: Round) -> Verdict:
         """Add the round's updates to the clients' sums and weight clients by the similarity of these sums."""
         similarities = pardoned(cosine_matrix(self._add(round)))

@@ -50,6 +50,11 @@ class GradCAMKrum(Defense):
         self.probe = Probe(self.settings)
 
     @override
+    def protects(self, clients: int) -> bool:
+        """Return whether a client's maps have honest neighbors at all; see `Krum.protects`."""
+        return clients >= 3 and self.settings.allows(clients)
+
+    @override
     def prepare(self, network: nn.Module, test_data: Iterable[Any]) -> None:
         """Prepare the probe, so that errors show before any training; see `Probe.prepare`."""
         self.probe.prepare(network, test_data)

@@ -46,6 +46,11 @@ class Krum(Defense):
     not_composed = "it keeps a single upload"
 
     @override
+    def protects(self, clients: int) -> bool:
+        """Return whether an upload has honest neighbors at all: of three clients two are honest, also with f = 0."""
+        return clients >= 3 and self.settings.allows(clients)
+
+    @override
     def judge(self, round: Round) -> Verdict:
         """Give the client with the smallest score all the weight, the first one at a tie.
 

@@ -69,6 +69,13 @@ class MultiKrum(Defense):
     settings: Settings
 
     @override
+    def protects(self, clients: int) -> bool:
+        """Return whether there are honest neighbors, as in Krum, and m is below K."""
+        settings = self.settings
+        kept = settings.kept or clients - settings.assumed(clients)
+        return clients >= 3 and settings.allows(clients) and kept < clients
+
+    @override
     def judge(self, round: Round) -> Verdict:
         """Give the m uploads with the smallest scores equal weights; at a tie the first ones are kept.
 

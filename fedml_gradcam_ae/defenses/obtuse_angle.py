@@ -52,6 +52,11 @@ class ObtuseAngle(Defense):
         self._last: dict[str, Tensor] = {}
 
     @override
+    def protects(self, clients: int) -> bool:
+        """Return False: an upload of any length at an acute angle is averaged with the others."""
+        return False
+
+    @override
     def judge(self, round: Round) -> Verdict:
         """Leave out the clients with an obtuse angle; the score is -cos(u_i, g), with the threshold 0."""
         first = not self._last

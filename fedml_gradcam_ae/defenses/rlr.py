@@ -53,6 +53,11 @@ class RobustLearningRate(Defense):
     not_composed = "it leaves out no client"
 
     @override
+    def protects(self, clients: int) -> bool:
+        """Return False: where the signs of most clients agree, one of any size is averaged with them."""
+        return False
+
+    @override
     def judge(self, round: Round) -> Verdict:
         """Return the global model plus the mean update with the robust signs."""
         updates = round.bounded.updates

@@ -51,13 +51,26 @@ class TrimmedMean(Defense):
             description="share of the clients that are trimmed at either end, b = floor(beta * K)",
         )
 
+        def cut(self, clients: int) -> int:
+            """Return b, the number of values that are cut off at either end.
+
+            Args:
+                clients: K.
+            """
+            return math.floor(self.beta * clients + 1e-9)
+
     settings: Settings
     not_composed = "it leaves out no client"
 
     @override
+    def protects(self, clients: int) -> bool:
+        """Return whether at least one value is cut off at either end."""
+        return super().protects(clients) and self.settings.cut(clients) >= 1
+
+    @override
     def judge(self, round: Round) -> Verdict:
         """Return the trimmed mean model; no client is left out as a whole."""
-        cut = math.floor(self.settings.beta * len(round.uploads) + 1e-9)
+        cut = self.settings.cut(len(round.uploads))
         model = round.bounded.updates.columnwise(lambda values: trimmed_mean(values, cut))
         return Verdict(model=model)
 

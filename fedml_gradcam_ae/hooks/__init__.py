@@ -45,5 +45,8 @@ def uninstall() -> None:
     """Restore FedML's own attributes; has no effect without an `install` before."""
     global _patches
     if _patches is not None:
+        from fedml_gradcam_ae.hooks import log_lines
+
+        log_lines.undo()
         _patches.undo()
         _patches = None

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import difflib
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import fedml.arguments
-from pydantic import ValidationError
+from pydantic import ValidationError, create_model
 
 from fedml_gradcam_ae.attacks.shared.attackers import check_attackers
 from fedml_gradcam_ae.contract import registry
@@ -24,8 +25,9 @@ from fedml_gradcam_ae.contract.settings import (
 )
 from fedml_gradcam_ae.contract.yaml_file import read_sections
 from fedml_gradcam_ae.defenses.shared import composed
-from fedml_gradcam_ae.hooks import builtin
+from fedml_gradcam_ae.hooks import builtin, shared_names
 from fedml_gradcam_ae.hooks.cross_silo.settings import check_sections
+from fedml_gradcam_ae.hooks.fedml_keys import keys_of_fedml
 from fedml_gradcam_ae.hooks.patching import Patches
 from fedml_gradcam_ae.hooks.simulation import optimizers
 from fedml_gradcam_ae.hooks.simulation.settings import check_simulation_section
@@ -40,11 +42,15 @@ class Requested:
         name: the name of the type.
         settings: its checked parameters.
         cls: the plug-in's class; None for one of FedML's own types.
+        shared: a line that says what runs, for a name that FedML has as well; None for other names.
+        taken: FedML's keys that became parameters of the plug-in's class.
     """
 
     name: str
     settings: Parameters
     cls: type[Any] | None = None
+    shared: str | None = None
+    taken: Mapping[str, Any] = field(default_factory=dict)
 
     def build(self) -> Any:
         """Return a new instance of the plug-in's class, composed with what `pre` and `then` name."""
@@ -112,6 +118,7 @@ def check(args: Any) -> None:
     check_simulation_section(args)
     optimizers.check_known(args)
     for side in (DEFENSE, ATTACK):
+        _check_switch(side, args)
         found = requested(side, args)
         if found is not None:
             _check_section(side, args, found)
@@ -143,24 +150,38 @@ def requested(side: Side, args: Any) -> Requested | None:
         raise SettingsError(f"{side.word}_type must name a type, found {asked!r}. Valid: {names}.")
     name = asked.strip()
     if name in ours:
-        _check_which(side, name, args)
-        model = ours[name].Settings
-        params = _with_train_args(model, _nested(getattr(args, side.params, None), args), args)
-        settings = read_settings(model, params, side.params, name)
-        if isinstance(settings, AttackSettings):
-            check_attackers(settings, _client_ids(args))
-        elif isinstance(settings, DefenseSettings):
-            try:
-                composed.check(ours[name], settings, _number(args, "client_num_per_round"))
-            except SettingsError as error:
-                raise SettingsError(f"{side.params} of {name}: {error}") from None
-            except ValueError as error:
-                raise SettingsError(f"{side.params} of {name}: {error}.") from None
-        return Requested(name, settings, ours[name])
+        return _requested_of_ours(side, name, args)
     own = name.removeprefix(builtin.PREFIX)
     if own not in side.fedml:
         raise SettingsError(unknown(f"{side.word}_type {name!r}", name, _names(side)))
     return Requested(own, _read_flat(side, own, args))
+
+
+def _requested_of_ours(side: Side, name: str, args: Any) -> Requested:
+    """Return the requested type of the plug-in's, with FedML's keys taken over where both have the name."""
+    ours, shared, taken = side.ours(), None, {}
+    params, where = getattr(args, side.params, None), side.params
+    if params is None and name in side.fedml:
+        given = _given_keys(side, name, args)
+        if side is DEFENSE and name in shared_names.SHARED:
+            asked, taken, where = name, given, side.section if given else side.params
+            name, params = shared_names.SHARED[asked].translate(taken, _number(args, "client_num_per_round"))
+            shared = shared_names.explanation(asked, taken, name, params)
+        else:
+            _check_unmixed(side, name, given, args)
+    model = ours[name].Settings
+    settings = read_settings(model, with_train_args(model, _nested(params, args), args), where, name)
+    if isinstance(settings, AttackSettings):
+        check_attackers(settings, _client_ids(args))
+    elif isinstance(settings, DefenseSettings):
+        place = f"{side.section}, {shared_names.as_text(taken)}" if taken else f"{side.params} of {name}"
+        try:
+            composed.check(ours[name], settings, _number(args, "client_num_per_round"))
+        except SettingsError as error:
+            raise SettingsError(f"{place}: {error}") from None
+        except ValueError as error:
+            raise SettingsError(f"{place}: {error}.") from None
+    return Requested(name, settings, ours[name], shared, taken)
 
 
 def _names(side: Side) -> list[str]:
@@ -169,25 +190,50 @@ def _names(side: Side) -> list[str]:
     return [*sorted(ours), *sorted(builtin.PREFIX + name if name in ours else name for name in side.fedml)]
 
 
-def _check_which(side: Side, name: str, args: Any) -> None:
-    """Reject an ambiguous name: the plug-in and FedML both have it, and keys of FedML's type stand beside it."""
-    if name not in side.fedml or getattr(args, side.params, None) is not None:
-        return
+def _given_keys(side: Side, name: str, args: Any) -> dict[str, Any]:
+    """Return the checked keys of FedML's type that are given, by FedML's names.
+
+    FedML reads them from one flat namespace. With a YAML file, only those count that stand in the sections of the
+    defense or of the attack: `beta` in `train_args` is an optimizer's.
+    """
+    fields = side.fedml[name].model_fields
+    path = getattr(args, "yaml_config_file", "")
+    sections = read_sections(path) if path else {}
+    nearby = {**sections.get(DEFENSE.section, {}), **sections.get(ATTACK.section, {})} if path else vars(args)
+    values = {key: getattr(args, key) for key in fields if key in nearby and hasattr(args, key)}
+    # FedML's type may need a key that has a default in the plug-in's, so that only the given ones are checked.
+    given: Any = {key: (fields[key].annotation, fields[key]) for key in values}
+    try:
+        create_model(name, __base__=builtin.Keys, **given)(**values)
+    except ValidationError as error:
+        raise SettingsError(explain(error, side.section, name, fields)) from None
+    return values
+
+
+def _check_unmixed(side: Side, name: str, given: Mapping[str, Any], args: Any) -> None:
+    """Reject keys of FedML's type beside a type of another package that took its name: only that package knows both."""
     other = ATTACK if side is DEFENSE else DEFENSE
     used = other.fedml.get(str(getattr(args, f"{other.word}_type", "")), builtin.Keys).model_fields
-    if keys := [key for key in side.fedml[name].model_fields if hasattr(args, key) and key not in used]:
+    if keys := [key for key in given if key not in used]:
         raise SettingsError(
-            f"{side.word}_type {name!r} means the plug-in's, but {', '.join(keys)} beside it belongs to FedML's: write "
-            f"{side.word}_type: {builtin.PREFIX}{name} for FedML's, or give the plug-in's {side.params} (which may be "
+            f"{side.word}_type {name!r} means the registered class's, but {', '.join(keys)} beside it belongs to "
+            f"FedML's: write {side.word}_type: {builtin.PREFIX}{name} for FedML's, or give {side.params} (which may be "
             "{})."
         )
 
 
-def _with_train_args(model: type[Parameters], params: Any, args: Any) -> Any:
-    """Return a rule's parameters, with defaults taken from `train_args` for the keys that declare such a source."""
+def with_train_args(model: type[Parameters], params: Any, args: Any) -> Any:
+    """Return a rule's parameters, with defaults taken from `train_args` for the keys that declare such a source.
+
+    Args:
+        model: the rule's settings.
+        params: the parameters that are given, a mapping; None: none.
+        args: FedML's args.
+    """
     inherited = {}
-    for key, field in model.model_fields.items():
-        source = field.json_schema_extra.get("train_args") if isinstance(field.json_schema_extra, dict) else None
+    for key, declared in model.model_fields.items():
+        extra = declared.json_schema_extra
+        source = extra.get("train_args") if isinstance(extra, dict) else None
         if source is not None and hasattr(args, str(source)):
             inherited[key] = getattr(args, str(source))
     if not inherited or not isinstance(params, Mapping | None):
@@ -204,10 +250,10 @@ def _nested(params: Any, args: Any) -> Any:
     entry = {"type": then} if isinstance(then, str) else then
     if isinstance(entry, Mapping) and entry.get("type") in rules:
         own = {key: value for key, value in entry.items() if key != "type"}
-        found["then"] = {"type": entry["type"], **_with_train_args(rules[entry["type"]].Settings, own, args)}
+        found["then"] = {"type": entry["type"], **with_train_args(rules[entry["type"]].Settings, own, args)}
     if found.get("against") in rules:
         given = found.get("against_params")
-        found["against_params"] = _with_train_args(rules[found["against"]].Settings, given, args) or {}
+        found["against_params"] = with_train_args(rules[found["against"]].Settings, given, args) or {}
     return found
 
 
@@ -238,6 +284,24 @@ def _read_flat(side: Side, name: str, args: Any) -> builtin.Keys:
             f"but {clients} clients per round."
         )
     return keys
+
+
+def _check_switch(side: Side, args: Any) -> None:
+    """Reject a type without the switch that turns it on: FedML would run without it and say nothing."""
+    switch, asked = f"enable_{side.word}", getattr(args, f"{side.word}_type", None)
+    if hasattr(args, switch):
+        return
+    path = getattr(args, "yaml_config_file", "")
+    sections = read_sections(path) if path else {side.section: vars(args)}
+    for section, keys in sections.items():
+        if near := difflib.get_close_matches(switch, map(str, keys), n=1, cutoff=0.85):
+            raise SettingsError(f"{section}.{near[0]} turns no {side.word} on. Did you mean {switch!r}?")
+    old = getattr(args, f"add_{side.word}", None)
+    if asked not in (None, "None") and not (isinstance(old, bool | str) and str(old).lower() in ("n", "no", "false")):
+        raise SettingsError(
+            f"{side.section}: {side.word}_type is {asked}, but without {switch} FedML runs no {side.word}: write "
+            f"{switch}: true, or {switch}: false if none is wanted."
+        )
 
 
 def _check_round(args: Any) -> None:
@@ -273,9 +337,10 @@ def _check_section(side: Side, args: Any, found: Requested) -> None:
     own = {f"enable_{side.word}", f"{side.word}_type", side.params, *side.more_keys}
     flat = {key for model in side.fedml.values() for key in model.model_fields}
     for key in section:
-        if found.cls is not None and key in type(found.settings).model_fields:
+        if found.cls is not None and key in type(found.settings).model_fields and key not in found.taken:
             raise SettingsError(f"{side.section}.{key}: a key of {found.name} stands inside {side.params}.")
-        if key not in own | flat:
+        # FedML merges all sections, so its keys of other sections work here as well.
+        if key not in own | flat | {f"add_{side.word}"} and key not in keys_of_fedml():
             model = type(found.settings)
             valid = own if found.cls is not None else {*own, *model.model_fields} - {side.params}
             raise SettingsError(unknown(f"key {key!r} in {side.section}", str(key), valid))
@@ -292,13 +357,20 @@ def _check_path(side: Side, args: Any, found: Requested) -> None:
         if found.cls is not None:
             raise SettingsError(
                 f"{side.word}_type {found.name} works with training_type: simulation and backend: sp or MPI, and with "
-                f"training_type: cross_silo and scenario: horizontal, found {training_type} and {backend}."
+                f"training_type: cross_silo and scenario: horizontal, found {_path(args)}."
             )
         return
     optimizers.check_honored(args, f"enable_{side.word}")
     _check_clients_training(side, args, found)
     if side is DEFENSE and found.cls is None and found.name in builtin.DEFECTS:
         warnings.warn(f"FedML's {found.name}: {builtin.DEFECTS[found.name]}.", stacklevel=2)
+
+
+def _path(args: Any) -> str:
+    """Return the keys that choose FedML's path, with their values."""
+    keys = ["training_type", "scenario"] if getattr(args, "training_type", None) == "cross_silo" else ["training_type"]
+    found = [f"{key}: {getattr(args, key, None)}" for key in [*keys, "backend"]]
+    return f"{', '.join(found[:-1])} and {found[-1]}"
 
 
 def _check_clients_training(side: Side, args: Any, found: Requested) -> None:

@@ -11,6 +11,8 @@ import fedml.runner
 
 from fedml_gradcam_ae.contract.settings import SettingsError
 from fedml_gradcam_ae.hooks import configuration
+from fedml_gradcam_ae.hooks.announcement import announce
+from fedml_gradcam_ae.hooks.log_lines import show_program_lines
 from fedml_gradcam_ae.hooks.patching import Patches
 from fedml_gradcam_ae.hooks.simulation import ranks
 from fedml_gradcam_ae.recording.recorder import show_log
@@ -23,6 +25,10 @@ def patch(patches: Patches) -> None:
     def init(args: Any = None, check_env: bool = True, should_init_logs: bool = True) -> Any:
         if args is None:
             args = fedml.load_arguments(fedml._global_training_type, fedml._global_comm_backend)
+        # `fedml.run_simulation` names both, and FedML fills them in where the file has none, but later.
+        for key, known in (("training_type", fedml._global_training_type), ("backend", fedml._global_comm_backend)):
+            if known is not None and not hasattr(args, key):
+                setattr(args, key, known)
         try:
             return checked_init(args, check_env, should_init_logs)
         except SettingsError as error:
@@ -32,10 +38,12 @@ def patch(patches: Patches) -> None:
 
     def checked_init(args: Any, check_env: bool, should_init_logs: bool) -> Any:
         configuration.check(args)
-        if tracks(args):
-            return stock_init(args, check_env, should_init_logs)
-        # Without FedML's set-up of logging its own lines, dozens per round, stay off. The plug-in logs two or three.
         show_log()
+        if tracks(args):
+            args = stock_init(args, check_env, should_init_logs)
+            announce(args)
+            return args
+        show_program_lines()
         with Patches() as quiet:
             quiet.replace(
                 fedml,
@@ -49,7 +57,9 @@ def patch(patches: Patches) -> None:
                 lambda *_args, **_kwargs: False,
                 mends="five requests to the vendor's server, without a timeout, tracking or not",
             )
-            return stock_init(args, check_env=False, should_init_logs=False)
+            args = stock_init(args, check_env=False, should_init_logs=False)
+        announce(args)
+        return args
 
     patches.replace(
         fedml,

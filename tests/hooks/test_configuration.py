@@ -70,10 +70,30 @@ MISTAKES = {
         {**ON, "defense_type": "fedml:krum", "byzantine_client_num": 1, "defense_params": {"f": 1}},
         "defense_params is for the plug-in's own types; krum is FedML's: write its keys straight under defense_args",
     ),
-    "FedML's keys for a name that is ours as well": (
-        {**ON, "defense_type": "krum", "byzantine_client_num": 1},
-        r"defense_type 'krum' means the plug-in's, but byzantine_client_num beside it belongs to FedML's: "
-        r"write defense_type: fedml:krum for FedML's, or give the plug-in's defense_params",
+    "a type without the switch": (
+        {"defense_type": "krum"},
+        "defense_args: defense_type is krum, but without enable_defense FedML runs no defense: write "
+        "enable_defense: true, or enable_defense: false",
+    ),
+    "an attack without the switch": (
+        {"attack_type": "byzantine"},
+        "attack_type is byzantine, but without enable_attack",
+    ),
+    "a misspelled switch": (
+        {"enable_defence": True, "defense_type": "krum"},
+        "defense_args.enable_defence turns no defense on. Did you mean 'enable_defense'?",
+    ),
+    "another misspelled switch": (
+        {"enable_atack": True},
+        "enable_atack turns no attack on. Did you mean 'enable_attack'",
+    ),
+    "a switch of older FedML": (
+        {"add_defense": "Y", "defense_type": "norm_diff_clipping", "norm_bound": 5.0},
+        "defense_type is norm_diff_clipping, but without enable_defense FedML runs no defense",
+    ),
+    "a type that FedML's examples have and FedML has not": (
+        {**ON, "defense_type": "diff_clipping", "norm_bound": 0.33},
+        "Unknown defense_type 'diff_clipping'. Did you mean 'norm_diff_clipping'?",
     ),
     "too many malicious clients for our Krum": (
         {**ON, "defense_type": "krum", "defense_params": {"malicious": 2}},
@@ -110,7 +130,16 @@ MISTAKES = {
     ),
     "another path": (
         {**ON, "defense_type": "gradcam_ae", "backend": "NCCL"},
-        "gradcam_ae works with training_type: simulation and backend: sp or MPI, and .*, found simulation and NCCL",
+        "gradcam_ae works with training_type: simulation and backend: sp or MPI, and .*, "
+        "found training_type: simulation and backend: NCCL",
+    ),
+    "another scenario": (
+        {**ON, "defense_type": "krum", "training_type": "cross_silo", "scenario": "hierarchical", "backend": "GRPC"},
+        "found training_type: cross_silo, scenario: hierarchical and backend: GRPC",
+    ),
+    "another platform": (
+        {**ON, "defense_type": "krum", "training_type": "cross_device", "backend": "MQTT_S3_MNN"},
+        "found training_type: cross_device and backend: MQTT_S3_MNN",
     ),
 }
 
@@ -282,6 +311,25 @@ def test_keys_of_other_fedml_types_may_stand_there(plugin, config) -> None:
         YAML + "defense_args: {enable_defense: true, defense_type: multikrum, byzantine_client_num: 1, norm_bound: 5.0}"
     )
     assert fedml.init().byzantine_client_num == 1
+
+
+def test_a_key_of_another_section_of_fedmls_works_there_as_well(plugin, config) -> None:
+    config(YAML + "defense_args: {enable_defense: true, defense_type: rfa, federated_optimizer: FedAvg, epochs: 2}")
+    assert fedml.init().epochs == 2
+
+
+def test_what_an_older_fedml_took_for_the_switch_may_say_no(plugin, config) -> None:
+    for no in ("N", "'no'", "false"):
+        config(YAML + f"defense_args: {{add_defense: {no}, defense_type: norm_diff_clipping, norm_bound: 5.0}}")
+        assert not hasattr(fedml.init(), "enable_defense")
+
+
+def test_a_file_for_run_simulation_needs_no_path(plugin, config, monkeypatch) -> None:
+    monkeypatch.setattr(fedml, "_global_training_type", "simulation")
+    monkeypatch.setattr(fedml, "_global_comm_backend", "sp")
+    short = YAML.replace("training_type: simulation, backend: sp, ", "")
+    config(short + "defense_args: {enable_defense: true, defense_type: median}\nsimulation_args: {drop_out: 0.1}")
+    assert fedml.init().backend == "sp"
 
 
 def test_an_empty_section_is_no_mistake(plugin, config) -> None:

@@ -23,6 +23,7 @@ from simulation import simulate
 simulate(**{extra})
 assert sys.stdout.write == write, "stdout was replaced"
 assert sys.excepthook is hook, "the excepthook was replaced"
+logging.info("the script's own line")
 print("done")
 """
 
@@ -52,6 +53,11 @@ def test_no_request_no_folder_no_replaced_stdout(tmp_path) -> None:
     result = run(tmp_path)
     assert result.returncode == 0, result.stderr
     assert result.stdout == "done\n"
+    assert result.stderr.splitlines() == [
+        "no defense and no attack: FedML's own average of the uploads",
+        *(line for line in result.stderr.splitlines() if line.startswith("round ")),
+        "the script's own line",
+    ]
     assert list((tmp_path / "work").iterdir()) == []
     assert list((tmp_path / "home").iterdir()) == []
 

@@ -38,7 +38,8 @@ An unknown type or key, a wrong kind of value, or a value out of range stops the
 says what was found and what would be right. Rounds count from 1. YAML reads `1e-4` as text: write `1.0e-4`.
 
 FedML's own types keep their flat keys, listed at the end. Where one of FedML's types and one of the plug-in's share a
-name, the name means the plug-in's, and `fedml:NAME` means FedML's.
+name, the name means the plug-in's, which takes FedML's keys over ([how](fedml.md#names-that-both-have)), and
+`fedml:NAME` means FedML's.
 """
 
 

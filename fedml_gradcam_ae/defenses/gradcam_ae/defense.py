@@ -64,6 +64,11 @@ class GradCAMAE(Defense):
         self.profile = PROFILES[self.settings.profile](self.settings)
 
     @override
+    def protects(self, clients: int) -> bool:
+        """Return whether the profile can tell one client from the others."""
+        return super().protects(clients) and self.profile.protects(clients)
+
+    @override
     def prepare(self, network: nn.Module, test_data: Iterable[Any]) -> None:
         """Find the target layer and check its maps, so that errors show before any training.
 

@@ -33,6 +33,10 @@ class PaperProfile:
         self.settings = settings
         self.probe = Probe(settings)
 
+    def protects(self, clients: int) -> bool:
+        """Return whether one client of K can exceed mean + alpha std: only if 1 / K < 1 / (1 + alpha^2)."""
+        return clients > 1 + self.settings.alpha**2
+
     def prepare(self, network: nn.Module, test_data: Iterable[Any]) -> None:
         """Prepare the probe; see `Probe.prepare`."""
         self.probe.prepare(network, test_data)

@@ -17,7 +17,7 @@ from fedml_gradcam_ae.contract.upload import ClientId
 from fedml_gradcam_ae.defenses.gradcam_ae.class_probe import ClassProbe
 from fedml_gradcam_ae.defenses.gradcam_ae.evidence import Evidence, kinds_of
 from fedml_gradcam_ae.defenses.gradcam_ae.knowledge import discriminations_of
-from fedml_gradcam_ae.defenses.gradcam_ae.observed import Maps, Models, Observed
+from fedml_gradcam_ae.defenses.gradcam_ae.observed import FEWEST, Maps, Models, Observed
 from fedml_gradcam_ae.defenses.gradcam_ae.relations import directions_of
 from fedml_gradcam_ae.defenses.gradcam_ae.scored import Scored
 from fedml_gradcam_ae.defenses.gradcam_ae.settings import GradCAMAESettings
@@ -42,6 +42,10 @@ class RobustProfile:
         self.probe = ClassProbe(settings)
         self.evidence = Evidence(kinds_of(settings))
         self._layer: str | None = None
+
+    def protects(self, clients: int) -> bool:
+        """Return whether there are enough clients to compare with."""
+        return clients >= FEWEST
 
     def prepare(self, network: nn.Module, test_data: Iterable[Any]) -> None:
         """Find the target layer and the image size; see `ClassProbe.prepare`."""

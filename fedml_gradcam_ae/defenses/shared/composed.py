@@ -174,6 +174,24 @@ class Composed(Defense):
         return verdict
 
     @override
+    def protects(self, clients: int) -> bool:
+        """Return whether one of the rules withstands one malicious upload, and no step spreads it before.
+
+        Clipping withstands it as well: to the length of the others, or of those that are assumed honest.
+        """
+        uploads, clipped = clients, False
+        for step, settings in self.steps:
+            assumed = settings.assumed(clients) if isinstance(settings, AssumesMalicious) else 1
+            if isinstance(settings, BucketingSettings):
+                uploads = settings.buckets(uploads)
+            elif step is mix_with_nearest and assumed < 1:
+                return False
+            elif step is clip_norms or step is clip_adaptively:
+                clipped |= uploads >= 3 and assumed >= 1
+        facing_them = [type(rule)(facing(rule.settings, clients, 0)) for rule in self.rules]
+        return clipped or any(rule.protects(uploads) for rule in facing_them)
+
+    @override
     def prepare(self, network: nn.Module, test_data: Iterable[Any]) -> None:
         """Prepare the rules; see `Defense.prepare`."""
         for rule in self.rules:

@@ -85,6 +85,11 @@ class InFront(Defense):
         raise NotImplementedError
 
     @override
+    def protects(self, clients: int) -> bool:
+        """Return whether both the transformation and the other rule withstand one malicious upload."""
+        return super().protects(clients) and self.rule.protects(clients)
+
+    @override
     def judge(self, round: Round) -> Verdict:
         """Return the other rule's verdict on the transformed updates, as one on the uploads; see `carry_back`.
 
