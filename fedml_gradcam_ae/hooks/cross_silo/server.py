@@ -25,6 +25,7 @@ from fedml_gradcam_ae.hooks.cross_silo.outbox import Outbox
 from fedml_gradcam_ae.hooks.cross_silo.persistence import Persistence
 from fedml_gradcam_ae.hooks.cross_silo.roll import Do, Phase, Roll
 from fedml_gradcam_ae.hooks.cross_silo.settings import read_server_settings
+from fedml_gradcam_ae.hooks.cross_silo.transport import close, init_transport
 from fedml_gradcam_ae.hooks.patching import Patches
 
 log = logging.getLogger("fedml_gradcam_ae")
@@ -46,7 +47,8 @@ def patch(patches: Patches) -> None:
         server_initializer,
         "FedMLServerManager",
         DependableServer,
-        mends="waits forever for a client that died; accepts uploads it did not ask for; loses its state when killed",
+        mends="waits forever for a client that died; accepts uploads it did not ask for; loses its state when killed; "
+        "over MQTT + S3 it runs code from uploads",
     )
 
 
@@ -85,6 +87,9 @@ class DependableServer(FedMLServerManager):  # type: ignore[misc]  # fedml has n
         self._model: Any = None
         _expect(self.com_manager, aggregator, self.client_real_ids)
 
+    def _init_manager(self) -> None:
+        init_transport(self, super()._init_manager)
+
     def run(self) -> None:
         """Serve until the last round is over.
 
@@ -109,6 +114,7 @@ class DependableServer(FedMLServerManager):  # type: ignore[misc]  # fedml has n
             with self._lock:
                 self._over = True
                 self._cancel_timer()
+            close(self.com_manager)
 
     # Methods that the transport calls.
 
@@ -375,7 +381,8 @@ class DependableServer(FedMLServerManager):  # type: ignore[misc]  # fedml has n
                 self.send_message_sync_model_to_client(client, self._model, silo)
             else:
                 self.send_message_finish(client, silo)
-        self._start_timer(min(self.settings.end_timeout, self.settings.client_timeout or self.settings.end_timeout))
+        useful = getattr(self.com_manager, "farewell_seconds", self.settings.end_timeout)
+        self._start_timer(min(self.settings.end_timeout, self.settings.client_timeout or useful, useful))
         self._carry_out(self._roll.settle())
 
 

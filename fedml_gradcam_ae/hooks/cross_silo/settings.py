@@ -9,6 +9,7 @@ from pydantic import Field
 
 from fedml_gradcam_ae.contract.settings import SettingsError, read_settings
 from fedml_gradcam_ae.hooks.cross_silo.transport.identity import check_transport_settings
+from fedml_gradcam_ae.hooks.cross_silo.transport.services import check_services
 from fedml_gradcam_ae.hooks.cross_silo.transport.settings import TransportSettings, read_transport_settings
 from fedml_gradcam_ae.hooks.section import check_keys
 
@@ -66,6 +67,8 @@ def check_sections(args: Any) -> None:
     check_keys(ServerSettings, args, "server_args")
     check_keys(TransportSettings, args, "client_args")
     check_transport_settings(args)
+    if getattr(args, "backend", None) == "MQTT_S3":
+        check_services(args)
     _check_together(read_server_settings(args), args)
 
 

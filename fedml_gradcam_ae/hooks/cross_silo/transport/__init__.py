@@ -1,8 +1,10 @@
-"""gRPC transport of the server and of clients under the plug-in, with limits on senders, sizes and times."""
+"""Transports of the server and of clients under the plug-in, with limits on senders, sizes and times."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
+from typing import Any
 
 from fedml_gradcam_ae.hooks.patching import Patches
 
@@ -21,3 +23,36 @@ def patch(patches: Patches) -> None:
         GRPCTransport,
         mends="runs code from messages, trusts any sender, takes up to 1000 MB, waits forever, is busy while idle",
     )
+
+
+def init_transport(manager: Any, stock: Callable[[], None]) -> None:
+    """Give a FedML manager the plug-in's transport for its backend, or FedML's own if there is none.
+
+    gRPC counts as FedML's here, since its class is replaced where FedML looks it up.
+
+    Args:
+        manager: a FedMLCommManager of the server or of a client.
+        stock: FedML's method `_init_manager`.
+
+    Raises:
+        SettingsError: if a setting is missing or wrong.
+    """
+    if manager.backend == "MQTT_S3":
+        from fedml_gradcam_ae.hooks.cross_silo.transport.mqtt_s3 import MQTTS3Transport
+        from fedml_gradcam_ae.hooks.cross_silo.transport.services import services
+
+        manager.com_manager = MQTTS3Transport(*services(manager), manager.args)
+    else:
+        stock()
+        return
+    manager.com_manager.add_observer(manager)
+
+
+def close(transport: Any) -> None:
+    """Close the connection of a transport that has one: after its last message was sent, not when it stops to receive.
+
+    Args:
+        transport: any transport.
+    """
+    if hasattr(transport, "close"):
+        transport.close()
