@@ -29,10 +29,11 @@ class Objects:
     def __init__(self, bucket: Bucket, timeout: float) -> None:
         self._bucket = bucket.BUCKET_NAME
         # As in FedML, a region beside an address of one's own has no meaning.
-        place = {"endpoint_url": bucket.CN_S3_ENDPOINT} if bucket.CN_S3_ENDPOINT else {}
+        address = bucket.CN_S3_ENDPOINT or None
         self._client: Any = boto3.client(
             "s3",
-            **(place or {"region_name": bucket.CN_REGION_NAME}),
+            endpoint_url=address,
+            region_name=None if address else bucket.CN_REGION_NAME,
             aws_access_key_id=bucket.CN_S3_AKI,
             aws_secret_access_key=bucket.CN_S3_SAK,
             config=Config(
