@@ -21,7 +21,7 @@ def patch(patches: Patches) -> None:
         "ClientMasterManager",
         NumberedClient,
         mends="counts its rounds itself, so that a round trained twice ends it early; uploads say no round; over "
-        "MQTT + S3 it runs code from models",
+        "MQTT + S3 and MPI it runs code from models",
     )
 
 
@@ -42,6 +42,10 @@ class NumberedClient(ClientMasterManager):  # type: ignore[misc]  # fedml has no
             super().run()
         finally:
             close(self.com_manager)
+
+    def finish(self) -> None:
+        """Stop receiving; FedML's own method would also end MPI, and with it the script's own use of it."""
+        self.com_manager.stop_receive_message()
 
     def handle_message_init(self, msg_params: Any) -> None:
         """Train on the first model.

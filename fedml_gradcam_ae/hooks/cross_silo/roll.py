@@ -225,7 +225,9 @@ class Roll:
             now: the time in seconds, from any start.
         """
         known = self.clients[client]
-        if known.repeats >= FREE_REPEATS and now - known.asked_at < PAUSE_SECONDS and self.phase is Phase.RUNNING:
+        # A client that was called may report twice: when it starts, and in answer to the call.
+        free = 1 if known.ever_called else FREE_REPEATS
+        if known.repeats >= free and now - known.asked_at < PAUSE_SECONDS and self.phase is Phase.RUNNING:
             return Do.NOTHING  # no process restarts so fast, and each model that is sent costs the server time
         same = process is not None and process == known.process
         known.seen = known.online = True

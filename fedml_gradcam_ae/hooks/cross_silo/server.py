@@ -48,7 +48,7 @@ def patch(patches: Patches) -> None:
         "FedMLServerManager",
         DependableServer,
         mends="waits forever for a client that died; accepts uploads it did not ask for; loses its state when killed; "
-        "over MQTT + S3 it runs code from uploads",
+        "over MQTT + S3 and MPI it runs code from uploads",
     )
 
 
@@ -106,6 +106,8 @@ class DependableServer(FedMLServerManager):  # type: ignore[misc]  # fedml has n
             self._outbox.drain(LAST_WORDS_SECONDS)
             if self._failure is not None:
                 raise self._failure
+            if (left := self._roll.to_dismiss()) and hasattr(self.com_manager, "leave"):
+                self.com_manager.leave(", ".join(map(str, left)))
         except BaseException:
             # An error must end the process, which a listening transport would keep alive.
             self.com_manager.stop_receive_message()
@@ -140,8 +142,9 @@ class DependableServer(FedMLServerManager):  # type: ignore[misc]  # fedml has n
             self._ready = True
             self._choose_clients()
             mlops.log_round_info(self.round_num, -1)
-            if self.backend != "GRPC" or self.settings.resume:
-                # Over gRPC a starting client reports by itself. A client that was running before does not.
+            if self.backend == "MQTT_S3" or (self.backend == "GRPC" and self.settings.resume):
+                # A starting client reports by itself. What it said before the server was there is lost over MQTT, and
+                # a client that served the server before this one says nothing.
                 for client in self._roll.chosen:
                     self._roll.called(client)
                     self.send_message_check_client_status(client, self._silos[client])
@@ -182,6 +185,10 @@ class DependableServer(FedMLServerManager):  # type: ignore[misc]  # fedml has n
             self._carry_out(self._roll.settle())
 
         self._react(work)
+
+    def finish(self) -> None:
+        """Stop receiving; FedML's own method would also end MPI, from any thread."""
+        self.com_manager.stop_receive_message()
 
     def send_message(self, message: Any) -> None:
         """Hand a message to the outbox; messages with a model get their round number."""

@@ -16,7 +16,6 @@ from fedml.simulation.mpi.fedavg.FedAvgClientManager import FedAVGClientManager
 from fedml.simulation.mpi.fedavg.FedAvgServerManager import FedAVGServerManager
 from fedml.simulation.mpi.fedavg.FedAVGTrainer import FedAVGTrainer
 
-from fedml_gradcam_ae.contract.settings import SettingsError
 from fedml_gradcam_ae.hooks import aggregation
 from fedml_gradcam_ae.hooks.attacker import training_data
 from fedml_gradcam_ae.hooks.logits import give_logits
@@ -35,7 +34,7 @@ def patch(patches: Patches) -> None:
     stock_server, stock_receive = FedAvgAPI.init_server, MPIReceiveThread.run
 
     def start(args: Any) -> Any:
-        _check_mpi()
+        ranks.check_mpi()
         stock_start(args)
         ranks.stop_all_on_uncaught_errors(patches)
         _check_world(args)
@@ -206,22 +205,8 @@ def _expect_the_first_message(manager: Any) -> None:
     manager.register_message_receive_handler(CommunicationConstants.MSG_TYPE_CONNECTION_IS_READY, lambda _: None)
 
 
-def _check_mpi() -> None:
-    try:
-        import mpi4py.MPI  # noqa: F401
-    except (ImportError, RuntimeError) as error:  # no mpi4py, or no MPI that it could load
-        raise SettingsError(
-            f"backend: MPI needs mpi4py and an MPI that it can load, found: {error}; "
-            "for example: pip install mpi4py mpich."
-        ) from None
-
-
 def _check_world(args: Any) -> None:
     """Check that each client of a round has a rank; FedML would leave out clients without one."""
-    needed = int(args.client_num_per_round) + 1
     acts = getattr(args, "enable_defense", False) or getattr(args, "enable_attack", False)
-    if acts and args.worker_num != needed:
-        raise SettingsError(
-            f"client_num_per_round: {needed - 1} needs {needed} MPI ranks, one for the server and one for each client, "
-            f"found {args.worker_num}; start it with mpirun -np {needed}."
-        )
+    if acts:
+        ranks.check_world(int(args.client_num_per_round), args.worker_num)

@@ -2,15 +2,40 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 from collections.abc import Callable
 from typing import Any
 
+import fedml
+
 from fedml_gradcam_ae.hooks.patching import Patches
+from fedml_gradcam_ae.hooks.simulation import ranks
 
 
 def patch(patches: Patches) -> None:
-    """Replace GRPCCommManager in the module where FedML looks it up; called only if gRPC is installed."""
+    """Replace the start of a cross-silo process and, if gRPC is installed, GRPCCommManager."""
+    stock_start = fedml._init_cross_silo_horizontal
+
+    def start(args: Any) -> Any:
+        if getattr(args, "backend", None) != "MPI":
+            return stock_start(args)
+        ranks.check_mpi()
+        from mpi4py import MPI
+
+        ranks.check_world(int(args.client_num_per_round), MPI.COMM_WORLD.Get_size())
+        stock_start(args)
+        ranks.stop_all_on_uncaught_errors(patches)
+        return args
+
+    patches.replace(
+        fedml, "_init_cross_silo_horizontal", start, mends="an error on one MPI rank leaves the other ranks waiting"
+    )
+    if importlib.util.find_spec("grpc") is not None:  # pip install fedml[grpc]
+        _patch_grpc(patches)
+
+
+def _patch_grpc(patches: Patches) -> None:
     # gRPC prints a line about every failed TLS handshake, and any process that reaches the port can cause thousands.
     os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
     from fedml.core.distributed.communication.grpc import grpc_comm_manager
@@ -42,6 +67,10 @@ def init_transport(manager: Any, stock: Callable[[], None]) -> None:
         from fedml_gradcam_ae.hooks.cross_silo.transport.services import services
 
         manager.com_manager = MQTTS3Transport(*services(manager), manager.args)
+    elif manager.backend == "MPI":
+        from fedml_gradcam_ae.hooks.cross_silo.transport.between_ranks import MPITransport
+
+        manager.com_manager = MPITransport(manager.comm, manager.rank, manager.args)
     else:
         stock()
         return
