@@ -38,10 +38,12 @@ class NumberedClient(ClientMasterManager):  # type: ignore[misc]  # fedml has no
 
     def run(self) -> None:
         """Train until the server ends the run, then close the connection."""
+        failed = True
         try:
             super().run()
+            failed = False
         finally:
-            close(self.com_manager)
+            close(self.com_manager, failed)
 
     def finish(self) -> None:
         """Stop receiving; FedML's own method would also end MPI, and with it the script's own use of it."""

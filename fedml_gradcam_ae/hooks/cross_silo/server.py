@@ -98,6 +98,7 @@ class DependableServer(FedMLServerManager):  # type: ignore[misc]  # fedml has n
             ValueError: if the defense cannot work with the network or the data.
             Exception: any error that occurred in another thread while it handled a message.
         """
+        failed = True
         try:
             aggregation.prepare(self.aggregator.network, self.aggregator.test_global)
             with aggregation.run_listeners(self.args):
@@ -108,6 +109,7 @@ class DependableServer(FedMLServerManager):  # type: ignore[misc]  # fedml has n
                 raise self._failure
             if (left := self._roll.to_dismiss()) and hasattr(self.com_manager, "leave"):
                 self.com_manager.leave(", ".join(map(str, left)))
+            failed = False
         except BaseException:
             # An error must end the process, which a listening transport would keep alive.
             self.com_manager.stop_receive_message()
@@ -116,7 +118,7 @@ class DependableServer(FedMLServerManager):  # type: ignore[misc]  # fedml has n
             with self._lock:
                 self._over = True
                 self._cancel_timer()
-            close(self.com_manager)
+            close(self.com_manager, failed)
 
     # Methods that the transport calls.
 
@@ -146,7 +148,7 @@ class DependableServer(FedMLServerManager):  # type: ignore[misc]  # fedml has n
                 # A starting client reports by itself. What it said before the server was there is lost over MQTT, and
                 # a client that served the server before this one says nothing.
                 for client in self._roll.chosen:
-                    self._roll.called(client)
+                    self._roll.called(client, echoes=self.backend == "MQTT_S3")
                     self.send_message_check_client_status(client, self._silos[client])
             self._start_timer(self.settings.client_timeout)
 

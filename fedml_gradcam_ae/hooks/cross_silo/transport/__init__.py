@@ -71,17 +71,25 @@ def init_transport(manager: Any, stock: Callable[[], None]) -> None:
         from fedml_gradcam_ae.hooks.cross_silo.transport.between_ranks import MPITransport
 
         manager.com_manager = MPITransport(manager.comm, manager.rank, manager.args)
+    elif manager.backend == "TRPC":
+        from fedml_gradcam_ae.hooks.cross_silo.transport.torch_rpc import TRPCTransport
+
+        path = manager.args.trpc_master_config_path
+        manager.com_manager = TRPCTransport(path, manager.rank, manager.size, manager.args)
     else:
         stock()
         return
     manager.com_manager.add_observer(manager)
 
 
-def close(transport: Any) -> None:
+def close(transport: Any, failed: bool) -> None:
     """Close the connection of a transport that has one: after its last message was sent, not when it stops to receive.
 
     Args:
         transport: any transport.
+        failed: whether this process ends with an error, of which a transport may tell the others.
     """
+    if failed and hasattr(transport, "fail"):
+        transport.fail()
     if hasattr(transport, "close"):
         transport.close()

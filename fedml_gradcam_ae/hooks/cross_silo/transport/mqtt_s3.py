@@ -35,7 +35,8 @@ LARGEST_PAYLOAD = 64_000  # Bytes of the largest message on the broker; FedML's 
 QOS = 2  # Each message is delivered once, as with FedML.
 POLL_SECONDS = 0.05  # Time between two looks at the connection.
 RETRY_SECONDS = 1.0  # Time between two attempts to connect.
-REFUSALS = {1: "protocol version", 2: "client identifier", 3: "broker unavailable", 4: "bad user name or password"}
+REFUSALS = {1: "protocol version", 2: "client identifier", 4: "wrong MQTT_USER or MQTT_PWD", 5: "not authorized"}
+UNAVAILABLE, DENIED = 3, 128  # The broker's codes for "not now", and for a topic that may not be read.
 UUID = "[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}"  # The end of the key of each of FedML's objects.
 
 
@@ -79,13 +80,14 @@ class MQTTS3Transport(BaseCommunicationManager):  # type: ignore[misc]  # fedml 
         own = {self._id, self._rank} if self._rank else {0, self._server_id}
         self._intake = Intake(self._rank, self.settings, self._observers, self._decode, lambda: own)
         self.complaints = self._intake.complaints
-        self.is_running, self._subscribed = True, threading.Event()
+        self.is_running, self._answered = True, threading.Event()
+        self._problem = "does not answer"
         self._stored: tuple[Any, str, str] = None, "", ""
         self._storing = threading.Lock()
         name = f"FedML_CS_{args.run_id}_{self._id}_{uuid.uuid4()}"
         self._client: Any = mqtt.Client(client_id=name, clean_session=True)
         self._client.username_pw_set(self._broker.MQTT_USER, self._broker.MQTT_PWD)
-        self._client.on_connect, self._client.on_subscribe = self._on_connect, lambda *_: self._subscribed.set()
+        self._client.on_connect, self._client.on_subscribe = self._on_connect, self._on_subscribe
         self._client.on_message = self._on_message
 
     def expect(self, model_bytes: int, clients: Sequence[int]) -> None:
@@ -119,8 +121,9 @@ class MQTTS3Transport(BaseCommunicationManager):  # type: ignore[misc]  # fedml 
         try:
             if self._rank != 0:
                 self.expect(size_of_model(self._observers), [self._server_id])
-            if not self._subscribed.wait(self.settings.send_timeout):
-                raise SettingsError(f"{self._where}: no subscription in {self.settings.send_timeout:g} s.")
+            self._answered.wait(self.settings.send_timeout)
+            if self._problem:
+                raise SettingsError(f"{self._where} {self._problem}.")
             for observer in self._observers:
                 observer.receive_message(CommunicationConstants.MSG_TYPE_CONNECTION_IS_READY, Message())
             self._intake.serve(lambda: self.is_running)
@@ -187,8 +190,18 @@ class MQTTS3Transport(BaseCommunicationManager):  # type: ignore[misc]  # fedml 
     def _on_connect(self, client: Any, _data: object, _flags: object, code: int) -> None:
         if code == 0:
             client.subscribe([(topic, QOS) for topic in self._senders])
-        else:
-            self.complaints.report("broker", f"{self._where} refuses this process: {REFUSALS.get(code, 'not allowed')}")
+        elif code != UNAVAILABLE:  # else paho tries again
+            self._answer(f"refuses this process: {REFUSALS.get(code, f'code {code}')}")
+
+    def _on_subscribe(self, _client: object, _data: object, _number: int, granted: Sequence[int]) -> None:
+        denied = [topic for topic, quality in zip(self._senders, granted, strict=False) if quality == DENIED]
+        self._answer(f"does not let this process read {', '.join(denied)}" if denied else "")
+
+    def _answer(self, problem: str) -> None:
+        self._problem = problem
+        self._answered.set()
+        if problem:
+            self.complaints.report("broker", f"{self._where} {problem}")
 
     def _on_message(self, _client: object, _data: object, message: Any) -> None:
         """Queue a message; runs in paho's thread, which an error would end."""
