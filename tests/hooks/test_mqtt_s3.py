@@ -282,7 +282,7 @@ class MQTTSilo(Silo):
         services.stack.callback(self.close)
 
     def _answers(self):
-        return f"fedml_{RUN}_1" in self.services.broker.subscribers
+        return bool(self.services.broker.subscribers.get(f"fedml_{RUN}_1"))
 
     def say(self, client, kind, **more):
         self.puppet.publish(f"fedml_{RUN}_{client}", said(kind, client, **more), qos=2)
@@ -317,6 +317,26 @@ def test_a_hostile_object_a_silent_client_and_a_lost_end_stop_no_server(services
     assert "round 2: going on without clients 3" in made.log.read_text()
     assert "ending, although clients 1, 2, 3 have not reported that they ended" in made.log.read_text()
     assert "Traceback" not in made.log.read_text()
+
+
+@pytest.mark.long
+def test_a_server_that_is_killed_calls_its_clients_when_it_resumes(services, tmp_path) -> None:
+    made = MQTTSilo(services, tmp_path, clients=1, rounds=2, resume=True, checkpoint_dir=str(tmp_path / "state"))
+    made.puppet, topic = services.client(), f"fedml_{RUN}_0_1"
+    made.start_server()
+    made.say(1, ONLINE, client_status="ONLINE")
+    wait_for(lambda: services.broker.seen.count(topic) >= 2, "a call and the model", log=made.log)
+    made.upload(1, pickle.dumps(honest(1)))
+    wait_for(lambda: services.broker.seen.count(topic) >= 3, "the second model", log=made.log)
+    made.kill_server()
+    wait_for(lambda: not services.broker.subscribers[f"fedml_{RUN}_1"], "the server to be gone")
+    made.start_server()
+    wait_for(lambda: services.broker.seen.count(topic) >= 4, "a call", log=made.log)
+    made.say(1, ONLINE, client_status="ONLINE")
+    wait_for(lambda: services.broker.seen.count(topic) >= 5, "the second model again", log=made.log)
+    made.upload(1, pickle.dumps(honest(1)))
+    made.wait_for_end()
+    assert [line["round"] for line in made.rounds()] == [1, 2]
 
 
 @pytest.mark.long

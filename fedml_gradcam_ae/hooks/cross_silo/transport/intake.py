@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Collection, Sequence
 from time import thread_time
 from typing import Any
@@ -60,6 +61,7 @@ class Intake:
         self.complaints = Complaints()
         self._rank, self._settings, self._observers = rank, settings, observers
         self._decode, self._receivers, self._learn = decode, receivers, learn
+        self._lock = threading.Lock()
         self._buckets = Buckets(settings.messages_per_second, 2 * settings.messages_per_second + 20)
 
     def put(self, sender: int, content: bytes | Refused) -> None:
@@ -69,7 +71,9 @@ class Intake:
             sender: the id of the sender, as the transport knows it.
             content: the message, or the reason why it was not kept.
         """
-        if not self._buckets.take(sender):
+        with self._lock:
+            within = self._buckets.take(sender)
+        if not within:
             rate = f"{self._settings.messages_per_second:g}"
             self._report("flood", sender, f"a message was dropped: more than {rate} messages a second")
             return
