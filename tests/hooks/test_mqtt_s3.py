@@ -22,6 +22,7 @@ moto = pytest.importorskip("moto.server", reason="no S3 server: pip install 'fed
 from fedml_gradcam_ae.contract.settings import SettingsError  # noqa: E402
 from fedml_gradcam_ae.hooks.cross_silo.refused import Refused  # noqa: E402
 from fedml_gradcam_ae.hooks.cross_silo.transport.mqtt_s3 import MQTTS3Transport  # noqa: E402
+from fedml_gradcam_ae.hooks.cross_silo.transport.services import services as vendors_or_own  # noqa: E402
 from mqtt_broker import Broker  # noqa: E402
 from patience import PATIENCE  # noqa: E402
 from silo_processes import MAIN, Silo, free_ports, honest, wait_for  # noqa: E402
@@ -266,6 +267,14 @@ def test_a_broker_that_cannot_be_reached_is_reported_in_one_line(services) -> No
 def test_a_wrong_key_is_reported(services, broker, bucket, found) -> None:
     with pytest.raises(SettingsError, match=found):
         MQTTS3Transport({**services.mqtt, **broker}, {**services.s3.keys, **bucket}, services.args(0))
+
+
+def test_services_of_the_vendor_that_does_not_answer_are_reported() -> None:
+    def ask():
+        raise KeyError("mqtt_config")  # as FedML answers where there is no network
+
+    with pytest.raises(SettingsError, match="uses the services of FedML's vendor, which cannot be asked: KeyError"):
+        vendors_or_own(SimpleNamespace(get_training_mqtt_s3_config=ask))
 
 
 class MQTTSilo(Silo):

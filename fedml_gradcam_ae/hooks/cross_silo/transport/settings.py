@@ -25,7 +25,8 @@ class TransportSettings(Parameters):
     tls: TLSFiles | None = Field(
         default=None,
         description="gRPC: `certificate`, `key` and `authority`: paths relative to the YAML file's folder, in which "
-        "`{rank}` stands for the rank; null: no encryption, and any process that reaches the port can act as any client",
+        "`{rank}` stands for the rank; null: no encryption, and any process that reaches the port can act as any "
+        "client",
     )
     send_timeout: float = Field(
         default=120.0,
