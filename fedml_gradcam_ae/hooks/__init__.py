@@ -6,7 +6,6 @@ patches.
 
 from __future__ import annotations
 
-import importlib.util
 import warnings
 
 from fedml_gradcam_ae.hooks.patching import Patches, Replacement
@@ -23,16 +22,12 @@ def install() -> None:
         warnings.filterwarnings("ignore", message="pkg_resources is deprecated")
         import fedml  # noqa: F401  (takes seconds, so the plug-in imports FedML here and not at its own import)
     from fedml_gradcam_ae.hooks import attacker, averaging, configuration, defender, metrics, startup
-    from fedml_gradcam_ae.hooks.cross_silo import client, server
+    from fedml_gradcam_ae.hooks.cross_silo import client, server, transport
     from fedml_gradcam_ae.hooks.simulation import mpi, sp
 
     patches = Patches()
-    for part in (configuration, startup, metrics, attacker, defender, averaging, sp, mpi, server, client):
+    for part in (configuration, startup, metrics, attacker, defender, averaging, sp, mpi, server, client, transport):
         part.patch(patches)
-    if importlib.util.find_spec("grpc") is not None:  # pip install fedml[grpc]
-        from fedml_gradcam_ae.hooks.cross_silo import transport
-
-        transport.patch(patches)
     _patches = patches
 
 

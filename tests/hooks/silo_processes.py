@@ -82,7 +82,7 @@ class Silo:
             },
             "server_args": flat,
         }
-        for name in ("defense_args", "attack_args", "client_args"):
+        for name in ("comm_args", "defense_args", "attack_args", "client_args"):
             if name in flat:
                 sections[name] = flat.pop(name)
         self.config = folder / "config.yaml"
@@ -97,9 +97,9 @@ class Silo:
         wait_for(lambda: self._answers() or self.server.poll() is not None, "the server's port")
         assert may_end or self.server.poll() is None, self.log.read_text()
 
-    def start_client(self, rank: int, plugin: bool = False) -> Forked:
+    def start_client(self, rank: int, plugin: bool = False, main: Path = MAIN) -> Forked:
         """A FedML client: a plain one that knows nothing of the plug-in, or one that runs under it."""
-        start = ["-m", "fedml_gradcam_ae", MAIN] if plugin else [MAIN]
+        start = ["-m", "fedml_gradcam_ae", main] if plugin else [main]
         return self._start(self.folder / f"client-{rank}.log", *start, "--rank", rank, "--role", "client")
 
     def _start(self, log: Path, *arguments: Any) -> Forked:

@@ -108,7 +108,7 @@ MISTAKES = {
         "flcert has clients start from different models, .* backend: sp, found simulation and MPI",
     ),
     "poisoned training in a deployment": (
-        {**ATTACK, "attack_type": "label_flip", "training_type": "cross_silo", "scenario": "horizontal"},
+        {**ATTACK, "attack_type": "label_flip", "training_type": "cross_silo", "backend": "GRPC"},
         "label_flip poisons what clients train on, which a server cannot: .* found cross_silo",
     ),
     "poisoned training by chance": (
@@ -129,17 +129,30 @@ MISTAKES = {
         r"FedGKT would ignore enable_attack here \(clients upload features .*\); honored by: FedAvg, FedProx, FedOpt, ",
     ),
     "another path": (
-        {**ON, "defense_type": "gradcam_ae", "backend": "NCCL"},
-        "gradcam_ae works with training_type: simulation and backend: sp or MPI, and .*, "
-        "found training_type: simulation and backend: NCCL",
+        {**ON, "defense_type": "gradcam_ae", "training_type": "cross_device", "backend": "MQTT_S3_MNN"},
+        "gradcam_ae works with training_type: simulation and .*, found training_type: cross_device and backend: MQTT_S3_MNN",
     ),
-    "another scenario": (
-        {**ON, "defense_type": "krum", "training_type": "cross_silo", "scenario": "hierarchical", "backend": "GRPC"},
-        "found training_type: cross_silo, scenario: hierarchical and backend: GRPC",
+    "a simulator that FedML lacks": ({"backend": "NCCL"}, "backend: NCCL: FedML 0.9.6 is published without"),
+    "a scenario that FedML ends": (
+        {"training_type": "cross_silo", "scenario": "hierarchical", "backend": "GRPC"},
+        "scenario: hierarchical: FedML 0.9.6 ends each process in fedml.init",
     ),
-    "another platform": (
-        {**ON, "defense_type": "krum", "training_type": "cross_device", "backend": "MQTT_S3_MNN"},
-        "found training_type: cross_device and backend: MQTT_S3_MNN",
+    "a transport of FedML's alone": (
+        {"training_type": "cross_silo", "scenario": "horizontal", "backend": "MQTT_WEB3"},
+        "backend: MQTT_WEB3: the plug-in's cross-silo server runs over GRPC, MQTT_S3, MPI, TRPC",
+    ),
+    "a broker without a port": (
+        {
+            "training_type": "cross_silo",
+            "scenario": "horizontal",
+            "backend": "MQTT_S3",
+            "customized_training_mqtt_config": {"BROKER_HOST": "localhost"},
+        },
+        "comm_args.customized_training_mqtt_config.BROKER_PORT is missing: backend: MQTT_S3 needs it",
+    ),
+    "browsers": (
+        {"training_type": "cross_silo", "scenario": "horizontal", "backend": "MQTT_S3", "is_browser": True},
+        "is_browser: true has models sent as JSON to browsers",
     ),
 }
 

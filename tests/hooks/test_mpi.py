@@ -311,3 +311,37 @@ def test_an_error_on_one_rank_ends_the_whole_run_and_a_refusal_is_printed_once(
         found = re.findall(part, result.stderr, re.MULTILINE)
         assert len(found) == 1 if part.startswith("^") else found, result.stderr
     assert "goes on after" not in result.stdout
+
+
+@pytest.mark.long
+def test_a_cross_silo_federation_leaves_out_its_poisoner_and_runs_no_code_from_it(tmp_path) -> None:
+    """Client 3 uploads poisoned numbers in round 1, and code in round 2."""
+    result = mpirun(4, ROOT / "tests/hooks/silo_over_mpi.py", "nowhere", cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert result.stderr.count(": left out 1 of 3 clients: 3") == 2, result.stderr
+    assert result.stderr.count("client 3: a message was not read: names code: ") == 1
+    assert result.stderr.count(": test accuracy 0.") == 2
+    assert "is back" not in result.stderr
+    assert sorted(re.findall(r"rank (\d) is through", result.stdout)) == ["0", "1", "2", "3"]
+    assert list((tmp_path / "work").iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("where", "ranks", "message"),
+    [
+        ("judging", 2, "rank 0 of 2 stops the run:|ValueError: this defense gives up"),
+        pytest.param(
+            *("training", 2, "rank 1 of 2 stops the run:|ValueError: this client cannot train"), marks=pytest.mark.long
+        ),
+        pytest.param(
+            *("world", 1, "client_num_per_round: 1 needs 2 MPI ranks, .*, found 1; .* mpirun -np 2"),
+            marks=pytest.mark.long,
+        ),
+    ],
+)
+def test_an_error_on_one_rank_ends_a_cross_silo_run(tmp_path, where, ranks, message) -> None:
+    result = mpirun(ranks, ROOT / "tests/hooks/silo_over_mpi.py", where, cwd=tmp_path)
+    assert result.returncode != 0
+    for part in message.split("|"):
+        assert re.search(part, result.stderr), result.stderr
+    assert "is through" not in result.stdout

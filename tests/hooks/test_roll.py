@@ -115,6 +115,16 @@ def test_what_did_not_get_to_a_client_is_not_expected_from_it() -> None:
     assert roll.clients[1].received == 1
 
 
+def test_a_client_that_reports_at_its_start_and_in_answer_to_a_call_is_asked_once() -> None:
+    roll = waiting(members=(1,))
+    roll.called(1, echoes=True)
+    assert roll.online(1, None, 0) is Do.START
+    roll.start()
+    ask(roll)
+    assert roll.online(1, None, PAUSE_SECONDS - 0.1) is Do.NOTHING
+    assert roll.online(1, None, PAUSE_SECONDS) is Do.ASK  # a real start takes longer than the pause
+
+
 def test_news_of_an_old_message_does_not_hide_that_the_client_has_come() -> None:
     roll = waiting(members=(1, 2))
     roll.called(1)

@@ -19,9 +19,9 @@ from cryptography.x509.oid import NameOID  # noqa: E402
 
 from fedml_gradcam_ae.contract.settings import SettingsError  # noqa: E402
 from fedml_gradcam_ae.hooks.cross_silo import certificates  # noqa: E402
-from fedml_gradcam_ae.hooks.cross_silo.transport.sending import UndeliveredError  # noqa: E402
 from fedml_gradcam_ae.hooks.cross_silo.transport.settings import TLSFiles  # noqa: E402
 from fedml_gradcam_ae.hooks.cross_silo.transport.tls import load, rank_of  # noqa: E402
+from fedml_gradcam_ae.hooks.cross_silo.transport.undelivered import UndeliveredError  # noqa: E402
 from patience import PATIENCE  # noqa: E402
 from silo_processes import wait_for  # noqa: E402
 from transports import CHECK, METHOD, SYNC, Network, message, online, request  # noqa: E402

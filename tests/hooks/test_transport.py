@@ -17,7 +17,7 @@ from attacks_on_a_port import begin_call, closed, frame  # noqa: E402
 from fedml_gradcam_ae.hooks.cross_silo.refused import Refused  # noqa: E402
 from fedml_gradcam_ae.hooks.cross_silo.transport import unfinished  # noqa: E402
 from fedml_gradcam_ae.hooks.cross_silo.transport.receiving import PortTakenError  # noqa: E402
-from fedml_gradcam_ae.hooks.cross_silo.transport.sending import UndeliveredError  # noqa: E402
+from fedml_gradcam_ae.hooks.cross_silo.transport.undelivered import UndeliveredError  # noqa: E402
 from patience import PATIENCE  # noqa: E402
 from silo_processes import wait_for  # noqa: E402
 from transports import (  # noqa: E402
@@ -180,7 +180,7 @@ def test_ids_as_text_are_taken(network) -> None:
 def test_before_the_model_is_known_little_is_taken(network) -> None:
     made = network()
     transport = made.make(0)
-    assert transport._limits.message == 1_000_000
+    assert transport._intake.limits.message == 1_000_000
 
 
 def test_what_is_expected_may_change(network) -> None:
@@ -368,12 +368,12 @@ def test_what_waits_is_bounded_in_messages_and_bytes(network) -> None:
     server, at_server = made.start(0, model_bytes=100_000)
     with at_server.slow:
         made.post(pickle.dumps(online(1)), 1)
-        wait_for(lambda: len(server._inbox) == 0, "the server to be busy")
+        wait_for(lambda: len(server._intake.inbox) == 0, "the server to be busy")
         for _ in range(30):
             made.post(pickle.dumps(online(1)), 1)
         for _ in range(3):
             made.post(b"x" * 1_000_000, 2)
-        assert len(server._inbox) == 16 + 1
+        assert len(server._intake.inbox) == 16 + 1
     assert server.complaints.counts == {"queue": 30 - 16 + 2}
 
 

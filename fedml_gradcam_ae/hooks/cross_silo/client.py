@@ -10,6 +10,7 @@ from fedml.cross_silo.client.fedml_client_master_manager import ClientMasterMana
 from fedml.cross_silo.client.message_define import MyMessage
 
 from fedml_gradcam_ae.hooks.cross_silo.numbering import PROCESS, ROUND, ROUNDS, whole_number
+from fedml_gradcam_ae.hooks.cross_silo.transport import close, init_transport
 from fedml_gradcam_ae.hooks.patching import Patches
 
 
@@ -19,7 +20,8 @@ def patch(patches: Patches) -> None:
         client_initializer,
         "ClientMasterManager",
         NumberedClient,
-        mends="counts its rounds itself, so that a round trained twice ends it early; uploads say no round",
+        mends="counts its rounds itself, so that a round trained twice ends it early; uploads say no round; over "
+        "MQTT + S3 and MPI it runs code from models",
     )
 
 
@@ -30,6 +32,22 @@ class NumberedClient(ClientMasterManager):  # type: ignore[misc]  # fedml has no
         self._process = secrets.token_hex(8)
         self._number: int | None = None
         super().__init__(*args, **keywords)
+
+    def _init_manager(self) -> None:
+        init_transport(self, super()._init_manager)
+
+    def run(self) -> None:
+        """Train until the server ends the run, then close the connection."""
+        failed = True
+        try:
+            super().run()
+            failed = False
+        finally:
+            close(self.com_manager, failed)
+
+    def finish(self) -> None:
+        """Stop receiving; FedML's own method would also end MPI, and with it the script's own use of it."""
+        self.com_manager.stop_receive_message()
 
     def handle_message_init(self, msg_params: Any) -> None:
         """Train on the first model.

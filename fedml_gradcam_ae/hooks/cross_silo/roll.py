@@ -45,6 +45,7 @@ class Client:
         ended: whether it has reported that it ended, or is taken for ended after the last round.
         called: whether the server has requested its status and has no answer yet.
         ever_called: whether the server has ever requested its status.
+        echoes: whether it may report twice: when it starts, and in answer to the request that waited for it.
         process: the name of its process, if the client runs under the plug-in; else None.
         owed: the rounds whose model its process was sent and has not answered with an upload, in order.
         received: the number of models that its process was sent; FedML's own client ends after `comm_round` models.
@@ -57,6 +58,7 @@ class Client:
     ended: bool = False
     called: bool = False
     ever_called: bool = False
+    echoes: bool = False
     process: str | None = None
     owed: list[int] = field(default_factory=list)
     received: int = 0
@@ -170,9 +172,16 @@ class Roll:
             known.owed.remove(number)
             known.received -= 1
 
-    def called(self, client: int) -> None:
-        """Record that the server requested a client's status."""
-        self.clients[client].called = self.clients[client].ever_called = True
+    def called(self, client: int, echoes: bool = False) -> None:
+        """Record that the server requested a client's status.
+
+        Args:
+            client: the client's id.
+            echoes: whether the transport keeps the request for a client that is only starting, which then reports
+                twice.
+        """
+        known = self.clients[client]
+        known.called, known.ever_called, known.echoes = True, True, echoes
 
     def undelivered(self, client: int, number: int | None) -> Do:
         """Record that a message did not reach a client, and return what to do.
@@ -225,7 +234,8 @@ class Roll:
             now: the time in seconds, from any start.
         """
         known = self.clients[client]
-        if known.repeats >= FREE_REPEATS and now - known.asked_at < PAUSE_SECONDS and self.phase is Phase.RUNNING:
+        free = 1 if known.echoes else FREE_REPEATS
+        if known.repeats >= free and now - known.asked_at < PAUSE_SECONDS and self.phase is Phase.RUNNING:
             return Do.NOTHING  # no process restarts so fast, and each model that is sent costs the server time
         same = process is not None and process == known.process
         known.seen = known.online = True

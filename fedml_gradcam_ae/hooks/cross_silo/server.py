@@ -25,6 +25,7 @@ from fedml_gradcam_ae.hooks.cross_silo.outbox import Outbox
 from fedml_gradcam_ae.hooks.cross_silo.persistence import Persistence
 from fedml_gradcam_ae.hooks.cross_silo.roll import Do, Phase, Roll
 from fedml_gradcam_ae.hooks.cross_silo.settings import read_server_settings
+from fedml_gradcam_ae.hooks.cross_silo.transport import close, init_transport
 from fedml_gradcam_ae.hooks.patching import Patches
 
 log = logging.getLogger("fedml_gradcam_ae")
@@ -46,7 +47,8 @@ def patch(patches: Patches) -> None:
         server_initializer,
         "FedMLServerManager",
         DependableServer,
-        mends="waits forever for a client that died; accepts uploads it did not ask for; loses its state when killed",
+        mends="waits forever for a client that died; accepts uploads it did not ask for; loses its state when killed; "
+        "over MQTT + S3 and MPI it runs code from uploads",
     )
 
 
@@ -85,6 +87,9 @@ class DependableServer(FedMLServerManager):  # type: ignore[misc]  # fedml has n
         self._model: Any = None
         _expect(self.com_manager, aggregator, self.client_real_ids)
 
+    def _init_manager(self) -> None:
+        init_transport(self, super()._init_manager)
+
     def run(self) -> None:
         """Serve until the last round is over.
 
@@ -93,6 +98,7 @@ class DependableServer(FedMLServerManager):  # type: ignore[misc]  # fedml has n
             ValueError: if the defense cannot work with the network or the data.
             Exception: any error that occurred in another thread while it handled a message.
         """
+        failed = True
         try:
             aggregation.prepare(self.aggregator.network, self.aggregator.test_global)
             with aggregation.run_listeners(self.args):
@@ -101,6 +107,9 @@ class DependableServer(FedMLServerManager):  # type: ignore[misc]  # fedml has n
             self._outbox.drain(LAST_WORDS_SECONDS)
             if self._failure is not None:
                 raise self._failure
+            if (left := self._roll.to_dismiss()) and hasattr(self.com_manager, "leave"):
+                self.com_manager.leave(", ".join(map(str, left)))
+            failed = False
         except BaseException:
             # An error must end the process, which a listening transport would keep alive.
             self.com_manager.stop_receive_message()
@@ -109,6 +118,7 @@ class DependableServer(FedMLServerManager):  # type: ignore[misc]  # fedml has n
             with self._lock:
                 self._over = True
                 self._cancel_timer()
+            close(self.com_manager, failed)
 
     # Methods that the transport calls.
 
@@ -134,10 +144,11 @@ class DependableServer(FedMLServerManager):  # type: ignore[misc]  # fedml has n
             self._ready = True
             self._choose_clients()
             mlops.log_round_info(self.round_num, -1)
-            if self.backend != "GRPC" or self.settings.resume:
-                # Over gRPC a starting client reports by itself. A client that was running before does not.
+            if self.backend == "MQTT_S3" or (self.backend == "GRPC" and self.settings.resume):
+                # A starting client reports by itself. What it said before the server was there is lost over MQTT, and
+                # a client that served the server before this one says nothing.
                 for client in self._roll.chosen:
-                    self._roll.called(client)
+                    self._roll.called(client, echoes=self.backend == "MQTT_S3")
                     self.send_message_check_client_status(client, self._silos[client])
             self._start_timer(self.settings.client_timeout)
 
@@ -176,6 +187,10 @@ class DependableServer(FedMLServerManager):  # type: ignore[misc]  # fedml has n
             self._carry_out(self._roll.settle())
 
         self._react(work)
+
+    def finish(self) -> None:
+        """Stop receiving; FedML's own method would also end MPI, from any thread."""
+        self.com_manager.stop_receive_message()
 
     def send_message(self, message: Any) -> None:
         """Hand a message to the outbox; messages with a model get their round number."""
@@ -375,7 +390,8 @@ class DependableServer(FedMLServerManager):  # type: ignore[misc]  # fedml has n
                 self.send_message_sync_model_to_client(client, self._model, silo)
             else:
                 self.send_message_finish(client, silo)
-        self._start_timer(min(self.settings.end_timeout, self.settings.client_timeout or self.settings.end_timeout))
+        useful = getattr(self.com_manager, "farewell_seconds", self.settings.end_timeout)
+        self._start_timer(min(self.settings.end_timeout, self.settings.client_timeout or useful, useful))
         self._carry_out(self._roll.settle())
 
 

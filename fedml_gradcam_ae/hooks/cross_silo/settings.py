@@ -9,8 +9,11 @@ from pydantic import Field
 
 from fedml_gradcam_ae.contract.settings import SettingsError, read_settings
 from fedml_gradcam_ae.hooks.cross_silo.transport.identity import check_transport_settings
+from fedml_gradcam_ae.hooks.cross_silo.transport.services import check_services
 from fedml_gradcam_ae.hooks.cross_silo.transport.settings import TransportSettings, read_transport_settings
 from fedml_gradcam_ae.hooks.section import check_keys
+
+BACKENDS = ("GRPC", "MQTT_S3", "MPI", "TRPC")  # The transports of the plug-in's server.
 
 
 class ServerSettings(TransportSettings):
@@ -54,7 +57,7 @@ def read_server_settings(args: Any) -> ServerSettings:
 
 
 def check_sections(args: Any) -> None:
-    """Check the sections `server_args` and `client_args`.
+    """Check the sections `server_args` and `client_args`, the scenario and the transport.
 
     Args:
         args: FedML's args.
@@ -63,10 +66,33 @@ def check_sections(args: Any) -> None:
         SettingsError: for an unknown key, a wrong kind of value, a value out of range, or settings that contradict
             each other.
     """
+    _check_path(args)
     check_keys(ServerSettings, args, "server_args")
     check_keys(TransportSettings, args, "client_args")
     check_transport_settings(args)
+    if getattr(args, "backend", None) == "MQTT_S3":
+        check_services(args)
     _check_together(read_server_settings(args), args)
+
+
+def _check_path(args: Any) -> None:
+    """Reject what FedML 0.9.6 cannot run, and transports over which the plug-in's server does not run."""
+    if getattr(args, "scenario", None) == "hierarchical":
+        raise SettingsError(
+            "scenario: hierarchical: FedML 0.9.6 ends each process in fedml.init, with exit status 0 and before "
+            "anything is trained; use scenario: horizontal, with one process for each silo."
+        )
+    backend = getattr(args, "backend", None)
+    if backend is not None and backend not in BACKENDS:
+        raise SettingsError(
+            f"backend: {backend}: the plug-in's cross-silo server runs over {', '.join(BACKENDS)}. FedML's own server "
+            "over other transports runs code from uploads; use one of these."
+        )
+    if backend == "TRPC" and not getattr(args, "trpc_master_config_path", None):
+        raise SettingsError(
+            "comm_args.trpc_master_config_path is missing: backend: TRPC needs a CSV file of a header line and the "
+            "master's address and port."
+        )
 
 
 def _check_together(settings: ServerSettings, args: Any) -> None:

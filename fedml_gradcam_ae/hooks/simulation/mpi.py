@@ -11,7 +11,6 @@ from fedml.core.security.fedml_attacker import FedMLAttacker
 from fedml.core.security.fedml_defender import FedMLDefender
 from fedml.simulation.simulator import SimulatorMPI
 
-from fedml_gradcam_ae.contract.settings import SettingsError
 from fedml_gradcam_ae.hooks import aggregation
 from fedml_gradcam_ae.hooks.patching import Patches
 from fedml_gradcam_ae.hooks.simulation import ranks
@@ -23,7 +22,7 @@ def patch(patches: Patches) -> None:
     stock_start, stock_simulate, stock_receive = fedml._init_simulation_mpi, SimulatorMPI.__init__, MPIReceiveThread.run
 
     def start(args: Any) -> Any:
-        _check_mpi()
+        ranks.check_mpi()
         stock_start(args)
         ranks.stop_all_on_uncaught_errors(patches)
         _check_world(args)
@@ -65,21 +64,7 @@ def patch(patches: Patches) -> None:
     patches.replace(MPIReceiveThread, "run", receive, mends="a message that cannot be read leaves every rank waiting")
 
 
-def _check_mpi() -> None:
-    try:
-        import mpi4py.MPI  # noqa: F401
-    except (ImportError, RuntimeError) as error:  # no mpi4py, or no MPI that it could load
-        raise SettingsError(
-            f"backend: MPI needs mpi4py and an MPI that it can load, found: {error}; "
-            "for example: pip install mpi4py mpich."
-        ) from None
-
-
 def _check_world(args: Any) -> None:
     """Check that each client of a round has a rank; FedML would leave out clients without one."""
-    needed = int(args.client_num_per_round) + 1
-    if acts(args) and args.worker_num != needed and args.federated_optimizer not in SEVERAL_PER_RANK:
-        raise SettingsError(
-            f"client_num_per_round: {needed - 1} needs {needed} MPI ranks, one for the server and one for each client, "
-            f"found {args.worker_num}; start it with mpirun -np {needed}."
-        )
+    if acts(args) and args.federated_optimizer not in SEVERAL_PER_RANK:
+        ranks.check_world(int(args.client_num_per_round), args.worker_num)

@@ -41,6 +41,39 @@ def refuse(error: SettingsError) -> None:
         abort(2)
 
 
+def check_mpi() -> None:
+    """Check that MPI can be used.
+
+    Raises:
+        SettingsError: if mpi4py or an MPI is missing.
+    """
+    try:
+        import mpi4py.MPI  # noqa: F401
+    except (ImportError, RuntimeError) as error:  # no mpi4py, or no MPI that it could load
+        raise SettingsError(
+            f"backend: MPI needs mpi4py and an MPI that it can load, found: {error}; "
+            "for example: pip install mpi4py mpich."
+        ) from None
+
+
+def check_world(clients: int, size: int) -> None:
+    """Check that each client of a round has a rank.
+
+    Args:
+        clients: the number of clients of a round.
+        size: the number of ranks.
+
+    Raises:
+        SettingsError: if there are fewer or more ranks.
+    """
+    needed = clients + 1
+    if size != needed:
+        raise SettingsError(
+            f"client_num_per_round: {clients} needs {needed} MPI ranks, one for the server and one for each client, "
+            f"found {size}; start it with mpirun -np {needed}."
+        )
+
+
 def stop_all(error: BaseException) -> None:
     """Print an error of this rank with its traceback and end all ranks.
 

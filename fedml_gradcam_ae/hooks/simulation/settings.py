@@ -58,15 +58,19 @@ def read_simulation_settings(args: Any) -> SimulationSettings:
 
 
 def check_simulation_section(args: Any) -> None:
-    """Check the section `simulation_args`.
+    """Check the section `simulation_args`, and that FedML has the simulator.
 
     Raises:
-        SettingsError: for an unknown key, a wrong kind of value or a value out of range, and for the section in a run
-            that is no simulation with `backend: sp` or `MPI`.
+        SettingsError: for an unknown key, a wrong kind of value or a value out of range, for the section in a run that
+            is no simulation with `backend: sp` or `MPI`, and for `backend: NCCL`.
     """
     read_simulation_settings(args)
     check_keys(SimulationSettings, args, SECTION)
     where = getattr(args, "training_type", None), getattr(args, "backend", None)
+    if where == ("simulation", "NCCL"):
+        raise SettingsError(
+            "backend: NCCL: FedML 0.9.6 is published without this simulator (fedml.simulation.nccl); use sp or MPI."
+        )
     path = getattr(args, "yaml_config_file", "")
     sections = read_sections(path) if path else {}
     for key in ("drop_out", "worker_momentum"):

@@ -15,6 +15,7 @@ Kind = Literal[
     "too many objects",
     "too deep",
     "too slow",
+    "no object",
     "broken",
     "unsupported",
     "bad tensor",

@@ -7,8 +7,6 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from fedml.core.distributed.communication.grpc.grpc_comm_manager import GRPCMapping
-
 HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,253}[A-Za-z0-9.])?")
 SCOPE = re.compile(r"[A-Za-z0-9._-]+")  # The network interface in an IPv6 address, after the %.
 
@@ -69,6 +67,8 @@ class Addresses:
         """
         host, port = parameters.get("sender_ip"), parameters.get("sender_port")
         if host is not None and port is not None and id not in self._listed and (again or id not in self._rows):
+            from fedml.core.distributed.communication.grpc.grpc_comm_manager import GRPCMapping  # needs gRPC
+
             self._rows[id] = GRPCMapping(id, id, host, port, host)
 
 

@@ -7,7 +7,6 @@ import logging
 import pickle
 import threading
 from collections.abc import Sequence
-from time import thread_time
 from typing import Any
 
 from fedml.core.distributed.communication.constants import CommunicationConstants
@@ -15,28 +14,19 @@ from fedml.core.distributed.communication.grpc import grpc_comm_manager_pb2
 from fedml.core.distributed.communication.grpc.grpc_comm_manager import GRPCCommManager, GRPCMapping
 from fedml.core.distributed.communication.message import Message
 
-from fedml_gradcam_ae.contract.shown import printable
-from fedml_gradcam_ae.hooks.cross_silo.complaints import Complaints
-from fedml_gradcam_ae.hooks.cross_silo.decoding import Budget, Undecodable, decode_message
-from fedml_gradcam_ae.hooks.cross_silo.refused import Refused
-from fedml_gradcam_ae.hooks.cross_silo.transport import envelope as schema
+from fedml_gradcam_ae.hooks.cross_silo.decoding import decode_message
 from fedml_gradcam_ae.hooks.cross_silo.transport import event_loop
 from fedml_gradcam_ae.hooks.cross_silo.transport.addresses import Addresses, join
-from fedml_gradcam_ae.hooks.cross_silo.transport.buckets import Buckets
 from fedml_gradcam_ae.hooks.cross_silo.transport.identity import load_identity
-from fedml_gradcam_ae.hooks.cross_silo.transport.inbox import Arrival, Inbox
-from fedml_gradcam_ae.hooks.cross_silo.transport.limits import Limits, of_a_model, raise_open_files
+from fedml_gradcam_ae.hooks.cross_silo.transport.intake import LARGEST_UPLOAD, Intake, size_of_model
+from fedml_gradcam_ae.hooks.cross_silo.transport.limits import of_a_model, raise_open_files
 from fedml_gradcam_ae.hooks.cross_silo.transport.receiving import Doorstep, Receiver
 from fedml_gradcam_ae.hooks.cross_silo.transport.sending import Address, deliver
 from fedml_gradcam_ae.hooks.cross_silo.transport.settings import read_transport_settings
 
 log = logging.getLogger("fedml_gradcam_ae")
 
-WAKE_UP_SECONDS = 0.2  # Longest wait for a message before the loop checks whether to stop.
 STOP_SECONDS = 2.0  # Time that calls on their way have to finish when the receiver stops.
-LARGEST_UPLOAD = 4.0  # Default of the setting `largest_upload`, in multiples of the model's size.
-AROUND_THE_DATA = 64_000_000  # Bytes of the decoding budget beside the largest message: about 16 kB for each tensor.
-UNKNOWN_MODEL = 250_000_000  # Assumed size in bytes of a client's unknown model; times LARGEST_UPLOAD it gives 1 GB.
 
 
 class GRPCTransport(GRPCCommManager):  # type: ignore[misc]  # fedml has no types
@@ -84,13 +74,18 @@ class GRPCTransport(GRPCCommManager):  # type: ignore[misc]  # fedml has no type
         self._own = self.grpc_mappings.setdefault(self.client_id, default)
         self._addresses = Addresses(self.grpc_mappings)
         self._largest_upload = getattr(args, "largest_upload", LARGEST_UPLOAD)
-        self._limits = Limits()
         self._members = self._by_rank([0] if self.client_rank else json.loads(getattr(args, "client_id_list", "[]")))
-        self._buckets = Buckets(self.settings.messages_per_second, 2 * self.settings.messages_per_second + 20)
-        self._inbox = Inbox()
+        self._intake = Intake(
+            self.client_rank,
+            self.settings,
+            self._observers,
+            decode=lambda _sender, content, budget: decode_message(content, budget),
+            receivers=lambda: self._addresses.ids(self.client_rank),
+            learn=self._learn,
+        )
+        self.complaints = self._intake.complaints
         self._receiver: Receiver | None = None
         self._listening = threading.Lock()
-        self.complaints = Complaints()
 
     def expect(self, model_bytes: int, clients: Sequence[int]) -> None:
         """Set the limits for the model and the senders, and start to listen.
@@ -103,7 +98,7 @@ class GRPCTransport(GRPCCommManager):  # type: ignore[misc]  # fedml has no type
             PortTakenError: if this process cannot listen on its address.
         """
         self._members = self._by_rank(clients)
-        self._limits = of_a_model(model_bytes, self._largest_upload, len(clients))
+        self._intake.limits = of_a_model(model_bytes, self._largest_upload, len(clients))
         self._listen()
 
     def handle_receive_message(self) -> None:
@@ -115,30 +110,15 @@ class GRPCTransport(GRPCCommManager):  # type: ignore[misc]  # fedml has no type
         try:
             if self.client_rank != 0:
                 # A client must listen before it reports as online, since the server may answer at once.
-                size = _model_bytes(self._observers) or UNKNOWN_MODEL
-                self.expect(size, [0])
+                self.expect(size_of_model(self._observers), [0])
             self._notify_connection_ready()
             self._listen()
-            self.message_handling_subroutine()
+            self._intake.serve(lambda: self.is_running)
         finally:
             self.stop_receive_message()
             if self._receiver is not None:
                 event_loop.run(self._receiver.stop(STOP_SECONDS), STOP_SECONDS + 5)
             self.complaints.flush(everything=True)
-
-    def message_handling_subroutine(self) -> None:
-        """Decode messages one after the other and pass them to the observers; sleep while none is waiting."""
-        while self.is_running:
-            arrival = self._inbox.get(WAKE_UP_SECONDS)
-            self.complaints.flush()
-            if arrival is None:
-                continue
-            started = thread_time()  # CPU time of this thread, without that of other threads
-            message = self._read(arrival)
-            self._inbox.spent(arrival.sender, thread_time() - started)
-            if message is not None:
-                for observer in self._observers:
-                    observer.receive_message(message.get_type(), message)
 
     def stop_receive_message(self) -> None:
         """Stop receiving; calls that are on their way are still answered."""
@@ -166,7 +146,7 @@ class GRPCTransport(GRPCCommManager):  # type: ignore[misc]  # fedml has no type
         """Start to listen; start again with a new receiver if the size of the largest message has changed."""
         with self._listening:
             if self._receiver is not None:
-                if self._receiver.adopt(self._limits):
+                if self._receiver.adopt(self._intake.limits):
                     return
                 event_loop.run(self._receiver.stop(STOP_SECONDS))
             address = join(self._own.grpc_server_ip, self._own.grpc_server_port)
@@ -176,7 +156,7 @@ class GRPCTransport(GRPCCommManager):  # type: ignore[misc]  # fedml has no type
                 None if self._identity is None else self._identify, lambda rank: rank in self._members, self._take_in
             )
             receiver = Receiver(
-                *(address, credentials, self._limits, connections, timeout, doorstep), complaints=self.complaints
+                *(address, credentials, self._intake.limits, connections, timeout, doorstep), complaints=self.complaints
             )
             event_loop.run(receiver.start())
             if self._identity is None and self.client_rank == 0 and self._receiver is None:
@@ -211,6 +191,9 @@ class GRPCTransport(GRPCCommManager):  # type: ignore[misc]  # fedml has no type
         options = tls.channel_options(self._addresses.rank(receiver))
         return Address(target, self._identity.channel_credentials(), tuple(options))
 
+    def _learn(self, sender: int, parameters: dict[str, Any]) -> None:
+        self._addresses.learn(sender, parameters, again=self._identity is not None)
+
     def _take_in(self, rank: int | None, claimed: int, content: bytes) -> None:
         """Check a message's sender, rate and size, and queue it for decoding; runs in the event loop."""
         report = self.complaints.report
@@ -223,69 +206,4 @@ class GRPCTransport(GRPCCommManager):  # type: ignore[misc]  # fedml has no type
         if sender is None:
             report("stranger", f"client {claimed}: a message of a client that is not in the federation was dropped")
             return
-        if not self._buckets.take(sender):
-            rate = f"{self.settings.messages_per_second:g}"
-            report("flood", f"{self._name(sender)}: a message was dropped: more than {rate} messages a second")
-            return
-        most = self._limits.message
-        if len(content) > most:
-            arrival = Arrival(sender, Refused(f"it has {len(content)} bytes, where at most {most} are taken"))
-        else:
-            arrival = Arrival(sender, content)
-        if not self._inbox.put(arrival, most):
-            report("queue", f"{self._name(sender)}: a message was dropped: too many of its messages are waiting")
-
-    def _read(self, arrival: Arrival) -> Message | None:
-        """Decode and check a message; return it, or a `Refused` upload in its place, or None if it is dropped."""
-        if isinstance(arrival.content, Refused):
-            return self._refuse(arrival.sender, "size", arrival.content.reason)
-        try:
-            found = decode_message(arrival.content, self._budget())
-        except Undecodable as error:
-            return self._refuse(arrival.sender, error.kind, str(error))
-        types = {kind for observer in self._observers for kind in observer.message_handler_dict if kind != 0}
-        try:
-            header, parameters = schema.check(found, types, self._addresses.ids(self.client_rank))
-            if header.sender != arrival.sender:
-                raise schema.Misfit("sender", f"its sender is given as {header.sender}")
-        except schema.Misfit as error:
-            if type(found.type) is int and found.type == schema.UPLOAD:
-                return self._refuse(arrival.sender, error.kind, str(error))
-            text = f"{self._name(arrival.sender)}: a message was dropped: {error}"
-            self.complaints.report(f"schema: {error.kind}", text)
-            return None
-        if self.client_rank == 0:
-            self._addresses.learn(header.sender, parameters, again=self._identity is not None)
-        message = Message(header.type, header.sender, header.receiver)
-        for key, value in parameters.items():
-            message.add_params(key, value)
-        return message
-
-    def _budget(self) -> Budget:
-        """Return the limits for decoding one message; its memory is little more than the largest message."""
-        limits, size = self.settings, self._limits.message + AROUND_THE_DATA
-        return Budget(size, limits.decode_objects, limits.decode_depth, limits.decode_seconds)
-
-    def _refuse(self, sender: int, kind: str, reason: str) -> Message | None:
-        """Report an unreadable message; on the server, return a `Refused` upload in its place."""
-        reason = printable(reason)
-        self.complaints.report(kind, f"{self._name(sender)}: a message was not read: {reason}")
-        if self.client_rank != 0:
-            return None
-        message = Message(schema.UPLOAD, sender, 0)
-        message.add_params(schema.MODEL_PARAMS, Refused(reason))
-        return message
-
-    def _name(self, id: int) -> str:
-        return "the server" if self.client_rank else f"client {id}"
-
-
-def _model_bytes(observers: Sequence[Any]) -> int | None:
-    """Return the size in bytes of the model that a FedML client trains, or None if no model is found."""
-    for observer in observers:
-        try:
-            state = observer.trainer_dist_adapter.trainer.trainer.model.state_dict()
-            return sum(int(tensor.numel() * tensor.element_size()) for tensor in state.values())
-        except AttributeError:
-            continue
-    return None
+        self._intake.put(sender, content)

@@ -9,13 +9,10 @@ from typing import Any
 import grpc
 
 from fedml_gradcam_ae.contract.shown import printable
+from fedml_gradcam_ae.hooks.cross_silo.transport.undelivered import UndeliveredError
 
 METHOD = "/gRPCCommManager/sendMessage"  # Name of FedML's gRPC method.
 RETRY_SECONDS = 1.0  # Time between two attempts to send a message.
-
-
-class UndeliveredError(ConnectionError):
-    """Error for a message that its receiver did not accept; its text gives the reason in one line."""
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Settings of the gRPC transport, the same for the server and for clients under the plug-in."""
+"""Settings of the transports, the same for the server and for clients under the plug-in."""
 
 from __future__ import annotations
 
@@ -20,17 +20,18 @@ class TLSFiles(Parameters):
 
 
 class TransportSettings(Parameters):
-    """Keys of the YAML sections `server_args` and `client_args` that concern gRPC."""
+    """Keys of the YAML sections `server_args` and `client_args` that concern transports."""
 
     tls: TLSFiles | None = Field(
         default=None,
-        description="`certificate`, `key` and `authority`: paths relative to the YAML file's folder, in which `{rank}` "
-        "stands for the rank; null: no encryption, and any process that reaches the port can act as any client",
+        description="gRPC: `certificate`, `key` and `authority`: paths relative to the YAML file's folder, in which "
+        "`{rank}` stands for the rank; null: no encryption, and any process that reaches the port can act as any "
+        "client",
     )
     send_timeout: float = Field(
         default=120.0,
         gt=0,
-        description="timeout of a call over gRPC, after which the receiver counts as unreachable (seconds)",
+        description="timeout of sending one message, after which the receiver counts as unreachable (seconds)",
     )
     receive_timeout: float = Field(
         default=600.0, gt=0, description="timeout of receiving one message over gRPC (seconds)"
@@ -38,7 +39,7 @@ class TransportSettings(Parameters):
     messages_per_second: float = Field(
         default=50.0,
         gt=0,
-        description="maximum average rate of messages over gRPC from one sender (messages per second)",
+        description="maximum average rate of messages from one sender (messages per second)",
     )
     decode_objects: int = Field(
         default=200_000, ge=1, description="maximum number of values in one message (a tensor counts as about 25)"

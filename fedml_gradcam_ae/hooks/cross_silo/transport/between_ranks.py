@@ -1,0 +1,135 @@
+"""FedML's communication manager between the ranks of an MPI run, for the server and clients under the plug-in."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from fedml.core.distributed.communication.base_com_manager import BaseCommunicationManager
+from fedml.core.distributed.communication.constants import CommunicationConstants
+from fedml.core.distributed.communication.message import Message
+
+from fedml_gradcam_ae.hooks.cross_silo.decoding import decode_message
+from fedml_gradcam_ae.hooks.cross_silo.refused import Refused
+from fedml_gradcam_ae.hooks.cross_silo.transport.intake import LARGEST_UPLOAD, Intake, size_of_model
+from fedml_gradcam_ae.hooks.cross_silo.transport.limits import of_a_model
+from fedml_gradcam_ae.hooks.cross_silo.transport.settings import read_transport_settings
+from fedml_gradcam_ae.hooks.simulation import ranks
+
+POLL_SECONDS = 0.002  # Time between two looks for a message.
+
+
+class MPITransport(BaseCommunicationManager):  # type: ignore[misc]  # fedml has no types
+    """Transport with the messages of FedML's `MpiCommunicationManager`, which decodes instead of unpickling.
+
+    MPI itself says which rank sent a message. Client n runs on rank n.
+
+    Args:
+        comm: the communicator of all ranks.
+        rank: the rank of this process; 0 is the server.
+        args: FedML's args.
+
+    Attributes:
+        complaints: the reports of dropped messages.
+    """
+
+    def __init__(self, comm: Any, rank: int, args: Any) -> None:
+        self._comm, self._rank = comm, rank
+        self._largest_upload = getattr(args, "largest_upload", LARGEST_UPLOAD)
+        self._observers: list[Any] = []
+        settings = read_transport_settings(args, rank)
+        self._intake = Intake(
+            rank,
+            settings,
+            self._observers,
+            decode=lambda _sender, content, budget: decode_message(content, budget),
+            receivers=lambda: [rank],
+        )
+        self.complaints = self._intake.complaints
+        self.is_running, self._closed = True, False
+        self._thread = threading.Thread(target=self._receive, daemon=True)
+
+    def expect(self, model_bytes: int, clients: Sequence[int]) -> None:
+        """Set the limits for the model, and start to receive.
+
+        Args:
+            model_bytes: the size of the global model, in bytes.
+            clients: the ids of all processes that may send: all clients for the server, the server for a client.
+        """
+        self._intake.limits = of_a_model(model_bytes, self._largest_upload, len(clients))
+        self._thread.start()
+
+    def add_observer(self, observer: Any) -> None:
+        """Add a FedML manager, which gets the messages."""
+        self._observers.append(observer)
+
+    def remove_observer(self, observer: Any) -> None:
+        """Remove a FedML manager."""
+        self._observers.remove(observer)
+
+    def handle_receive_message(self) -> None:
+        """Receive messages until `stop_receive_message` is called."""
+        try:
+            if self._rank != 0:
+                self.expect(size_of_model(self._observers), [0])
+            for observer in self._observers:
+                observer.receive_message(CommunicationConstants.MSG_TYPE_CONNECTION_IS_READY, Message())
+            self._intake.serve(lambda: self.is_running)
+        finally:
+            self.stop_receive_message()
+            self.complaints.flush(everything=True)
+
+    def stop_receive_message(self) -> None:
+        """Stop passing messages on; they are still received, since their senders may wait for that."""
+        self.is_running = False
+
+    def close(self) -> None:
+        """Stop receiving."""
+        self._closed = True
+        if self._thread.is_alive():
+            self._thread.join()
+
+    def leave(self, clients: str) -> None:
+        """End all ranks, since MPI has no way to end without the ranks of some clients.
+
+        Args:
+            clients: the clients that have not reported their end.
+        """
+        ranks.abort(f"ending all ranks: clients {clients} have not ended")
+
+    def send_message(self, msg: Message) -> None:
+        """Send a message, and wait until MPI has taken it.
+
+        Args:
+            msg: the message.
+        """
+        self._comm.send(msg, dest=int(msg.get_receiver_id()))
+
+    def _receive(self) -> None:
+        try:
+            while not self._closed:
+                if not self._receive_one():
+                    time.sleep(POLL_SECONDS)
+        except Exception as error:
+            ranks.stop_all(error)
+            raise
+
+    def _receive_one(self) -> bool:
+        """Queue the next message; return whether there was one."""
+        from mpi4py import MPI
+
+        status = MPI.Status()
+        found = self._comm.Improbe(status=status)
+        if found is None:
+            return False
+        size, sender, most = status.Get_count(MPI.BYTE), status.Get_source(), self._intake.limits.tellable
+        content = bytearray(min(size, most))
+        try:
+            found.Recv([content, MPI.BYTE])
+        except MPI.Exception as error:
+            if error.Get_error_class() != MPI.ERR_TRUNCATE:
+                raise
+        self._intake.put(sender, bytes(content) if size <= most else Refused(f"it has {size} bytes: too many"))
+        return True
