@@ -130,7 +130,8 @@ MISTAKES = {
     ),
     "another path": (
         {**ON, "defense_type": "gradcam_ae", "training_type": "cross_device", "backend": "MQTT_S3_MNN"},
-        "gradcam_ae works with training_type: simulation and .*, found training_type: cross_device and backend: MQTT_S3_MNN",
+        "gradcam_ae works with training_type: simulation and .*, found training_type: cross_device and backend: "
+        "MQTT_S3_MNN",
     ),
     "a simulator that FedML lacks": ({"backend": "NCCL"}, "backend: NCCL: FedML 0.9.6 is published without"),
     "a scenario that FedML ends": (
