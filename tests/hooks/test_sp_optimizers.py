@@ -19,6 +19,7 @@ from fedml.simulation.sp.fedprox import fedprox_trainer
 from fedml.simulation.sp.hierarchical_fl import trainer as hierarchical
 from fedml.simulation.sp.mime import mime_trainer
 from fedml.simulation.sp.mime.client import Client as MimeClient
+from fedml.simulation.sp.scaffold import scaffold_trainer
 from fedml.simulation.sp.scaffold.client import Client as ScaffoldClient
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
@@ -358,6 +359,34 @@ def test_extras_of_a_left_out_client_have_no_influence(plugin, judging, scaled, 
     calm = run(optimizer, **options)
     scaled(optimizer, 1e6)
     assert same(calm, run(optimizer, **options))
+
+
+def test_extras_of_a_left_out_client_have_no_influence_under_a_rule_without_weights(plugin, types, scaled) -> None:
+    @register_defense("first_but_3")
+    class FirstBut3(Defense):
+        def judge(self, round):
+            return Verdict(excluded=[client == 3 for client in round.client_ids], model=round.uploads[0])
+
+    options = {"dataset": in_order("Mime"), "enable_defense": True, "defense_type": "first_but_3"}
+    calm = run("Mime", **options)
+    scaled("Mime", 1e6)
+    assert same(calm, run("Mime", **options))
+
+
+def test_an_attack_on_scaffolds_models_reaches_the_control_variates(plugin, monkeypatch) -> None:
+    changes = []
+    hooked = scaffold_trainer.ScaffoldTrainer
+    inner = hooked._aggregate
+
+    def recording(self, w_locals):
+        answer = inner(self, w_locals)
+        changes.append(answer[1])
+        return answer
+
+    monkeypatch.setattr(hooked, "_aggregate", recording)
+    for attack in ({}, NOISE):
+        run("SCAFFOLD", comm_round=1, dataset=in_order("SCAFFOLD"), **attack)
+    assert distance(*changes) > 0.1
 
 
 @pytest.mark.parametrize("optimizer", EXTRAS)
