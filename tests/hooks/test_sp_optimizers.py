@@ -207,7 +207,8 @@ def scaffold(data: dict[int, Any], rounds: int, lr: float) -> dict[str, torch.Te
 def in_order(optimizer: str) -> list[Any]:
     """Batches in one order, so that tests of the model between rounds change nothing."""
     dataset = fedml_dataset(OPTIMIZERS[optimizer].keys.get("client_num_in_total", 6))
-    dataset[5] = {client: DataLoader(loader.dataset, batch_size=16) for client, loader in dataset[5].items()}
+    size = 7 if optimizer in ("SCAFFOLD", "FedNova") else 16  # so that clients differ in their numbers of steps
+    dataset[5] = {client: DataLoader(loader.dataset, batch_size=size) for client, loader in dataset[5].items()}
     if optimizer == "FedDyn":  # FedML's mean has equal weights there
         dataset[4] = dict.fromkeys(dataset[4], 20)
     return dataset
