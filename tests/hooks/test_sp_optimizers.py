@@ -19,6 +19,7 @@ from fedml.simulation.sp.fedprox import fedprox_trainer
 from fedml.simulation.sp.hierarchical_fl import trainer as hierarchical
 from fedml.simulation.sp.mime import mime_trainer
 from fedml.simulation.sp.mime.client import Client as MimeClient
+from fedml.simulation.sp.scaffold import scaffold_trainer
 from fedml.simulation.sp.scaffold.client import Client as ScaffoldClient
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
@@ -206,7 +207,8 @@ def scaffold(data: dict[int, Any], rounds: int, lr: float) -> dict[str, torch.Te
 def in_order(optimizer: str) -> list[Any]:
     """Batches in one order, so that tests of the model between rounds change nothing."""
     dataset = fedml_dataset(OPTIMIZERS[optimizer].keys.get("client_num_in_total", 6))
-    dataset[5] = {client: DataLoader(loader.dataset, batch_size=16) for client, loader in dataset[5].items()}
+    size = 7 if optimizer in ("SCAFFOLD", "FedNova") else 16  # so that clients differ in their numbers of steps
+    dataset[5] = {client: DataLoader(loader.dataset, batch_size=size) for client, loader in dataset[5].items()}
     if optimizer == "FedDyn":  # FedML's mean has equal weights there
         dataset[4] = dict.fromkeys(dataset[4], 20)
     return dataset
@@ -358,6 +360,34 @@ def test_extras_of_a_left_out_client_have_no_influence(plugin, judging, scaled, 
     calm = run(optimizer, **options)
     scaled(optimizer, 1e6)
     assert same(calm, run(optimizer, **options))
+
+
+def test_extras_of_a_left_out_client_have_no_influence_under_a_rule_without_weights(plugin, types, scaled) -> None:
+    @register_defense("first_but_3")
+    class FirstBut3(Defense):
+        def judge(self, round):
+            return Verdict(excluded=[client == 3 for client in round.client_ids], model=round.uploads[0])
+
+    options = {"dataset": in_order("Mime"), "enable_defense": True, "defense_type": "first_but_3"}
+    calm = run("Mime", **options)
+    scaled("Mime", 1e6)
+    assert same(calm, run("Mime", **options))
+
+
+def test_an_attack_on_scaffolds_models_reaches_the_control_variates(plugin, monkeypatch) -> None:
+    changes = []
+    hooked = scaffold_trainer.ScaffoldTrainer
+    inner = hooked._aggregate
+
+    def recording(self, w_locals):
+        answer = inner(self, w_locals)
+        changes.append(answer[1])
+        return answer
+
+    monkeypatch.setattr(hooked, "_aggregate", recording)
+    for attack in ({}, NOISE):
+        run("SCAFFOLD", comm_round=1, dataset=in_order("SCAFFOLD"), **attack)
+    assert distance(*changes) > 0.1
 
 
 @pytest.mark.parametrize("optimizer", EXTRAS)

@@ -47,9 +47,10 @@ class HookedScaffoldTrainer(JudgedTrainer, ScaffoldTrainer):  # type: ignore[mis
         """
         change, variate = super().train_client(client, *given, **options)
         self._steps[identity(client.client_idx)] = self._count
-        own = client.c_model_local.state_dict()
-        for name in self.names:
-            own[name] += variate[name]
+        if all(bool(variate[name].isfinite().all()) for name in self.names):  # or the client could never come back
+            own = client.c_model_local.state_dict()
+            for name in self.names:
+                own[name] += variate[name]
         return change, variate
 
     @override
