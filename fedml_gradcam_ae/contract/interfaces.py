@@ -98,6 +98,8 @@ class Defense:
             (True, False, True)
         """
         settings = self.settings
+        if settings is None:  # a subclass whose `__init__` keeps none
+            return clients >= 3
         expects_one = not isinstance(settings, AssumesMalicious) or settings.assumed(clients) >= 1
         return bool(clients >= 3 and expects_one and settings.allows(clients))
 

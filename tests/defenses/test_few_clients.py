@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.utils.data import DataLoader, TensorDataset
 
-from fedml_gradcam_ae import Round
+from fedml_gradcam_ae import Defense, Round
 from fedml_gradcam_ae.contract import registry
 from fedml_gradcam_ae.contract.settings import SettingsError
 from fedml_gradcam_ae.defenses.shared import composed
@@ -158,6 +158,14 @@ def test_the_documentation_has_the_fewest_of_each() -> None:
         rule = cls(cls.Settings(**(TRAINING if name == "fltrust" else {})))
         expected[name] = str(next((clients for clients in range(1, 30) if rule.protects(clients)), "none"))
     assert found == expected
+
+
+def test_a_rule_that_keeps_no_settings_is_taken_for_one_of_majorities() -> None:
+    class Own(Defense):
+        def __init__(self, settings=None) -> None:
+            pass
+
+    assert [clients for clients in range(1, 6) if Own().protects(clients)] == [3, 4, 5]
 
 
 def test_settings_decide_too() -> None:

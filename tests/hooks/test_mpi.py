@@ -285,7 +285,8 @@ def test_the_example_runs_as_it_is_and_only_the_server_speaks(tmp_path) -> None:
     for line in (": attacking: ", ": left out ", ": test accuracy 0."):
         assert sum(line in found for found in lines) == 3, result.stderr
     bounded = sum(": kept with shortened steps" in found for found in lines)
-    assert len(lines) == 2 + 9 + bounded, result.stderr  # what runs, the rounds, and nothing else
+    assert [line.split(":")[0] for line in lines[:2]] == ["defense", "attack"]
+    assert len(lines) == 11 + bounded, result.stderr  # and nothing else
     assert list((tmp_path / "work").iterdir()) == []
     assert list((tmp_path / "home").iterdir()) == []
 

@@ -8,7 +8,7 @@ from typing import Any
 from fedml_gradcam_ae.contract.settings import SettingsError, unknown
 
 # Optimizers whose server takes the mean of the uploads for the new global model, unchanged.
-MEAN_IS_GLOBAL = ("FedAvg", "FedProx")
+MEAN_IS_GLOBAL = ("FedAvg", "FedProx", "FedAvg_seq")
 
 # By backend, each optimizer that FedML 0.9.6 has there: None if defenses and attacks act with it, else why they are
 # refused.
