@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from fedml_gradcam_ae.contract.upload import Upload
-from fedml_gradcam_ae.heatmaps.forward import run_to_layers, weigh
+from fedml_gradcam_ae.heatmaps.forward import run_to_layers, slopes_of, weigh
 from fedml_gradcam_ae.networks.evaluating import evaluating
 from fedml_gradcam_ae.networks.parallel import on_each_upload
 
@@ -17,7 +17,7 @@ from fedml_gradcam_ae.networks.parallel import on_each_upload
 def class_maps(network: nn.Module, uploads: Sequence[Upload], images: Tensor, layer: str) -> Tensor:
     """Return the maps sum_m alpha_m^c A^m of every class c: (11), and (12) without its ReLU.
 
-    `grad_cam` makes the same maps with Captum, one class at a time. Here only the part of the network above `layer` is
+    `grad_cam` makes the same maps of one class. Here only the part of the network above `layer` is
     differentiated, so at the end of the last stage many classes cost hardly more than one.
 
     Args:
@@ -89,5 +89,5 @@ def maps_of_classes(scores: Tensor, activations: Tensor, *, differentiable: bool
     """
     number, classes = scores.shape
     each = torch.eye(classes, dtype=scores.dtype, device=scores.device)[:, None, :].expand(classes, number, classes)
-    (slopes,) = torch.autograd.grad(scores, activations, each, is_grads_batched=True, create_graph=differentiable)
+    slopes = slopes_of(scores, activations, each, differentiable=differentiable)
     return weigh(activations if differentiable else activations.detach(), slopes).transpose(0, 1)

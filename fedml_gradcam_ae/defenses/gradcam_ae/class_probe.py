@@ -9,7 +9,15 @@ from typing import Any
 from torch import Tensor, nn
 
 from fedml_gradcam_ae.defenses.gradcam_ae.settings import ProfileSettings
-from fedml_gradcam_ae.heatmaps import class_maps, draw_probe, find_target_layer, resize
+from fedml_gradcam_ae.heatmaps import (
+    class_maps,
+    draw_probe,
+    find_target_layer,
+    hinting,
+    resizable,
+    resize,
+    shortest_side,
+)
 from fedml_gradcam_ae.networks.outputs import Classifier, count_classes
 
 SMALLEST = 2  # the fewest positions per side of a heat map: a single position shows no place in the image
@@ -41,7 +49,7 @@ class ClassProbe:
 
     def __init__(self, settings: ProfileSettings) -> None:
         self.settings = settings
-        self.size: int | None = None  # pixels per side of the large images; None: they are not resized
+        self.size: tuple[int, int] | None = None  # (height, width) of the large images; None: they are not resized
         self._classes: int | None = None
 
     def prepare(self, network: nn.Module, test_data: Iterable[Any]) -> str:
@@ -56,12 +64,13 @@ class ClassProbe:
 
         Raises:
             ValueError: if the test data hold no usable image, the network cannot run on them or returns no logits, the
-                layer does not exist, or its maps are smaller than 2 x 2.
+                layer does not exist, its maps are smaller than 2 x 2, or the network has no maps at all.
         """
         network = Classifier(network, self.settings.logits)
-        images, _ = self._draw(network, test_data, number=0)
-        self._classes = count_classes(network, images)
-        layer, self.size = self._layer_and_size(network, images[:1])
+        with hinting(network):
+            images, _ = self._draw(network, test_data, number=0)
+            self._classes = count_classes(network, images)
+            layer, self.size = self._layer_and_size(network, images[:1])
         return layer
 
     def draw(self, network: nn.Module, test_data: Iterable[Any], number: int) -> ProbeImages:
@@ -84,46 +93,61 @@ class ClassProbe:
         count = max(self.settings.probe_images, self.settings.native_images)
         return draw_probe(network, test_data, count, self.settings.seed, number, self._classes)
 
-    def _layer_and_size(self, network: nn.Module, image: Tensor) -> tuple[str, int | None]:
+    def _layer_and_size(self, network: nn.Module, image: Tensor) -> tuple[str, tuple[int, int] | None]:
         """Return the layer, and the size of the large images; None: they are not resized."""
-        asked, name, size = self.settings.probe_size, self.settings.target_layer, min(image.shape[-2:])
-        if image.dim() < 3:  # a flat vector, which the network itself reshapes to an image
+        asked, name = self.settings.probe_size, self.settings.target_layer
+        if not resizable(network, image):
             if isinstance(asked, int):
-                raise ValueError(f"probe_size: images of {size} numbers in a row cannot be resized: `native`.")
-            return find_target_layer(network, image, name), None
-        if isinstance(asked, int):
-            size = asked
-        layer, side = self._look(network, image, size)
-        native, first, largest = size, side, size
-        while asked == "auto" and side < SMALLEST and size < LARGEST_IMAGE:
-            size *= 2
+                shape = " x ".join(map(str, image.shape[1:]))
+                raise ValueError(f"probe_size: images of {shape} numbers cannot be resized: `native`.")
+            layer, side = self._look(network, image, None)
+            if side < SMALLEST and name == "auto":
+                layer = self._look(network, image, None, SMALLEST)[0]
+            return layer, None
+        native = (asked, asked) if isinstance(asked, int) else (image.shape[-2], image.shape[-1])
+        try:
+            layer, side = self._look(network, image, native)
+        except ValueError as error:
+            raise ValueError(f"{error} Set probe_size to `auto`.") if isinstance(asked, int) else error from None
+        first, factor, largest = side, 1, 1
+        while asked == "auto" and side < SMALLEST and factor * min(native) < LARGEST_IMAGE:
+            factor *= 2
+            size = _times(native, factor)
             try:
                 layer, side = self._look(network, image, size)
             except Exception:  # the network takes images of one size only: whatever its own code raises
                 break
-            largest = size
+            largest = factor
             if side < SMALLEST and self._pooled(network, image, size):
                 break
         if side >= SMALLEST:
-            return layer, size
+            return layer, _times(native, largest)
         if name == "auto" and asked == "auto":
             # Enlarging does not help, since the size is fixed, or the last maps have one position at any size.
-            size = min(2 * native, largest)
-            return find_target_layer(network, resize(image, size), smallest=SMALLEST), size
+            size = _times(native, min(2, largest))
+            return self._look(network, image, size, SMALLEST)[0], size
         raise ValueError(
-            f"The heat maps of layer {layer!r} are {first} position wide on images of {native} x {native} pixels: the "
-            f"robust profile needs {SMALLEST} x {SMALLEST}. Raise probe_size, or name an earlier target_layer."
+            f"The heat maps of layer {layer!r} are {first} position wide on images of {native[0]} x {native[1]} "
+            f"pixels: the robust profile needs {SMALLEST} x {SMALLEST}. Raise probe_size, or name an earlier "
+            "target_layer."
         )
 
-    def _pooled(self, network: nn.Module, image: Tensor, size: int) -> bool:
+    def _pooled(self, network: nn.Module, image: Tensor, size: tuple[int, int]) -> bool:
         """Return whether the last maps have one position where those of an earlier stage have many."""
         try:
             return self._look(network, image, size, SMALLEST)[1] >= POOLED
         except ValueError:  # no stage has several positions on so small an image
             return False
 
-    def _look(self, network: nn.Module, image: Tensor, size: int, smallest: int = 1) -> tuple[str, int]:
-        """Return the layer on an image of a size, and the smaller side of its maps."""
-        resized = resize(image, size)
+    def _look(
+        self, network: nn.Module, image: Tensor, size: tuple[int, int] | None, smallest: int = 1
+    ) -> tuple[str, int]:
+        """Return the layer on an image of a size (None: its own), and the smaller side of its maps."""
+        resized = image if size is None else resize(image, size)
+        count_classes(network, resized)  # tells in words that the network cannot run on this size
         layer = find_target_layer(network, resized, self.settings.target_layer, smallest)
-        return layer, min(class_maps(network, [network.state_dict()], resized, layer).shape[-2:])
+        return layer, shortest_side(network, class_maps(network, [network.state_dict()], resized, layer))
+
+
+def _times(size: tuple[int, int], factor: int) -> tuple[int, int]:
+    return size[0] * factor, size[1] * factor
