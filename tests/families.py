@@ -109,6 +109,15 @@ def small_vgg() -> nn.Module:
     return network
 
 
+def mnasnet() -> nn.Module:
+    """With a momentum of which a few batches are enough: with torchvision's, it overflows in eval mode."""
+    network = models.MNASNet(0.25, **TEN)
+    for layer in network.modules():
+        if isinstance(layer, nn.BatchNorm2d):
+            layer.momentum = 0.5
+    return network
+
+
 def small_convnext() -> nn.Module:
     setting = [convnext.CNBlockConfig(16, 32, 1), convnext.CNBlockConfig(32, 64, 1), convnext.CNBlockConfig(64, None, 1)]
     return models.ConvNeXt(setting, **TEN)
@@ -141,7 +150,7 @@ FAMILIES = {
     "shufflenet": Family(
         lambda: models.ShuffleNetV2([1, 1, 1], [8, 16, 32, 64, 64], **TEN), IMAGE, "conv5", (64, 64)
     ),
-    "mnasnet": Family(lambda: models.MNASNet(0.25, **TEN), IMAGE, "layers", (64, 64)),
+    "mnasnet": Family(mnasnet, IMAGE, "layers", (64, 64)),
     "googlenet": Family(
         lambda: models.googlenet(aux_logits=True, init_weights=False, **TEN), IMAGE, "inception5b", (64, 64)
     ),
@@ -187,7 +196,7 @@ def trained(network: nn.Module, images: Tensor, labels: Tensor) -> dict[str, Ten
     """Return the state of a network after one epoch by SGD."""
     network.train()
     like = next(network.parameters())
-    optimizer = torch.optim.SGD([each for each in network.parameters() if each.requires_grad], lr=0.05)
+    optimizer = torch.optim.SGD([each for each in network.parameters() if each.requires_grad], lr=0.02)
     for batch, wanted in zip(images.to(like).split(BATCH), labels.split(BATCH), strict=True):
         optimizer.zero_grad()
         cross_entropy(logits_of(network(batch)).float(), wanted).backward()
@@ -196,10 +205,10 @@ def trained(network: nn.Module, images: Tensor, labels: Tensor) -> dict[str, Ten
     return state_of(network)
 
 
-def federation(network: nn.Module, shape: tuple[int, ...], clients: int = 8) -> Round:
-    """Return a round of clients that train a network, which has had some training before."""
+def federation(network: nn.Module, shape: tuple[int, ...], clients: int = 8, before: int = STEPS) -> Round:
+    """Return a round of clients that train a network, which has been trained on some batches before."""
     generator = torch.Generator().manual_seed(1)
-    start = trained(network, *images_of(shape, STEPS * BATCH, generator))
+    start = trained(network, *images_of(shape, before * BATCH, generator))
     uploads = []
     for _ in range(clients):
         with torch.no_grad():
