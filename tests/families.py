@@ -26,12 +26,13 @@ STEPS, BATCH = 2, 8
 
 
 class Family(NamedTuple):
-    """A network and what is expected of it: the shape of an image, the layer, the size of the probe images."""
+    """A network, the shape of its images, the expected layer and size of the probe images, and a learning rate."""
 
     build: Callable[[], nn.Module]
     shape: tuple[int, ...]
     layer: str
     size: tuple[int, int] | None
+    rate: float = 0.05
 
 
 def plain(axes: int = 2, channels: int = 1) -> nn.Sequential:
@@ -119,7 +120,11 @@ def mnasnet() -> nn.Module:
 
 
 def small_convnext() -> nn.Module:
-    setting = [convnext.CNBlockConfig(16, 32, 1), convnext.CNBlockConfig(32, 64, 1), convnext.CNBlockConfig(64, None, 1)]
+    setting = [
+        convnext.CNBlockConfig(16, 32, 1),
+        convnext.CNBlockConfig(32, 64, 1),
+        convnext.CNBlockConfig(64, None, 1),
+    ]
     return models.ConvNeXt(setting, **TEN)
 
 
@@ -147,10 +152,8 @@ FAMILIES = {
     "convnext": Family(small_convnext, IMAGE, "features", (32, 32)),
     "regnet": Family(small_regnet, IMAGE, "trunk_output", (32, 32)),
     "squeezenet": Family(lambda: models.squeezenet1_1(**TEN), IMAGE, "classifier.2", (64, 64)),
-    "shufflenet": Family(
-        lambda: models.ShuffleNetV2([1, 1, 1], [8, 16, 32, 64, 64], **TEN), IMAGE, "conv5", (64, 64)
-    ),
-    "mnasnet": Family(mnasnet, IMAGE, "layers", (64, 64)),
+    "shufflenet": Family(lambda: models.ShuffleNetV2([1, 1, 1], [8, 16, 32, 64, 64], **TEN), IMAGE, "conv5", (64, 64)),
+    "mnasnet": Family(mnasnet, IMAGE, "layers", (64, 64), 0.02),
     "googlenet": Family(
         lambda: models.googlenet(aux_logits=True, init_weights=False, **TEN), IMAGE, "inception5b", (64, 64)
     ),
@@ -164,9 +167,7 @@ FAMILIES = {
         lambda: models.MaxVit((32, 32), 16, 4, [16, 32], [1, 1], 8, 0.0, **TEN), IMAGE, "blocks.1", (32, 32)
     ),
     "fedml darts": Family(darts, IMAGE, "cells.1", (32, 32)),
-    "fedml efficientnet": Family(
-        lambda: EfficientNet.from_name("efficientnet-b0", **TEN), IMAGE, "_bn1", (64, 64)
-    ),
+    "fedml efficientnet": Family(lambda: EfficientNet.from_name("efficientnet-b0", **TEN), IMAGE, "_bn1", (64, 64)),
     "fedml resnet56": Family(lambda: resnet56(10), IMAGE, "layer3", (32, 32)),
 }
 
@@ -192,11 +193,11 @@ def images_of(shape: tuple[int, ...], count: int, generator: torch.Generator) ->
     return interpolate(images, shape[1:]).repeat(1, shape[0], 1, 1), labels
 
 
-def trained(network: nn.Module, images: Tensor, labels: Tensor) -> dict[str, Tensor]:
+def trained(network: nn.Module, images: Tensor, labels: Tensor, rate: float = 0.05) -> dict[str, Tensor]:
     """Return the state of a network after one epoch by SGD."""
     network.train()
     like = next(network.parameters())
-    optimizer = torch.optim.SGD([each for each in network.parameters() if each.requires_grad], lr=0.02)
+    optimizer = torch.optim.SGD([each for each in network.parameters() if each.requires_grad], lr=rate)
     for batch, wanted in zip(images.to(like).split(BATCH), labels.split(BATCH), strict=True):
         optimizer.zero_grad()
         cross_entropy(logits_of(network(batch)).float(), wanted).backward()
@@ -205,16 +206,16 @@ def trained(network: nn.Module, images: Tensor, labels: Tensor) -> dict[str, Ten
     return state_of(network)
 
 
-def federation(network: nn.Module, shape: tuple[int, ...], clients: int = 8, before: int = STEPS) -> Round:
-    """Return a round of clients that train a network, which has been trained on some batches before."""
+def federation(network: nn.Module, shape: tuple[int, ...], clients: int = 8, rate: float = 0.05) -> Round:
+    """Return a round of clients that train a network, which has been trained on two batches before."""
     generator = torch.Generator().manual_seed(1)
-    start = trained(network, *images_of(shape, before * BATCH, generator))
+    start = trained(network, *images_of(shape, STEPS * BATCH, generator), rate)
     uploads = []
     for _ in range(clients):
         with torch.no_grad():
             for name, tensor in network.state_dict().items():
                 tensor.copy_(start[name])
-        uploads.append(trained(network, *images_of(shape, STEPS * BATCH, generator)))
+        uploads.append(trained(network, *images_of(shape, STEPS * BATCH, generator), rate))
     return Round(
         number=1,
         client_ids=range(clients),

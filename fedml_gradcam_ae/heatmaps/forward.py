@@ -69,7 +69,9 @@ def run_to_layers(
     return scores, [found[name] for name in layers]
 
 
-def slopes_of(scores: Tensor, activations: Tensor, given: Tensor | None = None, *, differentiable: bool = False) -> Tensor:
+def slopes_of(
+    scores: Tensor, activations: Tensor, given: Tensor | None = None, *, differentiable: bool = False
+) -> Tensor:
     """Return the gradient of scores with respect to feature maps.
 
     Args:

@@ -101,7 +101,9 @@ def find_target_layer(network: nn.Module, images: Tensor, name: str = "auto", sm
     calls = Counter(output.name for output in outputs)
     once = [output for output in outputs if calls[output.name] == 1]
     shown = _shown_places(network, images, once)
-    found = _last_tokens([output for output in once if output.tokens and shown.get(output.name, 0) > 1], outputs, modules)
+    found = _last_tokens(
+        [output for output in once if output.tokens and shown.get(output.name, 0) > 1], outputs, modules
+    )
     if found is not None:
         return found
     maps = [output for output in outputs if not output.tokens]
@@ -126,7 +128,11 @@ def find_target_layer(network: nn.Module, images: Tensor, name: str = "auto", sm
     raise ValueError(
         "target_layer: auto found no layer that runs just once after a convolution, on which the class scores depend in "
         "a way that can be differentiated"
-        + (f", and that has {' x '.join([str(smallest)] * len(images.shape[2:]))} positions or more" if smallest > 1 else "")
+        + (
+            f", and that has {' x '.join([str(smallest)] * len(images.shape[2:]))} positions or more"
+            if smallest > 1
+            else ""
+        )
         + f" on images of {' x '.join(map(str, images.shape[2:]))} pixels: name one."
     )
 
@@ -172,9 +178,7 @@ def _shown_places(network: nn.Module, images: Tensor, outputs: Sequence[Output])
     if not scores.requires_grad:  # they depend on no output, or not in a way that can be differentiated
         return {}
     slopes = torch.autograd.grad(scores.max(), maps, allow_unused=True)
-    return {
-        name: int(slope.any(dim=1).sum()) for name, slope in zip(names, slopes, strict=True) if slope is not None
-    }
+    return {name: int(slope.any(dim=1).sum()) for name, slope in zip(names, slopes, strict=True) if slope is not None}
 
 
 def _last_tokens(used: Sequence[Output], outputs: Sequence[Output], modules: dict[str, nn.Module]) -> str | None:
