@@ -125,7 +125,8 @@ def layout_of(module: nn.Module, output: Any, images: Tensor, axes: int) -> Layo
         if keeps_last_axis(module):
             return last
         sides = images.shape[-axes:] if images.dim() > axes else (1,) * axes  # rows of numbers: taken for squares
-        return last if _distortion(last.size, sides) < _distortion(first.size, sides) else first
+        far_first, far_last = _distortion(first.size, sides), _distortion(last.size, sides)
+        return last if far_last < far_first or (far_last == far_first and _linear_only(module)) else first
     if output.dim() == 3 and axes == 2 and images.dim() > 2:
         grid = token_grid(output.shape[1], *images.shape[-2:])
         return None if grid is None else Layout((grid.height, grid.width), True, grid.extra)
@@ -139,6 +140,12 @@ def keeps_last_axis(module: nn.Module) -> bool:
         module: the layer.
     """
     return type(module) is nn.Linear or (type(module) is nn.LayerNorm and len(module.normalized_shape) == 1)
+
+
+def _linear_only(module: nn.Module) -> bool:
+    """Return whether a module has layers of the last axis and no convolution, such as a stage of a Swin transformer."""
+    layers = list(module.modules())
+    return any(map(keeps_last_axis, layers)) and not any(isinstance(layer, _ConvNd) for layer in layers)
 
 
 def _distortion(size: Sequence[int], sides: Sequence[int]) -> float:

@@ -143,7 +143,7 @@ class Probe:
         layer = find_target_layer(network, images, self.settings.target_layer, smallest)
         return layer, grad_cam(network, [network.state_dict()], images[:1], layer)
 
-    def _size_for(self, network: nn.Module, images: Tensor) -> int | Literal["native"]:
+    def _size_for(self, network: Classifier, images: Tensor) -> int | Literal["native"]:
         """Return `probe_size`, or `native` if the network cannot run on images of that size; count the classes."""
         size = self.settings.probe_size
         if size != "native":

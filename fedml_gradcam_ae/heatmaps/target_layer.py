@@ -125,15 +125,12 @@ def find_target_layer(network: nn.Module, images: Tensor, name: str = "auto", sm
         size = max((output.size for output in stage), key=prod, default=(0,))
         if min(size) >= smallest:
             return [output.name for output in stage if output.size == size][-1]
+    axes = dimensions(network)
+    enough = f", and that has {' x '.join([str(smallest)] * axes)} positions or more" if smallest > 1 else ""
+    pixels = " x ".join(map(str, images.shape[1:][-axes:]))
     raise ValueError(
-        "target_layer: auto found no layer that runs just once after a convolution, on which the class scores depend in "
-        "a way that can be differentiated"
-        + (
-            f", and that has {' x '.join([str(smallest)] * len(images.shape[2:]))} positions or more"
-            if smallest > 1
-            else ""
-        )
-        + f" on images of {' x '.join(map(str, images.shape[2:]))} pixels: name one."
+        "target_layer: auto found no layer that runs just once after a convolution, on which the class scores depend "
+        f"in a way that can be differentiated{enough} on images of {pixels} pixels: name one."
     )
 
 

@@ -1,4 +1,4 @@
-"""`gradcam_ae` with its defaults on networks of many families, trained for a few steps: whom it flags, and what it refuses."""
+"""`gradcam_ae` on networks of many families, trained for a few steps: whom it flags, and what it refuses."""
 
 from __future__ import annotations
 
@@ -157,7 +157,7 @@ def test_what_has_no_maps_is_refused_at_the_start_in_words(network, data, messag
 @pytest.mark.parametrize("params", [{}, QUICK_PAPER], ids=["robust", "paper"])
 def test_a_layer_behind_which_nothing_can_be_differentiated_is_refused_at_the_start(params) -> None:
     data = [(torch.rand(4, 1, 16, 16), torch.arange(4))]
-    with pytest.raises(ValueError, match="in a way that can be differentiated .* name another layer"):
+    with pytest.raises(ValueError, match=r"in a way that can be differentiated .* name another layer"):
         defense(target_layer="features.5", **params).prepare(Detached(), data)
 
 

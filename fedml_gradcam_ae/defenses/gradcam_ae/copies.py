@@ -44,7 +44,7 @@ class Copies(Kind):
         return copy_scores(observed.ratios.min(dim=1).values, self._ratio(observed))
 
     def _ratio(self, observed: Observed) -> float:
-        return self.copy_ratio ** max(1.0, FEWEST_DIMENSIONS / observed.dimensions)
+        return float(self.copy_ratio ** max(1.0, FEWEST_DIMENSIONS / observed.dimensions))
 
 
 class Means(Kind):
