@@ -128,11 +128,14 @@ def test_a_tensor_that_an_upload_lacks_is_named_with_its_client(make_round, rule
         rule(make_round(4, uploads=uploads))
 
 
-def test_a_parameter_that_the_global_model_lacks_is_named(make_round) -> None:
+def test_parameters_that_the_global_model_lacks_are_not_federated(make_round) -> None:
     round = make_round(4)
     rest = {name: tensor for name, tensor in round.global_model.items() if not name.startswith("5.")}
-    with pytest.raises(ValueError, match=r"lacks 2 of its parameters, the first is '5\.weight'\."):
-        assert replace(round, global_model=rest).updates
+    part = replace(round, global_model=rest)
+    assert part.parameters == [name for name in round.parameters if not name.startswith("5.")]
+    assert part.updates.size == sum(rest[name].numel() for name in part.parameters)
+    with pytest.raises(ValueError, match=r"has none of its 6 parameters, the first of which is '0\.weight'\."):
+        assert replace(round, global_model={"1.running_mean": rest["1.running_mean"]}).updates
 
 
 @pytest.mark.parametrize(

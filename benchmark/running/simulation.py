@@ -37,7 +37,7 @@ from fedml_gradcam_ae.recording.recorder import FolderRecorder, draw_trigger
 from fedml_gradcam_ae.recording.watching import watching
 
 # The packages whose versions are recorded with every run.
-PACKAGES = ("fedml", "torch", "torchvision", "captum", "numpy", "scikit-learn")
+PACKAGES = ("fedml", "torch", "torchvision", "numpy", "scikit-learn")
 
 Say = Callable[[str], None]
 

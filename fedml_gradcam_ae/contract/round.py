@@ -51,9 +51,9 @@ class Round:
             positions.
         uploads: one state dict per client.
         samples: the number of samples D_l that each client counts for: its claim, bounded by the gate.
-        global_model: the state dict that the clients started from.
-        network: the architecture, a private copy in eval mode; its weights have no meaning. Its device is the one to
-            compute on.
+        global_model: the state dict that the clients started from, or the federated part of it.
+        network: the architecture, a private copy in eval mode; its weights count only where the global model lacks
+            them. Its device is the one to compute on.
         test_data: the server's own data, an iterable of batches (images, labels).
         local_data: training data by client id, for attacks in a simulation; always empty for a defense.
         rejected: why the uploads of other clients were unusable, by client id; the lists above leave these clients out.
@@ -65,7 +65,7 @@ class Round:
     Raises:
         TypeError: if `client_ids`, `uploads` or `samples` is not a list.
         ValueError: if these lists differ in length. `updates`, `steps` and `bounded` raise it if an upload lacks a
-            tensor of the global model, or the global model a parameter of the network.
+            tensor of the global model, or the global model all parameters of the network.
 
     Example:
         Three clients, of which the third moves the weight 150 times as far as the median client:
@@ -111,8 +111,11 @@ class Round:
 
     @cached_property
     def parameters(self) -> list[str]:
-        """The names of the trainable parameters, which a client changes by training; no running statistics."""
-        named = list(self.network.named_parameters())
+        """The names of the trainable parameters, which a client changes by training; no running statistics.
+
+        Parameters that the global model lacks are not federated, such as BatchNorm layers that stay at the clients.
+        """
+        named = [pair for pair in self.network.named_parameters() if pair[0] in self.global_model]
         return [name for name, parameter in named if parameter.requires_grad] or [name for name, _ in named]
 
     @cached_property
@@ -133,7 +136,8 @@ class Round:
         """The names under which the network repeats a tensor, each with the name of that tensor's parameter."""
         from fedml_gradcam_ae.contract.tied import tied_names
 
-        return tied_names(self.network)
+        known = self.global_model
+        return {name: first for name, first in tied_names(self.network).items() if name in known and first in known}
 
     @cached_property
     def steps(self) -> Steps:
@@ -191,11 +195,13 @@ class Round:
 
     def _check_tensors(self) -> None:
         """Check that uploads and global model have their tensors, by name; the values are not read."""
-        missing = [name for name in self.parameters if name not in self.global_model]
-        if missing:
+        if not self.parameters:
+            names = [name for name, _ in self.network.named_parameters()]
             raise ValueError(
-                f"A Round's global_model must be a state dict of its network, but lacks {len(missing)} of its "
-                f"parameters, the first is {missing[0]!r}."
+                "A Round's global_model must be a state dict of its network, or a part of one, but has none of its "
+                f"{len(names)} parameters, the first of which is {names[0]!r}."
+                if names
+                else "A Round's network must have parameters, found none."
             )
         for client, upload in zip(self.client_ids, self.uploads, strict=True):
             if not isinstance(upload, Mapping):

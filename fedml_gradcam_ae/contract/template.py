@@ -84,6 +84,7 @@ class Template:
             {'weight': False, 'bias': True}
         """
         tied = {} if network is None else tied_names(network)
+        tied = {name: first for name, first in tied.items() if first in model}
         parameters = {} if network is None else dict(network.named_parameters())
         frozen = {name for name, parameter in parameters.items() if not parameter.requires_grad}
         if len(frozen) == len(parameters):

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from fedml_gradcam_ae.contract.upload import Upload
-from fedml_gradcam_ae.heatmaps.forward import run_to_layers, weigh
+from fedml_gradcam_ae.heatmaps.forward import run_to_layers, slopes_of, weigh
 from fedml_gradcam_ae.networks.evaluating import evaluating
 from fedml_gradcam_ae.networks.parallel import on_each_upload
 
@@ -17,7 +17,7 @@ from fedml_gradcam_ae.networks.parallel import on_each_upload
 def class_maps(network: nn.Module, uploads: Sequence[Upload], images: Tensor, layer: str) -> Tensor:
     """Return the maps sum_m alpha_m^c A^m of every class c: (11), and (12) without its ReLU.
 
-    `grad_cam` makes the same maps with Captum, one class at a time. Here only the part of the network above `layer` is
+    `grad_cam` makes the same maps of one class. Here only the part of the network above `layer` is
     differentiated, so at the end of the last stage many classes cost hardly more than one.
 
     Args:
@@ -42,7 +42,7 @@ def class_maps(network: nn.Module, uploads: Sequence[Upload], images: Tensor, la
 
 
 def maps_and_outputs(
-    network: nn.Module, uploads: Sequence[Upload], images: Tensor, layer: str
+    network: nn.Module, uploads: Sequence[Upload], images: Tensor, layer: str, classes: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
     """Return what `class_maps` does, and the class scores that the maps explain, of the same forward passes.
 
@@ -51,9 +51,10 @@ def maps_and_outputs(
         uploads: K state dicts that fit the network.
         images: (images, channels, height, width), on the network's device.
         layer: dotted name of a module that runs once and returns feature maps or tokens.
+        classes: (chosen,), the classes to make maps of; None: all.
 
     Returns:
-        (clients, images, classes, height, width), and the scores, (clients, images, classes).
+        (clients, images, chosen, height, width), and the scores of all classes, (clients, images, classes).
 
     Example:
         >>> network = nn.Sequential(nn.Conv2d(1, 1, 1, bias=False), nn.Flatten(), nn.Linear(4, 2, bias=False))
@@ -63,15 +64,18 @@ def maps_and_outputs(
         (torch.Size([1, 1, 2, 2, 2]), [[[4.0, -4.0]]])
     """
     with evaluating(network):
-        found = on_each_upload(network, uploads, partial(_maps_of, images=images, layer=layer))
+        found = on_each_upload(network, uploads, partial(_maps_of, images=images, layer=layer, classes=classes))
     maps, scores = torch.stack([maps for maps, _ in found]), torch.stack([scores for _, scores in found])
     return maps.to(torch.promote_types(maps.dtype, torch.float32)), scores
 
 
-def _maps_of(network: nn.Module, upload: Upload, images: Tensor, layer: str) -> tuple[Tensor, Tensor]:
+def _maps_of(
+    network: nn.Module, upload: Upload, images: Tensor, layer: str, classes: Tensor | None
+) -> tuple[Tensor, Tensor]:
     constants = {name: tensor.detach().to(images.device) for name, tensor in upload.items()}
     scores, (activations,) = run_to_layers(network, constants, images, [layer])
-    return maps_of_classes(scores, activations), scores.detach()
+    chosen = scores if classes is None else scores[:, classes]
+    return maps_of_classes(chosen, activations), scores.detach()
 
 
 def maps_of_classes(scores: Tensor, activations: Tensor, *, differentiable: bool = False) -> Tensor:
@@ -89,5 +93,5 @@ def maps_of_classes(scores: Tensor, activations: Tensor, *, differentiable: bool
     """
     number, classes = scores.shape
     each = torch.eye(classes, dtype=scores.dtype, device=scores.device)[:, None, :].expand(classes, number, classes)
-    (slopes,) = torch.autograd.grad(scores, activations, each, is_grads_batched=True, create_graph=differentiable)
+    slopes = slopes_of(scores, activations, each, differentiable=differentiable)
     return weigh(activations if differentiable else activations.detach(), slopes).transpose(0, 1)

@@ -10,7 +10,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from fedml_gradcam_ae.contract.upload import Upload
 from fedml_gradcam_ae.heatmaps.class_maps import maps_of_classes
-from fedml_gradcam_ae.heatmaps.forward import run_to_layers, scores_of, weigh, weigh_positions
+from fedml_gradcam_ae.heatmaps.forward import run_to_layers, scores_of, slopes_of, weigh, weigh_positions
 
 MapMethod = Literal["gradcam", "layercam"]
 
@@ -49,7 +49,7 @@ def differentiable_grad_cam(
     with sdpa_kernel(SDPBackend.MATH):  # the only attention that can be differentiated twice
         scores, (activations,) = run_to_layers(network, upload, images, [layer])
     with torch.enable_grad():
-        (slopes,) = torch.autograd.grad(scores_of(scores, labels).sum(), activations, create_graph=True)
+        slopes = slopes_of(scores_of(scores, labels), activations, differentiable=True)
         weighted = weigh(activations, slopes) if method == "gradcam" else weigh_positions(activations, slopes)
         return weighted.relu()
 

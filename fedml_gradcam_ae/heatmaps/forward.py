@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from fedml_gradcam_ae.contract.upload import Upload
-from fedml_gradcam_ae.heatmaps.tokens import to_maps, to_tokens, token_grid
+from fedml_gradcam_ae.heatmaps.layout import dimensions, layout_of
 from fedml_gradcam_ae.networks.evaluating import answer
 
 
@@ -19,7 +20,7 @@ def run_to_layers(
     """Return the class scores and the feature maps of some layers, with the graph between them.
 
     The upload is never copied into the network. Tensors of the upload that need no gradient are constants, so the graph
-    begins at the first of the layers. Of a layer that returns tokens, those of the patches are the feature maps.
+    begins at the first of the layers. `layout_of` tells where in a layer's output the feature maps are.
 
     Args:
         network: the architecture, in eval mode.
@@ -30,6 +31,9 @@ def run_to_layers(
     Returns:
         The scores, (images, classes), and one (images, channels, height, width) per layer.
 
+    Raises:
+        ValueError: if a layer does not run, or returns no feature maps.
+
     Example:
         >>> network = nn.Sequential(nn.Conv2d(1, 1, 1, bias=False), nn.Flatten(), nn.Linear(4, 2, bias=False)).eval()
         >>> upload = {"0.weight": torch.ones(1, 1, 1, 1), "2.weight": torch.tensor([[1.0], [-1.0]]).expand(2, 4)}
@@ -38,14 +42,18 @@ def run_to_layers(
         ([[4.0, -4.0]], [[[[-1.0, -1.0], [-1.0, -1.0]]]])
     """
     found: dict[str, Tensor] = {}
+    axes = dimensions(network)
 
     def keep(name: str) -> Any:
-        def hook(_module: nn.Module, _inputs: Any, output: Tensor) -> Tensor:
-            grid = None if output.dim() == 4 else token_grid(output.shape[1], *images.shape[-2:])
-            maps = output if grid is None else to_maps(output, grid)
+        def hook(module: nn.Module, _inputs: Any, output: Any) -> Tensor | None:
+            layout = layout_of(module, output, images, axes)
+            if layout is None:
+                return None
+            torch.set_grad_enabled(True)  # for the rest of a `no_grad` block inside of the network
+            maps = layout.to_maps(output)
             found[name] = maps if maps.requires_grad else maps.requires_grad_()
             # A copy, since the next layer may modify its input in place.
-            return maps.clone() if grid is None else to_tokens(output[:, : grid.extra], maps)
+            return layout.restored(output, maps)
 
         return hook
 
@@ -56,34 +64,55 @@ def run_to_layers(
     finally:
         for handle in handles:
             handle.remove()
+    if missing := [name for name in layers if name not in found]:
+        raise ValueError(f"target_layer: {missing[0]!r} gives no feature maps of {len(images)} images.")
     return scores, [found[name] for name in layers]
 
 
-def returns_tokens(network: nn.Module, image: Tensor, layer: str) -> bool:
-    """Return whether a layer's output is tokens, (images, tokens, channels), rather than feature maps.
+def slopes_of(
+    scores: Tensor, activations: Tensor, given: Tensor | None = None, *, differentiable: bool = False
+) -> Tensor:
+    """Return the gradient of scores with respect to feature maps.
 
     Args:
-        network: the architecture, in eval mode; it is run once, on its own weights.
-        image: one image, (1, channels, height, width), on the network's device.
-        layer: dotted name of a module.
+        scores: with a graph to `activations`.
+        activations: (images, channels, height, width), the feature maps.
+        given: (classes, ...), for each of them a weight of each score, all at once; None: the sum of the scores.
+        differentiable: if True, the result has a graph to everything that scores and activations have a graph to.
+
+    Returns:
+        The shape of `activations`, with the classes in front if weights are given.
+
+    Raises:
+        ValueError: if the scores do not depend on the feature maps in a way that can be differentiated.
 
     Example:
-        >>> network = nn.Sequential(nn.Conv2d(1, 2, 1), nn.Flatten(2), nn.Linear(4, 2))
-        >>> [returns_tokens(network, torch.ones(1, 1, 2, 2), layer) for layer in ("0", "1")]
-        [False, True]
+        >>> activations = torch.tensor([[[[1.0, 2.0]]]], requires_grad=True)
+        >>> slopes_of(activations.square().sum(), activations).tolist()
+        [[[[2.0, 4.0]]]]
     """
-    found: list[bool] = []
+    found = None
+    if scores.requires_grad:
+        found = _gradient(scores if given is not None else scores.sum(), activations, given, differentiable)
+    if found is None:
+        raise ValueError(
+            "target_layer: the class scores do not depend on the layer's output in a way that can be differentiated "
+            "(`detach`, `inference_mode`, or a branch that they do not use): name another layer."
+        )
+    return found
 
-    def hook(_module: nn.Module, _inputs: Any, output: Any) -> None:
-        found.append(isinstance(output, Tensor) and output.dim() == 3)
 
-    handle = network.get_submodule(layer).register_forward_hook(hook)
+def _gradient(scores: Tensor, activations: Tensor, given: Tensor | None, differentiable: bool) -> Tensor | None:
+    grad = partial(
+        torch.autograd.grad, scores, activations, create_graph=differentiable, retain_graph=True, allow_unused=True
+    )
+    if given is None:
+        return grad()[0]
     try:
-        with torch.no_grad():
-            network(image)
-    finally:
-        handle.remove()
-    return any(found)
+        return grad(given, is_grads_batched=True)[0]
+    except RuntimeError:  # a layer of which torch cannot compute several gradients at a time
+        slopes = [grad(one)[0] for one in given]
+        return None if slopes[0] is None else torch.stack(slopes)
 
 
 def maps_of_one_class(
@@ -107,7 +136,7 @@ def maps_of_one_class(
     constants = {name: tensor.detach().to(images.device) for name, tensor in upload.items()}
     scores, (activations,) = run_to_layers(network, constants, images, [layer])
     with torch.enable_grad():
-        (slopes,) = torch.autograd.grad(scores_of(scores, labels).sum(), activations)
+        slopes = slopes_of(scores_of(scores, labels), activations)
     return weigh(activations.detach(), slopes).relu()
 
 

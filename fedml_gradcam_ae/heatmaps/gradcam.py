@@ -1,4 +1,4 @@
-"""Grad-CAM with Captum: the maps of K uploads on the same images."""
+"""Grad-CAM: the maps of K uploads on the same images."""
 
 from __future__ import annotations
 
@@ -6,12 +6,11 @@ from collections.abc import Sequence
 from functools import partial
 
 import torch
-from captum.attr import LayerGradCam
 from torch import Tensor, nn
 
 from fedml_gradcam_ae.contract.upload import Upload
-from fedml_gradcam_ae.heatmaps.forward import maps_of_one_class, returns_tokens, scores_of, weigh
-from fedml_gradcam_ae.networks.evaluating import answer, evaluating
+from fedml_gradcam_ae.heatmaps.forward import maps_of_one_class, weigh
+from fedml_gradcam_ae.networks.evaluating import evaluating
 from fedml_gradcam_ae.networks.parallel import on_each_upload
 
 
@@ -26,8 +25,7 @@ def grad_cam(
 
     Source: the paper's (11) and (12); A^m are the feature maps of `layer`, Y^c is the score of class c before softmax.
     The uploads are never copied into the network: `answer` runs it on each upload's tensors. All parameters are
-    constants there, so the gradient is computed only from the scores down to `layer`. Captum knows feature maps only;
-    the same formula on tokens, whose positions are the patches, is `weigh`.
+    constants there, so the gradient is computed only from the scores down to `layer`.
 
     Args:
         network: the architecture; its own weights are not used. It is run in eval mode.
@@ -53,18 +51,6 @@ def grad_cam(
         [[[[1.0, 2.0], [3.0, 4.0]]], [[[0.0, 0.0], [0.0, 0.0]]]]
     """
     with evaluating(network):
-        tokens = returns_tokens(network, images[:1], layer)
-        method = partial(maps_of_one_class, weigh=weigh) if tokens else _maps_of
-        maps = torch.stack(on_each_upload(network, uploads, partial(method, images=images, layer=layer, labels=labels)))
+        one = partial(maps_of_one_class, images=images, layer=layer, labels=labels, weigh=weigh)
+        maps = torch.stack(on_each_upload(network, uploads, one))
         return maps.to(torch.promote_types(maps.dtype, torch.float32))
-
-
-def _maps_of(network: nn.Module, upload: Upload, images: Tensor, layer: str, labels: Tensor | None) -> Tensor:
-    tensors = {name: tensor.detach().to(images.device) for name, tensor in upload.items()}
-
-    def score(batch: Tensor) -> Tensor:
-        return scores_of(answer(network, tensors, batch), labels)
-
-    maps = LayerGradCam(score, network.get_submodule(layer)).attribute(images, relu_attributions=True)
-    assert isinstance(maps, Tensor)  # one layer with one output gives one tensor
-    return maps.detach()[:, 0]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Sequence
 from typing import Any, Literal
 
@@ -14,10 +15,13 @@ from fedml_gradcam_ae.contract.upload import Upload
 from fedml_gradcam_ae.heatmaps.differentiable import MapMethod
 from fedml_gradcam_ae.heatmaps.gradcam import grad_cam
 from fedml_gradcam_ae.heatmaps.layercam import layer_cam
+from fedml_gradcam_ae.heatmaps.layout import resizable, shortest_side
 from fedml_gradcam_ae.heatmaps.scaling import min_max, resize
-from fedml_gradcam_ae.heatmaps.target_layer import find_target_layer
+from fedml_gradcam_ae.heatmaps.target_layer import find_target_layer, hinting
 from fedml_gradcam_ae.networks.images import draw_images, seeded_generator
 from fedml_gradcam_ae.networks.outputs import Classifier, OutputSettings, count_classes
+
+log = logging.getLogger("fedml_gradcam_ae")
 
 SMALLEST_MAP = 4  # the least height and width of a heat map, in pixels; see the message in `Probe.prepare`
 
@@ -93,11 +97,15 @@ class Probe:
 
     def __init__(self, settings: ProbeSettings) -> None:
         self.settings = settings
+        self.size = settings.probe_size  # `native` where images of the size that is asked for cannot be used
         self._layer: str | None = None
         self._classes: int | None = None
 
     def prepare(self, network: nn.Module, test_data: Iterable[Any]) -> str:
         """Find the target layer and check the size of its maps, so that a mistake shows before any training.
+
+        A network that cannot run on images of `probe_size` is shown images of their own size, and if its last maps are
+        too small there, an earlier layer is mapped.
 
         Args:
             network: the architecture.
@@ -107,17 +115,21 @@ class Probe:
             The layer's dotted name.
 
         Raises:
-            ValueError: if the test data hold no usable image, the network cannot run on them or returns no logits, the
-            layer
-                does not exist, or its maps are smaller than 4 x 4.
+            ValueError: if the test data hold no usable image, the network cannot run on them, returns no logits or has
+                no maps, the layer does not exist, or its maps are smaller than 4 x 4.
         """
         network = Classifier(network, self.settings.logits)
-        self._classes = count_classes(network, self.draw(network, test_data, number=0)[0])
-        images, _ = self.draw(network, test_data, number=0)
-        layer = find_target_layer(network, images, self.settings.target_layer)
-        maps = grad_cam(network, [network.state_dict()], images[:1], layer)
+        with hinting(network):
+            count, seed = self.settings.probe_images, self.settings.seed
+            self.size = self._size_for(network, draw_probe(network, test_data, count, seed, number=0)[0])
+            images, _ = self.draw(network, test_data, number=0)  # now that the number of classes is known
+            layer, maps = self._look(network, images)
+            alone = self.size != "native" and max(maps.shape[-2:]) == 1  # one position, whatever the size
+            chosen = self.settings.target_layer == "auto" and (alone or self.size != self.settings.probe_size)
+            if chosen and shortest_side(network, maps) < SMALLEST_MAP:
+                layer, maps = self._look(network, images, SMALLEST_MAP)
         height, width = maps.shape[-2:]
-        if min(height, width) < SMALLEST_MAP:
+        if shortest_side(network, maps) < SMALLEST_MAP:
             raise ValueError(
                 f"The heat maps of layer {layer!r} are {height} x {width} on images of {images.shape[-2]} x "
                 f"{images.shape[-1]} pixels; below {SMALLEST_MAP} x {SMALLEST_MAP} they hold hardly any information (a "
@@ -126,8 +138,29 @@ class Probe:
         self._layer = layer
         return layer
 
+    def _look(self, network: nn.Module, images: Tensor, smallest: int = 1) -> tuple[str, Tensor]:
+        """Return the layer, and its maps of one image."""
+        layer = find_target_layer(network, images, self.settings.target_layer, smallest)
+        return layer, grad_cam(network, [network.state_dict()], images[:1], layer)
+
+    def _size_for(self, network: Classifier, images: Tensor) -> int | Literal["native"]:
+        """Return `probe_size`, or `native` if the network cannot run on images of that size; count the classes."""
+        size = self.settings.probe_size
+        if size != "native":
+            why = f"images of {' x '.join(map(str, images.shape[1:]))} numbers cannot be resized"
+            try:
+                if resizable(network, images):
+                    self._classes = count_classes(network, resize(images, size))
+                    return size
+            except ValueError as error:
+                why = str(error)
+        self._classes = count_classes(network, images)
+        if size != "native":
+            log.warning("probe_size %s: heat maps are made of images in their own size, since %s", size, why)
+        return "native"
+
     def draw(self, network: nn.Module, test_data: Iterable[Any], number: int) -> tuple[Tensor, Tensor]:
-        """Return the probe images of a round, resized as the settings say, and their labels.
+        """Return the probe images of a round, resized as `prepare` found out, and their labels.
 
         Args:
             network: the images get the type and the device of its weights.
@@ -138,14 +171,11 @@ class Probe:
             (images, channels, height, width), and (images,).
 
         Raises:
-            ValueError: if the test data hold no usable image, or images that cannot be resized as `probe_size` says.
+            ValueError: if the test data hold no usable image.
         """
         count, seed, labeled = self.settings.probe_images, self.settings.seed, self.settings.target_class == "label"
         images, labels = draw_probe(network, test_data, count, seed, number, self._classes, labeled)
-        size = self.settings.probe_size
-        if size != "native" and images.dim() < 3:
-            raise ValueError(f"probe_size: images of {images.shape[1]} numbers in a row cannot be resized: `native`.")
-        return (images if size == "native" else resize(images, size)), labels
+        return (images if self.size == "native" else resize(images, self.size)), labels
 
     def maps(self, round: Round) -> Tensor:
         """Return the heat maps of a round's uploads, in the range and the size that the settings ask for.

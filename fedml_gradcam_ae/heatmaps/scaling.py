@@ -23,22 +23,23 @@ def min_max(maps: Tensor) -> Tensor:
     return (maps - low) / span.masked_fill(span == 0, 1)
 
 
-def resize(images: Tensor, size: int) -> Tensor:
-    """Return images with the last two dimensions resized to (size, size), bilinearly.
+def resize(images: Tensor, size: int | tuple[int, int]) -> Tensor:
+    """Return images with the last two dimensions resized, bilinearly.
 
     Images that have this size already are returned as they are.
 
     Args:
         images: (first, second, height, width), or (images, height, width) without channels.
-        size: height and width in pixels.
+        size: (height, width) in pixels, or one number for both.
 
     Example:
         >>> import torch
         >>> resize(torch.tensor([[[0.0, 1.0], [0.0, 1.0]]]), size=4)[0, 0].tolist()
         [0.0, 0.25, 0.75, 1.0]
     """
-    if images.shape[-2:] == (size, size):
+    size = (size, size) if isinstance(size, int) else size
+    if images.shape[-2:] == size:
         return images
     if images.dim() == 3:
         return resize(images[:, None], size)[:, 0]
-    return interpolate(images, size=(size, size), mode="bilinear", align_corners=False)
+    return interpolate(images, size=size, mode="bilinear", align_corners=False)

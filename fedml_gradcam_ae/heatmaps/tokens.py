@@ -8,9 +8,6 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-import torch
-from torch import Tensor
-
 MOST_EXTRA = 8  # tokens in front of the patches: a class token, a distillation token, registers
 
 
@@ -50,39 +47,3 @@ def token_grid(tokens: int, height: int, width: int) -> Grid | None:
         if rows and patches > extra and patches % rows == 0 and rows * width == patches // rows * height:
             return Grid(extra, rows, patches // rows)
     return None
-
-
-def to_maps(tokens: Tensor, grid: Grid) -> Tensor:
-    """Return the tokens of the patches as feature maps, one per channel.
-
-    Args:
-        tokens: (images, tokens, channels).
-        grid: the places of the tokens.
-
-    Returns:
-        (images, channels, height, width).
-
-    Example:
-        >>> tokens = torch.tensor([[[9.0], [1.0], [2.0], [3.0], [4.0]]])
-        >>> to_maps(tokens, Grid(extra=1, height=2, width=2)).tolist()
-        [[[[1.0, 2.0], [3.0, 4.0]]]]
-    """
-    images, _, channels = tokens.shape
-    return tokens[:, grid.extra :].transpose(1, 2).reshape(images, channels, grid.height, grid.width)
-
-
-def to_tokens(extra: Tensor, maps: Tensor) -> Tensor:
-    """Return feature maps as tokens, the inverse of `to_maps`.
-
-    Args:
-        extra: (images, extra tokens, channels), the tokens in front.
-        maps: (images, channels, height, width).
-
-    Returns:
-        (images, tokens, channels).
-
-    Example:
-        >>> to_tokens(torch.tensor([[[9.0]]]), torch.tensor([[[[1.0, 2.0], [3.0, 4.0]]]])).tolist()
-        [[[9.0], [1.0], [2.0], [3.0], [4.0]]]
-    """
-    return torch.cat([extra, maps.flatten(2).transpose(1, 2)], dim=1)

@@ -57,6 +57,16 @@ def normalizing_layers(network: nn.Module) -> dict[str, _BatchNorm]:
     return {name: layer for name, layer in layers.items() if layer.running_mean is not None}
 
 
+def _federated(network: nn.Module, model: Mapping[str, Tensor]) -> dict[str, _BatchNorm]:
+    """Return the layers whose running statistics a model holds: FedBN, for one, keeps them at the clients."""
+    layers = normalizing_layers(network)
+    return {
+        name: layer
+        for name, layer in layers.items()
+        if f"{name}.running_mean" in model and f"{name}.running_var" in model
+    }
+
+
 def estimated_statistics(
     network: nn.Module, model: Mapping[str, Tensor], batches: Iterable[Tensor]
 ) -> dict[str, Tensor]:
@@ -66,11 +76,13 @@ def estimated_statistics(
 
     Args:
         network: the architecture, on the device to compute on; its weights and statistics are neither used nor changed.
-        model: a state dict that fits the network, on any device.
+        model: a state dict that fits the network, on any device. The network's own tensors take the place of those
+            that it lacks.
         batches: (images, channels, height, width) each, at least one batch, of at least two images.
 
     Returns:
-        `LAYER.running_mean` and `LAYER.running_var`, (channels,) each, by their names in the state dict.
+        `LAYER.running_mean` and `LAYER.running_var`, (channels,) each, by their names in the state dict; nothing for
+        layers whose statistics the model lacks.
 
     Example:
         >>> images = torch.tensor([1.0, 3.0]).view(2, 1, 1, 1)
@@ -80,12 +92,12 @@ def estimated_statistics(
         {'1.running_mean': tensor([2.]), '1.running_var': tensor([2.])}
     """
     network = Bare(network)
-    layers = normalizing_layers(network)
+    layers = _federated(network, model)
     device = next(network.parameters()).device
     tensors = {name: tensor.detach().to(device) for name, tensor in model.items()}
     statistics = [f"{name}.{kind}" for name in layers for kind in ("running_mean", "running_var")]
     counts = [f"{name}.num_batches_tracked" for name in layers]
-    tensors |= {name: torch.zeros_like(tensors[name]) for name in (*statistics, *counts)}
+    tensors |= {name: torch.zeros_like(tensors[name]) for name in (*statistics, *counts) if name in tensors}
     with evaluating(network), _training(layers.values()), torch.no_grad():
         for number, images in enumerate(batches, 1):
             for layer in layers.values():
@@ -154,9 +166,10 @@ def statistics_of(
         images: (images, channels, height, width), on the network's device.
 
     Returns:
-        The statistics; None if the network has no BatchNorm layer, or if there are fewer than two images.
+        The statistics; None if the models hold none (no BatchNorm layer, or its layers stay at the clients), or if
+        there are fewer than two images.
     """
-    layers = normalizing_layers(network)
+    layers = _federated(network, global_model)
     if not layers or len(images) < 2:
         return None
     means = [f"{name}.running_mean" for name in layers]

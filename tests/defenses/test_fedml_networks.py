@@ -58,7 +58,7 @@ def test_the_defaults_judge_it_and_find_a_ruined_upload(name) -> None:
     )
     defense = GradCAMAE()
     defense.prepare(network, test_data)
-    assert (defense.profile._layer, defense.profile.probe.size) == (layer, size)
+    assert (defense.profile._layer, defense.profile.probe.size) == (layer, (size, size))
     verdict = defense.judge(round)
     assert verdict.flagged == [False] * 5 + [True]
     assert all(torch.isfinite(torch.tensor(verdict.scores[:5])))

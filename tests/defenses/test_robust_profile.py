@@ -130,7 +130,7 @@ def test_images_are_enlarged_until_the_map_has_2_x_2_positions(make_round) -> No
     data = make_round().test_data  # 8 x 8 pixels
     judge = defense()
     judge.prepare(network, data)
-    assert judge.profile.probe.size == 16
+    assert judge.profile.probe.size == (16, 16)
     with pytest.raises(ValueError, match=r"1 position wide on images of 8 x 8 pixels.*Raise probe_size"):
         defense(probe_size="native").prepare(network, data)
 
@@ -160,7 +160,7 @@ def test_where_enlarging_does_not_help_an_earlier_layer_is_explained(make_round,
     round = make_round(clients=6, network=network)
     judge = defense(native_images=2)
     judge.prepare(network, round.test_data)
-    assert (judge.profile._layer, judge.profile.probe.size) == (layer, size)
+    assert (judge.profile._layer, judge.profile.probe.size) == (layer, (size, size))
     verdict = judge.judge(round)
     assert not any(verdict.flagged)
     assert torch.isfinite(verdict.evidence["heat_maps"]).all()
@@ -184,7 +184,7 @@ def test_images_are_enlarged_while_no_stage_has_several_positions(make_round) ->
     network = nn.Sequential(nn.Conv2d(1, 4, 3, 16, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 10)).eval()
     judge = defense()
     judge.prepare(network, make_round().test_data)  # 8 x 8 pixels
-    assert judge.profile.probe.size == 32
+    assert judge.profile.probe.size == (32, 32)
 
 
 def test_large_maps_are_averaged(make_round) -> None:

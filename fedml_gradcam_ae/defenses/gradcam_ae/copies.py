@@ -9,11 +9,17 @@ from typing_extensions import override
 from fedml_gradcam_ae.defenses.gradcam_ae.kind import Finding, Kind
 from fedml_gradcam_ae.defenses.gradcam_ae.observed import Observed
 
+# Networks in training have 3.5 or more, also with colluders among eight clients; a SqueezeNet most of whose outputs are
+# always 0 has 1 to 2.
+FEWEST_DIMENSIONS = 2.5
 CHANNELS = 64  # Networks with fewer BatchNorm channels are not checked for `means`: they are similar by chance.
 
 
 class Copies(Kind):
     """Heat maps that are closer to another client's than those of independently trained models are.
+
+    Where the clients' maps differ in fewer than `FEWEST_DIMENSIONS` directions, some are near each other by chance, as
+    points on a line are: the fraction is raised to the power FEWEST_DIMENSIONS / directions there.
 
     Args:
         copy_ratio: the fraction of the median distance below which a client is suspected.
@@ -31,11 +37,14 @@ class Copies(Kind):
 
     @override
     def reference(self, observed: Observed) -> Tensor:
-        return observed.ratios.min(dim=1).values >= self.copy_ratio
+        return observed.ratios.min(dim=1).values >= self._ratio(observed)
 
     @override
     def score(self, observed: Observed, reference: Tensor) -> Tensor:
-        return copy_scores(observed.ratios.min(dim=1).values, self.copy_ratio)
+        return copy_scores(observed.ratios.min(dim=1).values, self._ratio(observed))
+
+    def _ratio(self, observed: Observed) -> float:
+        return float(self.copy_ratio ** max(1.0, FEWEST_DIMENSIONS / observed.dimensions))
 
 
 class Means(Kind):

@@ -11,7 +11,12 @@ from torch import Tensor
 
 from fedml_gradcam_ae.contract.bounding import Steps
 from fedml_gradcam_ae.contract.upload import ClientId
-from fedml_gradcam_ae.defenses.gradcam_ae.suspicion import differences, distance_ratios, layer_deviations
+from fedml_gradcam_ae.defenses.gradcam_ae.suspicion import (
+    differences,
+    distance_ratios,
+    effective_dimensions,
+    layer_deviations,
+)
 from fedml_gradcam_ae.networks.batchnorm import Statistics
 
 FEWEST = 4  # With fewer clients to compare with, no client is judged: their median and MAD are too uncertain.
@@ -115,6 +120,11 @@ class Observed:
         if len(self.clients) == 1:
             return self.changes.new_full((1, 1), torch.inf)
         return distance_ratios(self.changes.flatten(1))
+
+    @cached_property
+    def dimensions(self) -> float:
+        """In how many directions the clients' changes of the maps differ; see `suspicion.effective_dimensions`."""
+        return effective_dimensions(self.changes.flatten(1))
 
     @cached_property
     def directions(self) -> Directions | None:

@@ -24,6 +24,9 @@ from fedml_gradcam_ae.defenses.gradcam_ae.observed import FEWEST, Observed
 
 FARTHEST_STEP = 50.0  # Threshold of a step relative to other clients and to the client's other tensors; benign: <= 22.
 FARTHEST_OUTPUT = 25.0  # Threshold of the change of the class scores, in usual changes; benign clients: at most 8.
+# Tensors that the median client moves less than this, relative to the tensor that it moves most, count as not moved: a
+# bias in front of BatchNorm has no gradient but rounding errors, unless drop connect hides some images from it.
+ROUNDING = 1e-6
 LIMIT = 1e9  # Scores and output changes are clamped to this; it replaces infinity and NaN.
 
 
@@ -67,7 +70,7 @@ class StepOutliers(Kind):
 def step_scores(steps: Steps) -> tuple[Tensor, list[str]]:
     """Return each client's least proportionate step: max_T r_T / max(1, median_T r_T).
 
-    r_T = ||u_i,T|| / median_j ||u_j,T|| for the tensors T. A tensor that most clients do not move at all is ignored.
+    r_T = ||u_i,T|| / median_j ||u_j,T|| for the tensors T. A tensor that most clients do not move is ignored.
 
     Args:
         steps: the lengths of the clients' changes of each tensor.
@@ -75,7 +78,7 @@ def step_scores(steps: Steps) -> tuple[Tensor, list[str]]:
     Returns:
         The scores, (clients,), float64, in units of the threshold and 0 up to it; and a reason per client, in words.
     """
-    moved = steps.usual > 0
+    moved = steps.usual > ROUNDING * steps.usual.max() if len(steps.usual) else steps.usual > 0
     names = [name for name, keep in zip(steps.names, moved.tolist(), strict=True) if keep]
     if len(steps.lengths) < FEWEST or not names:
         return torch.zeros(len(steps.lengths), dtype=torch.float64), [""] * len(steps.lengths)

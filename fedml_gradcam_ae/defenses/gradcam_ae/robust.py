@@ -14,7 +14,7 @@ from torch.nn.functional import adaptive_avg_pool2d
 
 from fedml_gradcam_ae.contract.round import Round
 from fedml_gradcam_ae.contract.upload import ClientId
-from fedml_gradcam_ae.defenses.gradcam_ae.class_probe import ClassProbe
+from fedml_gradcam_ae.defenses.gradcam_ae.class_probe import LARGEST_MAP, ClassProbe, ProbeImages
 from fedml_gradcam_ae.defenses.gradcam_ae.evidence import Evidence, kinds_of
 from fedml_gradcam_ae.defenses.gradcam_ae.knowledge import discriminations_of
 from fedml_gradcam_ae.defenses.gradcam_ae.observed import FEWEST, Maps, Models, Observed
@@ -24,8 +24,6 @@ from fedml_gradcam_ae.defenses.gradcam_ae.settings import GradCAMAESettings
 from fedml_gradcam_ae.heatmaps import maps_and_outputs
 from fedml_gradcam_ae.networks.batchnorm import statistics_of
 from fedml_gradcam_ae.networks.outputs import Classifier
-
-LARGEST_MAP = 8  # Positions per side; larger maps are averaged to so many, since autoencoders of them would be slow.
 
 
 class RobustProfile:
@@ -58,7 +56,7 @@ class RobustProfile:
             self.prepare(round.network, round.test_data)
         given, round = round, replace(round, network=Classifier(round.network, self.settings.logits))
         probe = self.probe.draw(round.network, round.test_data, round.number)
-        large, outputs = self._maps(round, probe.large)
+        large, outputs = self._maps(round, probe)
         statistics = statistics_of(round.network, round.global_model, round.uploads, probe.native)
         known = discriminations_of(round, outputs.shape[-1], self.settings.seed)
         mapped = perf_counter()
@@ -83,20 +81,23 @@ class RobustProfile:
             )
             found = self.evidence.judge(observed)
             scores[judged.cpu()] = found.scores.float()
-            shown[judged] = _of_class(found.shown.deviations, probe.labels).to(shown)
-            reconstructions[judged] = _of_class(found.shown.reconstructions, probe.labels).to(shown)
+            own = torch.searchsorted(probe.classes, probe.labels)
+            shown[judged] = _of_class(found.shown.deviations, own).to(shown)
+            reconstructions[judged] = _of_class(found.shown.reconstructions, own).to(shown)
             for position, value, reason in zip(positions, found.scores.tolist(), found.reasons, strict=True):
                 why[position] = reason if value > 1 else ""
         elif positions:  # the global model's own maps are not finite, so that no upload can be compared with them
             scores[judged.cpu()] = 0.0
+        if 2 * len(positions) < len(judged):  # most models overflow in eval mode, so that it says nothing of a client
+            scores[:] = 0.0
         seconds = {"heat_maps": mapped - start, "evidence": perf_counter() - mapped}
         return Scored(scores.tolist(), 1.0, shown, reconstructions, seconds, why)
 
-    def _maps(self, round: Round, images: Tensor) -> tuple[Maps, Tensor]:
+    def _maps(self, round: Round, probe: ProbeImages) -> tuple[Maps, Tensor]:
         """Return the maps, and the class scores (1 + clients, images, classes) with the global model's first."""
         assert self._layer is not None
         models = [round.global_model, *round.uploads]
-        maps, outputs = maps_and_outputs(round.network, models, images, self._layer)
+        maps, outputs = maps_and_outputs(round.network, models, probe.large, self._layer, probe.classes)
         height, width = (min(side, LARGEST_MAP) for side in maps.shape[-2:])
         if (height, width) != maps.shape[-2:]:
             pooled = adaptive_avg_pool2d(maps.flatten(0, 1), (height, width))
@@ -117,11 +118,11 @@ class RobustProfile:
 
 
 def _of_class(maps: Tensor, labels: Tensor) -> Tensor:
-    """Return the maps of each image's own class.
+    """Return the maps of one class of each image.
 
     Args:
         maps: (clients, images, classes, height, width).
-        labels: (images,), int64.
+        labels: (images,), int64, positions among the classes.
 
     Returns:
         (clients, images, height, width).

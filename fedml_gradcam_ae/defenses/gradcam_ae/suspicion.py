@@ -70,6 +70,24 @@ def ratios_of(distances: Tensor) -> Tensor:
     return (distances / usual).masked_fill(itself | (usual == 0), torch.inf)
 
 
+def effective_dimensions(changes: Tensor) -> float:
+    """Return in how many directions clients differ: n^2 / sum of the squared cosines of all pairs of n clients.
+
+    The cosines are those of the differences from the median client. n orthogonal differences have n directions, those
+    along one line have one.
+
+    Args:
+        changes: (clients, numbers), at least 1 client.
+
+    Example:
+        >>> effective_dimensions(torch.tensor([[1.0, 1.0], [3.0, 3.0], [0.0, 0.0], [-7.0, -7.0]]))
+        1.0
+    """
+    different = changes - median(changes, dim=0)
+    cosines = unit_products(different @ different.T)
+    return round(len(changes) ** 2 / max(float(cosines.square().sum()), TINY), 9)
+
+
 def groups(near: Tensor) -> list[list[int]]:
     """Return the connected components of a graph, each in ascending order.
 
