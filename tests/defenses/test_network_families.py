@@ -17,7 +17,16 @@ from fedml_gradcam_ae.defenses.gradcam_ae.defense import GradCAMAE
 from fedml_gradcam_ae.heatmaps import class_maps, find_target_layer, grad_cam
 from tiny import state_of
 
-LONG = {"googlenet", "inception_v3", "fedml darts", "fedml efficientnet", "fedml resnet56"}
+LONG = {
+    "mnasnet",
+    "swin_v2",
+    "maxvit",
+    "googlenet",
+    "inception_v3",
+    "fedml darts",
+    "fedml efficientnet",
+    "fedml resnet56",
+}
 QUICK_PAPER = {"profile": "paper", "epochs": 2, "map_size": "native"}
 
 
