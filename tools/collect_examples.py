@@ -27,6 +27,7 @@ FACTS = [
     "dataset",
     "client_num_in_total",
     "client_num_per_round",
+    "trpc_master_config_path",
 ]
 SECTIONS = ["defense_args", "attack_args"]  # as JSON, since their keys differ
 

@@ -22,11 +22,14 @@ def test_each_example_is_accepted_as_it_is_or_would_run_undefended() -> None:
         r"refused: federated_optimizer: \w+ would ignore enable_defense",
         r"refused: attack_args\.attack_round_num is missing: dlg needs it",  # FedML stops with an AttributeError
         r"refused: Unknown defense_type 'diff_clipping'",  # FedML stops with an error of its own
+        r"refused: Unknown federated_optimizer 'FedSGD'",  # FedML's simulator stops with Exception("Exception")
+        r"refused: scenario: hierarchical",  # FedML ends
+        r"refused: backend: MQTT_(WEB3|THETASTORE)",  # FedML needs a package that it does not bring
     )
     for what, number in counted.items():
         if not what.startswith("accepted"):
             assert any(re.match(reason, what) for reason in reasons), what
-            assert number <= 2
+            assert number <= 3
 
 
 def test_the_table_holds_facts_of_every_configuration(tmp_path, monkeypatch, capsys) -> None:
