@@ -15,6 +15,7 @@ from fedml_gradcam_ae.hooks.simulation import mpi_routes, optimizers
 from tiny import fedml_args
 
 ON = {"enable_defense": True}
+SILO = {"training_type": "cross_silo", "scenario": "horizontal", "backend": "GRPC"}
 ATTACK = {"enable_attack": True}
 
 MISTAKES = {
@@ -127,6 +128,18 @@ MISTAKES = {
         {**ATTACK, "attack_type": "byzantine", "byzantine_client_num": 1, "attack_mode": "zero", "backend": "MPI"}
         | {"federated_optimizer": "FedGKT"},
         r"FedGKT would ignore enable_attack here \(clients upload features .*\); honored by: FedAvg, FedProx, FedOpt, ",
+    ),
+    "secure aggregation": (
+        {**ON, "defense_type": "krum", "federated_optimizer": "LSA", **SILO},
+        r"LSA would ignore enable_defense here \(secure .*\); honored by: FedAvg\.",
+    ),
+    "an optimizer that the cross-silo server lacks": (
+        {"federated_optimizer": "FedProx", **SILO},
+        "Unknown federated_optimizer 'FedProx' of FedML's cross-silo server",
+    ),
+    "analytics": (
+        {**ON, "defense_type": "krum", "federated_optimizer": None, **SILO},
+        "federated_optimizer is missing: without it FedML trains nothing that enable_defense could act on",
     ),
     "another path": (
         {**ON, "defense_type": "gradcam_ae", "training_type": "cross_device", "backend": "MQTT_S3_MNN"},

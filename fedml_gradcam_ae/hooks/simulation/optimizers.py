@@ -1,4 +1,4 @@
-"""Which of FedML's federated optimizers defenses and attacks act with, by simulator."""
+"""Which of FedML's federated optimizers defenses and attacks act with, in each simulator and in cross-silo runs."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ from fedml_gradcam_ae.contract.settings import SettingsError, unknown
 # Optimizers whose server takes the mean of the uploads for the new global model, unchanged.
 MEAN_IS_GLOBAL = ("FedAvg", "FedProx", "FedAvg_seq")
 
-# By backend, each optimizer that FedML 0.9.6 has there: None if defenses and attacks act with it, else why they are
-# refused.
+SUM_ALONE = "secure aggregation shows the server only the sum of the uploads, and no single one that could be judged"
+# By backend of a simulation, and for cross-silo runs, each optimizer that FedML 0.9.6 has there: None if defenses and
+# attacks act with it, else why they are refused.
 TABLE: Mapping[str, Mapping[str, str | None]] = {
     "sp": {
         "FedAvg": None,
@@ -22,8 +23,7 @@ TABLE: Mapping[str, Mapping[str, str | None]] = {
         "SCAFFOLD": None,
         "Mime": None,
         "HierarchicalFL": None,
-        "turbo_aggregate": "secure aggregation shows the server only the sum of the uploads, and no single one that "
-        "could be judged",
+        "turbo_aggregate": SUM_ALONE,
         "classical_vertical": "in vertical federated learning the parties hold different features of the same samples "
         "and upload no models that could be compared. FedML runs its FedAvg under this name: write FedAvg",
     },
@@ -45,11 +45,12 @@ TABLE: Mapping[str, Mapping[str, str | None]] = {
         "classical_vertical": "FedML's own does nothing under this name",
         "FedSeg": "FedML's own does nothing under this name",
     },
+    "cross_silo": {"FedAvg": None, "LSA": SUM_ALONE, "SA": SUM_ALONE},
 }
 
 
 def check_known(args: Any) -> None:
-    """Reject an optimizer that FedML's simulator does not have, at which it stops with `Exception("Exception")`.
+    """Reject an optimizer that FedML does not have there, at which it stops with `Exception("Exception")`.
 
     Args:
         args: FedML's args.
@@ -57,12 +58,18 @@ def check_known(args: Any) -> None:
     Raises:
         SettingsError: with the names of the optimizers that it has.
     """
-    optimizer, backend = getattr(args, "federated_optimizer", None), str(getattr(args, "backend", None))
-    if optimizer is None or getattr(args, "training_type", None) != "simulation" or backend not in TABLE:
-        return
-    if optimizer not in TABLE[backend]:
-        what = f"federated_optimizer {optimizer!r} of FedML's simulator with backend: {backend}"
-        raise SettingsError(unknown(what, str(optimizer), TABLE[backend]))
+    optimizer, place = getattr(args, "federated_optimizer", None), _place(args)
+    if optimizer is not None and place in TABLE and optimizer not in TABLE[place]:
+        where = "cross-silo server" if place == "cross_silo" else f"simulator with backend: {place}"
+        raise SettingsError(
+            unknown(f"federated_optimizer {optimizer!r} of FedML's {where}", str(optimizer), TABLE[place])
+        )
+
+
+def _place(args: Any) -> str:
+    """Return a key of `TABLE`, or the name of a path that is not in it."""
+    path = str(getattr(args, "training_type", None))
+    return str(getattr(args, "backend", None)) if path == "simulation" else path
 
 
 def check_network(args: Any, at: Sequence[str]) -> None:
@@ -92,11 +99,9 @@ def check_honored(args: Any, key: str) -> None:
     Raises:
         SettingsError: with the reason.
     """
-    optimizer = getattr(args, "federated_optimizer", None)
-    # Outside of the simulators: FedML's cross-silo server averages models as FedAvg does.
-    here = TABLE.get(str(getattr(args, "backend", None)), {"FedAvg": None})
-    if getattr(args, "training_type", None) != "simulation":
-        here = {"FedAvg": None}
+    optimizer, here = getattr(args, "federated_optimizer", None), TABLE.get(_place(args), {"FedAvg": None})
+    if optimizer is None:
+        raise SettingsError(f"federated_optimizer is missing: without it FedML trains nothing that {key} could act on.")
     reason = here.get(str(optimizer), "")
     if reason is None:
         return
