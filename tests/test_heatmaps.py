@@ -45,14 +45,14 @@ def uploads_of(build, count):
 
 @pytest.mark.parametrize(("build", "pixels"), [(resnet18, 128), (mobilenet, 128)])
 @pytest.mark.parametrize("classes", ["label", "argmax"])
-def test_20_uploads_give_the_maps_that_captum_gives_for_each_model_loaded_alone(build, pixels, classes) -> None:
-    uploads = uploads_of(build, 20)
+def test_uploads_give_the_maps_that_captum_gives_for_each_model_loaded_alone(build, pixels, classes) -> None:
+    uploads = uploads_of(build, 8)
     images = torch.rand(2, 3, pixels, pixels, generator=torch.Generator().manual_seed(0))
     labels = torch.tensor([3, 7]) if classes == "label" else None
     network = build().eval()
     layer = find_target_layer(network, images)
     maps = grad_cam(network, uploads, images, layer, labels)
-    assert maps.shape == (20, 2, 4, 4)
+    assert maps.shape == (8, 2, 4, 4)
 
     alone = build().eval()
     for upload, found in zip(uploads, maps, strict=True):
@@ -62,7 +62,7 @@ def test_20_uploads_give_the_maps_that_captum_gives_for_each_model_loaded_alone(
         largest = expected.max().item()
         assert torch.allclose(found, expected[:, 0].detach(), atol=1e-5 * min(1, largest), rtol=0)
     # The ReLU blanks some maps of random networks; blank maps alone would agree with anything.
-    assert (maps.amax(dim=(1, 2, 3)) > 0).sum() >= 10
+    assert (maps.amax(dim=(1, 2, 3)) > 0).sum() >= 4
 
 
 @pytest.mark.parametrize("build", [resnet18, mobilenet])

@@ -14,6 +14,19 @@ DEEPEST = 50  # levels of nesting
 class _Loader(yaml.SafeLoader):
     """PyYAML's safe loader, except that equal keys are an error: PyYAML silently takes the last of them."""
 
+    level = 0
+
+    @override
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        # PyYAML would go on to Python's own limit, and look 1,024 characters ahead on each level.
+        if self.level == DEEPEST:
+            raise RecursionError
+        self.level += 1
+        try:
+            return super().compose_node(parent, index)
+        finally:
+            self.level -= 1
+
     @override
     def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
         node: yaml.MappingNode = super().compose_mapping_node(anchor)

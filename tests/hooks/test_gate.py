@@ -242,7 +242,8 @@ def silo(plugin):
     from fedml_gradcam_ae.hooks.cross_silo.aggregator import HookedAggregator
 
     def make(**changes):
-        args = fedml.init(fedml_args(training_type="cross_silo", scenario="horizontal", **changes))
+        path = {"training_type": "cross_silo", "scenario": "horizontal", "backend": "GRPC"}
+        args = fedml.init(fedml_args(**path, **changes))
         args.run_id = 0
         FedMLAttacker.get_instance().init(args)
         FedMLDefender.get_instance().init(args)
