@@ -89,3 +89,14 @@ def test_among_nearly_equal_clients_one_with_many_samples_may_go_far(times) -> N
     samples[0] = 43
     excess, spread = excess_lengths(lengths, samples, ALL)
     assert excess[0] / spread > 5
+
+
+def test_an_upload_that_equals_the_global_model_moves_no_line() -> None:
+    lengths, samples = federation(6)
+    still = lengths.clone()
+    still[samples.argmax()] = 0
+    moved = still > 0
+    excess, spread = excess_lengths(still, samples, ALL)
+    expected, alone = excess_lengths(lengths, samples, moved)
+    assert torch.allclose(excess[moved], expected[moved])
+    assert spread == alone

@@ -222,3 +222,16 @@ def test_the_profile_leaves_out_poisoners_that_share_a_direction() -> None:
         defense = GradCAMAE(GradCAMAE.Settings(relation_margin=margin))
         flagged[margin] = np.flatnonzero(defense.judge(round_of(rows.numpy(), network)).flagged).tolist()
     assert flagged == {0: [], MARGIN: [0, 1, 2]}
+
+
+def test_an_update_of_length_0_is_nobodys_relative() -> None:
+    """It would have minus the mean in common with whoever agrees least with the others."""
+    generator = torch.Generator().manual_seed(3)
+    updates = torch.randn(12, 300, generator=generator) + 2 * torch.randn(300, generator=generator)
+    labels = torch.randn(12, 10, generator=generator)
+    updates[7] = 0
+    scores = relation_scores(directions(updates, labels), MARGIN, torch.ones(12))
+    moving = torch.arange(12) != 7
+    alone = relation_scores(directions(updates[moving], labels[moving]), MARGIN, torch.ones(11))
+    assert scores[7] == 0
+    assert torch.equal(scores[moving], alone)

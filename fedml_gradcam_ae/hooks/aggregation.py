@@ -55,8 +55,8 @@ def prepare(network: nn.Module | None, test_data: Iterable[Any]) -> None:
         test_data: the server's batches (images, labels).
 
     Raises:
-        SettingsError: if an attack, a defense or a watching detector is on and the network has complex tensors.
-        ValueError: if the attack or the defense cannot work with the network or the data.
+        SettingsError: if an attack, a defense or a watching detector is on and the network has complex tensors, or if
+            the attack or the defense cannot work with the network or the data.
     """
     if defense_or_attack_active() and network is not None:
         odd = [
@@ -69,7 +69,12 @@ def prepare(network: nn.Module | None, test_data: Iterable[Any]) -> None:
             )
     for own in (attack(), defense()):
         if own is not None and network is not None:
-            own.prepare(network, test_data)
+            try:
+                own.prepare(network, test_data)
+            except SettingsError:
+                raise
+            except ValueError as error:
+                raise SettingsError(str(error)) from None
 
 
 def run_listeners(args: Any) -> AbstractContextManager[None]:

@@ -71,9 +71,30 @@ def warnings_of(args: Any) -> Iterator[str]:
         if found is not None and found.cls is not None and found.shared is None and asked in side.fedml:
             for key in given.keys() & side.fedml[asked].model_fields:
                 yield f"{side.section}.{key} has no effect: {side.params} stands beside it."
+        elif found is not None and found.cls is not None and found.shared is None:
+            for key in sorted(given.keys() & _flat_keys() - _read_by_fedml(args)):
+                yield (
+                    f"{side.section}.{key} has no effect: it is a key of FedML's own types. Those of {found.name} "
+                    f"stand in {side.params} (docs/settings.md)."
+                )
     defense = requested(DEFENSE, args)
     if defense is not None and defense.cls is not None:
         yield from _few_clients(defense, args)
+
+
+def _flat_keys() -> set[str]:
+    """Return the keys of all of FedML's own types."""
+    return {key for side in (DEFENSE, ATTACK) for model in side.fedml.values() for key in model.model_fields}
+
+
+def _read_by_fedml(args: Any) -> set[str]:
+    """Return the keys of FedML's types that are read, by the other side's type or in place of parameters."""
+    keys: set[str] = set()
+    for side in (DEFENSE, ATTACK):
+        found = requested(side, args)
+        if found is not None:
+            keys |= set(found.taken) if found.cls is not None else set(side.fedml[found.name].model_fields)
+    return keys
 
 
 def _few_clients(found: Requested, args: Any) -> Iterator[str]:

@@ -110,6 +110,12 @@ def test_other_runs_are_told_nothing() -> None:
             {"enable_defense": True, "defense_type": "krum", "krum_param_m": 2, "defense_params": {}},
             "defense_args.krum_param_m has no effect: defense_params stands beside it.",
         ),
+        (
+            "defense_args: {krum_param_m: 2}",
+            {"enable_defense": True, "defense_type": "multi_krum", "krum_param_m": 2},
+            "defense_args.krum_param_m has no effect: it is a key of FedML's own types. Those of multi_krum stand in "
+            "defense_params (docs/settings.md).",
+        ),
     ],
 )
 def test_a_key_without_effect_is_named(tmp_path, text, changes, message) -> None:

@@ -10,12 +10,12 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
+from fedml_gradcam_ae.contract.bounding import lower_median
 from fedml_gradcam_ae.contract.round import Round
 from fedml_gradcam_ae.contract.upload import Upload
 from fedml_gradcam_ae.defenses.gradcam_ae.kind import Kind
 from fedml_gradcam_ae.defenses.gradcam_ae.observed import Observed
 from fedml_gradcam_ae.heatmaps import draw_probe
-from fedml_gradcam_ae.maths.order_statistics import median
 from fedml_gradcam_ae.networks.evaluating import answer, evaluating
 from fedml_gradcam_ae.networks.parallel import on_each_upload
 
@@ -30,8 +30,8 @@ LARGEST = 1e30  # Class scores are clamped to this.
 class Knowledge(Kind):
     """The share of the discrimination that an upload lost, in units of its threshold.
 
-    The discrimination that is expected is the global model's, or the uploads' median, where that is larger: in the
-    first round the global model may know nothing.
+    The discrimination that is expected is the global model's, or the uploads' lower median, where that is larger: in
+    the first round the global model may know nothing.
     """
 
     name = "knowledge"
@@ -64,7 +64,7 @@ def lost_shares(uploads: Tensor, before: Tensor) -> Tensor:
         >>> lost_shares(torch.tensor([0.5, 0.1, 0.6]), torch.tensor(0.5))
         tensor([0.0000, 0.8000, 0.0000])
     """
-    expected = torch.maximum(before, median(uploads))
+    expected = torch.maximum(before, lower_median(uploads[:, None])[0])
     return (1 - uploads / expected).clamp(min=0) if expected >= KNOWS else torch.zeros_like(uploads)
 
 

@@ -72,6 +72,8 @@ def excess_lengths(lengths: Tensor, samples: Tensor, trusted: Tensor) -> tuple[T
         >>> [f"{value:.2f}" for value in excess.exp().tolist()], f"{spread:.2f}"
         (['1.00', '1.00', '1.00', '1.00', '10.00'], '0.10')
     """
+    moved = lengths > 0  # an upload that equals the global model says nothing of lengths
+    trusted = trusted & moved if bool((trusted & moved).any()) else trusted
     logs = lengths.double().nan_to_num(LONGEST, posinf=LONGEST).clamp(SHORTEST, LONGEST).log()
     claims = (samples.double() / samples[trusted].double().median()).clamp(max=LARGEST_CLAIM).log()
     slope = 0.0

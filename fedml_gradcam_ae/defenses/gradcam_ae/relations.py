@@ -96,8 +96,9 @@ def relation_scores(directions: Directions, margin: float, samples: Tensor) -> T
         >>> scores.gt(1).nonzero()[:, 0].tolist()
         [0, 1, 2]
     """
-    left = torch.arange(len(directions.updates))
-    scores = torch.zeros(len(left), dtype=torch.float64)
+    scores = torch.zeros(len(directions.updates), dtype=torch.float64)
+    # An update of length 0 has as much in common with any other, so that it could bring others under suspicion.
+    left = directions.updates.diagonal().cpu().nonzero()[:, 0]
     while len(left) >= FEWEST_CLIENTS:
         here = directions.only(left)
         found = most_related(residual_cosines(here.updates), residual_cosines(here.labels))

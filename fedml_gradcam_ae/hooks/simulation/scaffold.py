@@ -47,10 +47,11 @@ class HookedScaffoldTrainer(JudgedTrainer, ScaffoldTrainer):  # type: ignore[mis
         """
         change, variate = super().train_client(client, *given, **options)
         self._steps[identity(client.client_idx)] = self._count
-        if all(bool(variate[name].isfinite().all()) for name in self.names):  # or the client could never come back
-            own = client.c_model_local.state_dict()
-            for name in self.names:
-                own[name] += variate[name]
+        own = client.c_model_local.state_dict()
+        sums = {name: own[name] + variate[name] for name in self.names}
+        if all(bool(tensor.isfinite().all()) for tensor in sums.values()):  # or the client could never come back
+            for name, tensor in sums.items():
+                own[name].copy_(tensor)
         return change, variate
 
     @override

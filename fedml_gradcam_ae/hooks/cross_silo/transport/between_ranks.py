@@ -49,6 +49,7 @@ class MPITransport(BaseCommunicationManager):  # type: ignore[misc]  # fedml has
         )
         self.complaints = self._intake.complaints
         self.is_running, self._closed = True, False
+        self._members: frozenset[int] = frozenset()
         self._thread = threading.Thread(target=self._receive, daemon=True)
 
     def expect(self, model_bytes: int, clients: Sequence[int]) -> None:
@@ -59,6 +60,7 @@ class MPITransport(BaseCommunicationManager):  # type: ignore[misc]  # fedml has
             clients: the ids of all processes that may send: all clients for the server, the server for a client.
         """
         self._intake.limits = of_a_model(model_bytes, self._largest_upload, len(clients))
+        self._members = frozenset(map(int, clients))
         self._thread.start()
 
     def add_observer(self, observer: Any) -> None:
@@ -131,5 +133,8 @@ class MPITransport(BaseCommunicationManager):  # type: ignore[misc]  # fedml has
         except MPI.Exception as error:
             if error.Get_error_class() != MPI.ERR_TRUNCATE:
                 raise
+        if sender not in self._members:  # FedML's clients take a model from whoever sends one
+            self.complaints.report("stranger", f"a message from rank {sender} was dropped: it has nothing to say here")
+            return True
         self._intake.put(sender, bytes(content) if size <= most else Refused(f"it has {size} bytes: too many"))
         return True

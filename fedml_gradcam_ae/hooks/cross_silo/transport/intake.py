@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Collection, Sequence
-from time import thread_time
+from time import sleep, thread_time
 from typing import Any
 
 from fedml.core.distributed.communication.message import Message
@@ -22,9 +22,14 @@ from fedml_gradcam_ae.hooks.cross_silo.transport.settings import TransportSettin
 WAKE_UP_SECONDS = 0.2  # Longest wait for a message before the loop checks whether to stop.
 LARGEST_UPLOAD = 4.0  # Default of the setting `largest_upload`, in multiples of the model's size.
 AROUND_THE_DATA = 64_000_000  # Bytes of the decoding budget beside the largest message: about 16 kB for each tensor.
+AGAIN_SECONDS = 0.5  # Wait before a message whose content could not be had is read again.
 UNKNOWN_MODEL = 250_000_000  # Assumed size in bytes of a client's unknown model; times LARGEST_UPLOAD it gives 1 GB.
 
 Decode = Callable[[int, bytes, Budget], Envelope]
+
+
+class NotNowError(Exception):
+    """The service that holds a message's content does not answer, which is no fault of the message's sender."""
 
 
 class Intake:
@@ -37,7 +42,8 @@ class Intake:
         rank: the rank of this process; 0 is the server.
         settings: the settings of the transport.
         observers: FedML's managers, which get the messages; the list may change later.
-        decode: function of (sender, bytes, budget) that returns the decoded message; it raises `Undecodable` alone.
+        decode: function of (sender, bytes, budget) that returns the decoded message; it raises `Undecodable`
+            or `NotNowError` alone.
         receivers: function that returns the ids of this process.
         learn: function of (sender, parameters) that is called on the server with each message that passed.
 
@@ -105,6 +111,11 @@ class Intake:
             found = self._decode(arrival.sender, arrival.content, self._budget())
         except Undecodable as error:
             return self._refuse(arrival.sender, error.kind, str(error))
+        except NotNowError as error:
+            self._report("service", arrival.sender, f"a message is read again later: {error}")
+            self.inbox.put(arrival, self.limits.message)
+            sleep(AGAIN_SECONDS)
+            return None
         types = {kind for observer in self._observers for kind in observer.message_handler_dict if kind != 0}
         try:
             header, parameters = schema.check(found, types, self._receivers())

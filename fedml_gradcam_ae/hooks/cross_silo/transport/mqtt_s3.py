@@ -220,6 +220,8 @@ class MQTTS3Transport(BaseCommunicationManager):  # type: ignore[misc]  # fedml 
         """Return a message with its model in the place of the object's key."""
         parameters = read_payload(content)
         key = parameters.get(schema.MODEL_PARAMS, "")
+        if self._rank == 0 and parameters.get("msg_type") != schema.UPLOAD:
+            key = ""  # no other message has a model, so that none makes the server wait for an object
         if key in ("", None):
             parameters.pop(schema.MODEL_PARAMS, None)
         else:
