@@ -137,6 +137,16 @@ class Silo:
             raise AssertionError(self.log.read_text()) from None
         assert self.server.returncode == 0, self.log.read_text()
 
+    def ends_without_the_poisoner(self, clients) -> str:
+        """The end of two rounds of three clients, the third of whom poisons: in order, and it is left out of both."""
+        self.wait_for_end()
+        assert [client.wait(PATIENCE) for client in clients] == [0, 0, 0]
+        log = self.log.read_text()
+        assert log.count(": left out 1 of 3 clients: 3") == 2, log
+        assert log.count(": test accuracy ") == 2
+        assert "is back" not in log
+        return log
+
     def rounds(self) -> list[dict[str, Any]]:
         """The lines that the server wrote."""
         return [json.loads(line) for line in (self.folder / "record" / "rounds.jsonl").read_text().splitlines()]

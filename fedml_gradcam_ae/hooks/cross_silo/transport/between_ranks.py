@@ -8,20 +8,19 @@ from collections.abc import Sequence
 from typing import Any
 
 from fedml.core.distributed.communication.base_com_manager import BaseCommunicationManager
-from fedml.core.distributed.communication.constants import CommunicationConstants
 from fedml.core.distributed.communication.message import Message
+from typing_extensions import override
 
-from fedml_gradcam_ae.hooks.cross_silo.decoding import decode_message
 from fedml_gradcam_ae.hooks.cross_silo.refused import Refused
-from fedml_gradcam_ae.hooks.cross_silo.transport.intake import LARGEST_UPLOAD, Intake, size_of_model
-from fedml_gradcam_ae.hooks.cross_silo.transport.limits import of_a_model
+from fedml_gradcam_ae.hooks.cross_silo.transport.intake import Intake, size_of_model
+from fedml_gradcam_ae.hooks.cross_silo.transport.serving import Serving
 from fedml_gradcam_ae.hooks.cross_silo.transport.settings import read_transport_settings
 from fedml_gradcam_ae.hooks.simulation import ranks
 
 POLL_SECONDS = 0.002  # Time between two looks for a message.
 
 
-class MPITransport(BaseCommunicationManager):  # type: ignore[misc]  # fedml has no types
+class MPITransport(Serving, BaseCommunicationManager):  # type: ignore[misc]  # fedml has no types
     """Transport with the messages of FedML's `MpiCommunicationManager`, which decodes instead of unpickling.
 
     MPI itself says which rank sent a message. Client n runs on rank n.
@@ -37,16 +36,9 @@ class MPITransport(BaseCommunicationManager):  # type: ignore[misc]  # fedml has
 
     def __init__(self, comm: Any, rank: int, args: Any) -> None:
         self._comm, self._rank = comm, rank
-        self._largest_upload = getattr(args, "largest_upload", LARGEST_UPLOAD)
         self._observers: list[Any] = []
         settings = read_transport_settings(args, rank)
-        self._intake = Intake(
-            rank,
-            settings,
-            self._observers,
-            decode=lambda _sender, content, budget: decode_message(content, budget),
-            receivers=lambda: [rank],
-        )
+        self._intake = Intake(rank, settings, self._observers, lambda: [rank], args)
         self.complaints = self._intake.complaints
         self.is_running, self._closed = True, False
         self._members: frozenset[int] = frozenset()
@@ -59,33 +51,15 @@ class MPITransport(BaseCommunicationManager):  # type: ignore[misc]  # fedml has
             model_bytes: the size of the global model, in bytes.
             clients: the ids of all processes that may send: all clients for the server, the server for a client.
         """
-        self._intake.limits = of_a_model(model_bytes, self._largest_upload, len(clients))
+        self._intake.expect(model_bytes, clients)
         self._members = frozenset(map(int, clients))
         self._thread.start()
 
-    def add_observer(self, observer: Any) -> None:
-        """Add a FedML manager, which gets the messages."""
-        self._observers.append(observer)
-
-    def remove_observer(self, observer: Any) -> None:
-        """Remove a FedML manager."""
-        self._observers.remove(observer)
-
-    def handle_receive_message(self) -> None:
-        """Receive messages until `stop_receive_message` is called."""
-        try:
-            if self._rank != 0:
-                self.expect(size_of_model(self._observers), [0])
-            for observer in self._observers:
-                observer.receive_message(CommunicationConstants.MSG_TYPE_CONNECTION_IS_READY, Message())
-            self._intake.serve(lambda: self.is_running)
-        finally:
-            self.stop_receive_message()
-            self.complaints.flush(everything=True)
-
-    def stop_receive_message(self) -> None:
-        """Stop passing messages on; they are still received, since their senders may wait for that."""
-        self.is_running = False
+    @override
+    def begin(self) -> None:
+        """Have a client start to receive; the server has done so, since it knows the model."""
+        if self._rank != 0:
+            self.expect(size_of_model(self._observers), [0])
 
     def close(self) -> None:
         """Stop receiving."""

@@ -11,12 +11,12 @@ from fedml.core.distributed.communication.message import Message
 
 from fedml_gradcam_ae.contract.shown import printable
 from fedml_gradcam_ae.hooks.cross_silo.complaints import Complaints
-from fedml_gradcam_ae.hooks.cross_silo.decoding import Budget, Envelope, Undecodable
+from fedml_gradcam_ae.hooks.cross_silo.decoding import Budget, Envelope, Undecodable, decode_message
 from fedml_gradcam_ae.hooks.cross_silo.refused import Refused
 from fedml_gradcam_ae.hooks.cross_silo.transport import envelope as schema
 from fedml_gradcam_ae.hooks.cross_silo.transport.buckets import Buckets
 from fedml_gradcam_ae.hooks.cross_silo.transport.inbox import Arrival, Inbox
-from fedml_gradcam_ae.hooks.cross_silo.transport.limits import Limits
+from fedml_gradcam_ae.hooks.cross_silo.transport.limits import Limits, of_a_model
 from fedml_gradcam_ae.hooks.cross_silo.transport.settings import TransportSettings
 
 WAKE_UP_SECONDS = 0.2  # Longest wait for a message before the loop checks whether to stop.
@@ -42,9 +42,10 @@ class Intake:
         rank: the rank of this process; 0 is the server.
         settings: the settings of the transport.
         observers: FedML's managers, which get the messages; the list may change later.
+        receivers: function that returns the ids of this process.
+        args: FedML's args, for the setting `largest_upload`.
         decode: function of (sender, bytes, budget) that returns the decoded message; it raises `Undecodable`
             or `NotNowError` alone.
-        receivers: function that returns the ids of this process.
         learn: function of (sender, parameters) that is called on the server with each message that passed.
 
     Attributes:
@@ -58,8 +59,9 @@ class Intake:
         rank: int,
         settings: TransportSettings,
         observers: list[Any],
-        decode: Decode,
         receivers: Callable[[], Collection[int]],
+        args: Any = None,
+        decode: Decode = lambda _sender, content, budget: decode_message(content, budget),
         learn: Callable[[int, dict[str, Any]], None] = lambda _sender, _parameters: None,
     ) -> None:
         self.limits = Limits()
@@ -67,8 +69,18 @@ class Intake:
         self.complaints = Complaints()
         self._rank, self._settings, self._observers = rank, settings, observers
         self._decode, self._receivers, self._learn = decode, receivers, learn
+        self._largest_upload = getattr(args, "largest_upload", LARGEST_UPLOAD)
         self._lock = threading.Lock()
         self._buckets = Buckets(settings.messages_per_second, 2 * settings.messages_per_second + 20)
+
+    def expect(self, model_bytes: int, senders: Sequence[int]) -> None:
+        """Set the limits for the model.
+
+        Args:
+            model_bytes: the size of the global model, in bytes.
+            senders: the ids of all processes that may send.
+        """
+        self.limits = of_a_model(model_bytes, self._largest_upload, len(senders))
 
     def put(self, sender: int, content: bytes | Refused) -> None:
         """Check the rate and the size of a message and queue it; may be called from any thread.

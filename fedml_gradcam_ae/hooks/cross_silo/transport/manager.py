@@ -14,12 +14,11 @@ from fedml.core.distributed.communication.grpc import grpc_comm_manager_pb2
 from fedml.core.distributed.communication.grpc.grpc_comm_manager import GRPCCommManager, GRPCMapping
 from fedml.core.distributed.communication.message import Message
 
-from fedml_gradcam_ae.hooks.cross_silo.decoding import decode_message
 from fedml_gradcam_ae.hooks.cross_silo.transport import event_loop
 from fedml_gradcam_ae.hooks.cross_silo.transport.addresses import Addresses, join
 from fedml_gradcam_ae.hooks.cross_silo.transport.identity import load_identity
-from fedml_gradcam_ae.hooks.cross_silo.transport.intake import LARGEST_UPLOAD, Intake, size_of_model
-from fedml_gradcam_ae.hooks.cross_silo.transport.limits import of_a_model, raise_open_files
+from fedml_gradcam_ae.hooks.cross_silo.transport.intake import Intake, size_of_model
+from fedml_gradcam_ae.hooks.cross_silo.transport.limits import raise_open_files
 from fedml_gradcam_ae.hooks.cross_silo.transport.receiving import Doorstep, Receiver
 from fedml_gradcam_ae.hooks.cross_silo.transport.sending import Address, deliver
 from fedml_gradcam_ae.hooks.cross_silo.transport.settings import read_transport_settings
@@ -73,14 +72,13 @@ class GRPCTransport(GRPCCommManager):  # type: ignore[misc]  # fedml has no type
         default = GRPCMapping(self.client_id, self.client_rank, "0.0.0.0", port, None)
         self._own = self.grpc_mappings.setdefault(self.client_id, default)
         self._addresses = Addresses(self.grpc_mappings)
-        self._largest_upload = getattr(args, "largest_upload", LARGEST_UPLOAD)
         self._members = self._by_rank([0] if self.client_rank else json.loads(getattr(args, "client_id_list", "[]")))
         self._intake = Intake(
             self.client_rank,
             self.settings,
             self._observers,
-            decode=lambda _sender, content, budget: decode_message(content, budget),
             receivers=lambda: self._addresses.ids(self.client_rank),
+            args=args,
             learn=self._learn,
         )
         self.complaints = self._intake.complaints
@@ -98,7 +96,7 @@ class GRPCTransport(GRPCCommManager):  # type: ignore[misc]  # fedml has no type
             PortTakenError: if this process cannot listen on its address.
         """
         self._members = self._by_rank(clients)
-        self._intake.limits = of_a_model(model_bytes, self._largest_upload, len(clients))
+        self._intake.expect(model_bytes, clients)
         self._listen()
 
     def handle_receive_message(self) -> None:

@@ -14,18 +14,18 @@ from typing import Any
 
 import paho.mqtt.client as mqtt
 from fedml.core.distributed.communication.base_com_manager import BaseCommunicationManager
-from fedml.core.distributed.communication.constants import CommunicationConstants
 from fedml.core.distributed.communication.message import Message
+from typing_extensions import override
 
 from fedml_gradcam_ae.contract.settings import SettingsError
 from fedml_gradcam_ae.contract.shown import shown
 from fedml_gradcam_ae.hooks.cross_silo.decoding import Budget, Envelope, Undecodable, decode_value
 from fedml_gradcam_ae.hooks.cross_silo.refused import Refused
 from fedml_gradcam_ae.hooks.cross_silo.transport import envelope as schema
-from fedml_gradcam_ae.hooks.cross_silo.transport.intake import LARGEST_UPLOAD, Intake, size_of_model
-from fedml_gradcam_ae.hooks.cross_silo.transport.limits import of_a_model
+from fedml_gradcam_ae.hooks.cross_silo.transport.intake import Intake, size_of_model
 from fedml_gradcam_ae.hooks.cross_silo.transport.objects import Objects
 from fedml_gradcam_ae.hooks.cross_silo.transport.services import BROKER, BUCKET, Broker, Bucket, read_service
+from fedml_gradcam_ae.hooks.cross_silo.transport.serving import Serving
 from fedml_gradcam_ae.hooks.cross_silo.transport.settings import read_transport_settings
 from fedml_gradcam_ae.hooks.cross_silo.transport.undelivered import UndeliveredError
 
@@ -40,7 +40,7 @@ UNAVAILABLE, DENIED = 3, 128  # The broker's codes for "not now", and for a topi
 UUID = "[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}"  # The end of the key of each of FedML's objects.
 
 
-class MQTTS3Transport(BaseCommunicationManager):  # type: ignore[misc]  # fedml has no types
+class MQTTS3Transport(Serving, BaseCommunicationManager):  # type: ignore[misc]  # fedml has no types
     """Transport with the messages and objects of FedML's `MqttS3MultiClientsCommManager`.
 
     Objects are decoded instead of unpickled. The broker's thread only queues messages: a model is fetched, and a round
@@ -74,11 +74,10 @@ class MQTTS3Transport(BaseCommunicationManager):  # type: ignore[misc]  # fedml 
         self._prefix = f"fedml_{args.run_id}_"
         self._senders = self._topics(ids)
         self.settings = read_transport_settings(args, self._rank)
-        self._largest_upload = getattr(args, "largest_upload", LARGEST_UPLOAD)
         self._objects = Objects(read_service(Bucket, bucket, BUCKET), self.settings.send_timeout)
         self._observers: list[Any] = []
         own = {self._id, self._rank} if self._rank else {0, self._server_id}
-        self._intake = Intake(self._rank, self.settings, self._observers, self._decode, lambda: own)
+        self._intake = Intake(self._rank, self.settings, self._observers, lambda: own, args, self._decode)
         self.complaints = self._intake.complaints
         self.is_running, self._answered = True, threading.Event()
         self._problem = "does not answer"
@@ -101,39 +100,21 @@ class MQTTS3Transport(BaseCommunicationManager):  # type: ignore[misc]  # fedml 
             SettingsError: if the broker cannot be reached.
         """
         self._senders = self._topics(clients)
-        self._intake.limits = of_a_model(model_bytes, self._largest_upload, len(clients))
+        self._intake.expect(model_bytes, clients)
         self._connect()
 
-    def add_observer(self, observer: Any) -> None:
-        """Add a FedML manager, which gets the messages."""
-        self._observers.append(observer)
-
-    def remove_observer(self, observer: Any) -> None:
-        """Remove a FedML manager."""
-        self._observers.remove(observer)
-
-    def handle_receive_message(self) -> None:
-        """Receive messages until `stop_receive_message` is called.
+    @override
+    def begin(self) -> None:
+        """Have a client connect, and wait for the broker's answer.
 
         Raises:
             SettingsError: if the broker cannot be reached or does not take this process.
         """
-        try:
-            if self._rank != 0:
-                self.expect(size_of_model(self._observers), [self._server_id])
-            self._answered.wait(self.settings.send_timeout)
-            if self._problem:
-                raise SettingsError(f"{self._where} {self._problem}.")
-            for observer in self._observers:
-                observer.receive_message(CommunicationConstants.MSG_TYPE_CONNECTION_IS_READY, Message())
-            self._intake.serve(lambda: self.is_running)
-        finally:
-            self.stop_receive_message()
-            self.complaints.flush(everything=True)
-
-    def stop_receive_message(self) -> None:
-        """Stop receiving; messages can still be sent."""
-        self.is_running = False
+        if self._rank != 0:
+            self.expect(size_of_model(self._observers), [self._server_id])
+        self._answered.wait(self.settings.send_timeout)
+        if self._problem:
+            raise SettingsError(f"{self._where} {self._problem}.")
 
     def close(self) -> None:
         """Disconnect from the broker."""

@@ -8,17 +8,16 @@ import pickle
 from collections.abc import Sequence
 from typing import Any
 
-from fedml.core.distributed.communication.constants import CommunicationConstants
 from fedml.core.distributed.communication.message import Message
 from fedml.core.distributed.communication.trpc.trpc_comm_manager import TRPCCommManager
 from fedml.core.distributed.communication.trpc.trpc_server import TRPCCOMMServicer
 from fedml.core.distributed.communication.trpc.utils import WORKER_NAME
 from torch.distributed import rpc
+from typing_extensions import override
 
-from fedml_gradcam_ae.hooks.cross_silo.decoding import decode_message
 from fedml_gradcam_ae.hooks.cross_silo.transport.envelope import FINISH
-from fedml_gradcam_ae.hooks.cross_silo.transport.intake import LARGEST_UPLOAD, Intake, size_of_model
-from fedml_gradcam_ae.hooks.cross_silo.transport.limits import of_a_model
+from fedml_gradcam_ae.hooks.cross_silo.transport.intake import Intake, size_of_model
+from fedml_gradcam_ae.hooks.cross_silo.transport.serving import Serving
 from fedml_gradcam_ae.hooks.cross_silo.transport.settings import read_transport_settings
 from fedml_gradcam_ae.hooks.cross_silo.transport.undelivered import UndeliveredError
 
@@ -27,7 +26,7 @@ log = logging.getLogger("fedml_gradcam_ae")
 LAST_SECONDS = 10.0  # Longest wait for the other processes at the end.
 
 
-class TRPCTransport(TRPCCommManager):  # type: ignore[misc]  # fedml has no types
+class TRPCTransport(Serving, TRPCCommManager):  # type: ignore[misc]  # fedml has no types
     """TRPCCommManager that serves until the run ends, checks messages, and ends the clients after an error.
 
     torch's RPC lets each process call any function in each other one, and unpickles what they send. So the limits and
@@ -45,16 +44,9 @@ class TRPCTransport(TRPCCommManager):  # type: ignore[misc]  # fedml has no type
 
     def __init__(self, path: str, rank: int, clients: int, args: Any) -> None:
         self.settings = read_transport_settings(args, rank)
-        self._largest_upload = getattr(args, "largest_upload", LARGEST_UPLOAD)
         self._clients, self._failed = clients, False
         observers: list[Any] = []
-        self._intake = Intake(
-            rank,
-            self.settings,
-            observers,
-            decode=lambda _sender, content, budget: decode_message(content, budget),
-            receivers=lambda: [rank],
-        )
+        self._intake = Intake(rank, self.settings, observers, lambda: [rank], args)
         self.complaints = self._intake.complaints
         if rank == 0:
             log.warning(
@@ -73,23 +65,13 @@ class TRPCTransport(TRPCCommManager):  # type: ignore[misc]  # fedml has no type
             model_bytes: the size of the global model, in bytes.
             clients: the ids of all processes that may send: all clients for the server, the server for a client.
         """
-        self._intake.limits = of_a_model(model_bytes, self._largest_upload, len(clients))
+        self._intake.expect(model_bytes, clients)
 
-    def handle_receive_message(self) -> None:
-        """Receive messages until `stop_receive_message` is called."""
-        try:
-            if self.rank != 0:
-                self.expect(size_of_model(self._observers), [0])
-            for observer in self._observers:
-                observer.receive_message(CommunicationConstants.MSG_TYPE_CONNECTION_IS_READY, Message())
-            self._intake.serve(lambda: self.is_running)
-        finally:
-            self.stop_receive_message()
-            self.complaints.flush(everything=True)
-
-    def stop_receive_message(self) -> None:
-        """Stop passing messages on; messages can still be sent."""
-        self.is_running = False
+    @override
+    def begin(self) -> None:
+        """Set the limits of a client; the server has done so, since it knows the model."""
+        if self.rank != 0:
+            self.expect(size_of_model(self._observers), [0])
 
     def fail(self) -> None:
         """Prepare to leave the other processes after an error; the server tells the clients to end."""
