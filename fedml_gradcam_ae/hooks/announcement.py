@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from fedml_gradcam_ae.contract.interfaces import overrides
@@ -60,24 +60,27 @@ def warnings_of(args: Any) -> Iterator[str]:
     """
     path = getattr(args, "yaml_config_file", "")
     sections = read_sections(path) if path else {}
+    requests = {side.word: requested(side, args) for side in (DEFENSE, ATTACK)}
     for side in (DEFENSE, ATTACK):
-        given, found = sections.get(side.section, {}), requested(side, args)
+        given, found = sections.get(side.section, {}), requests[side.word]
         if f"add_{side.word}" in given:
             yield (
                 f"{side.section}.add_{side.word} has no effect: FedML 0.9.6 reads enable_{side.word}, which is "
                 f"{str(found is not None).lower()} here."
             )
+        if found is None or found.cls is None or found.shared is not None:
+            continue
         asked = str(getattr(args, f"{side.word}_type", "")).strip()
-        if found is not None and found.cls is not None and found.shared is None and asked in side.fedml:
+        if asked in side.fedml:
             for key in given.keys() & side.fedml[asked].model_fields:
                 yield f"{side.section}.{key} has no effect: {side.params} stands beside it."
-        elif found is not None and found.cls is not None and found.shared is None:
-            for key in sorted(given.keys() & _flat_keys() - _read_by_fedml(args)):
+        else:
+            for key in sorted(given.keys() & _flat_keys() - _read_by_fedml(requests)):
                 yield (
                     f"{side.section}.{key} has no effect: it is a key of FedML's own types. Those of {found.name} "
                     f"stand in {side.params} (docs/settings.md)."
                 )
-    defense = requested(DEFENSE, args)
+    defense = requests[DEFENSE.word]
     if defense is not None and defense.cls is not None:
         yield from _few_clients(defense, args)
 
@@ -87,11 +90,11 @@ def _flat_keys() -> set[str]:
     return {key for side in (DEFENSE, ATTACK) for model in side.fedml.values() for key in model.model_fields}
 
 
-def _read_by_fedml(args: Any) -> set[str]:
+def _read_by_fedml(requests: Mapping[str, Requested | None]) -> set[str]:
     """Return the keys of FedML's types that are read, by the other side's type or in place of parameters."""
     keys: set[str] = set()
     for side in (DEFENSE, ATTACK):
-        found = requested(side, args)
+        found = requests[side.word]
         if found is not None:
             keys |= set(found.taken) if found.cls is not None else set(side.fedml[found.name].model_fields)
     return keys
