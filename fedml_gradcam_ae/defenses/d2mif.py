@@ -25,7 +25,7 @@ from fedml_gradcam_ae.contract.registry import register_defense
 from fedml_gradcam_ae.contract.round import Round, Verdict, sample_weights
 from fedml_gradcam_ae.contract.settings import DefenseSettings
 from fedml_gradcam_ae.maths.cosine import cosine_matrix
-from fedml_gradcam_ae.networks.evaluating import answer, evaluating
+from fedml_gradcam_ae.networks.evaluating import answer, constants, evaluating
 from fedml_gradcam_ae.networks.images import draw_images, seeded_generator
 from fedml_gradcam_ae.networks.outputs import Classifier, OutputSettings, count_classes
 
@@ -306,7 +306,7 @@ def accuracy_of(network: nn.Module, model: Mapping[str, Tensor], images: Tensor,
         images: (images, channels, height, width), on the network's device.
         labels: (images,), classes.
     """
-    tensors = {name: tensor.detach().to(images.device) for name, tensor in model.items()}
+    tensors = constants(model, images.device)
     right = 0
     with evaluating(network), torch.no_grad():
         for batch, expected in zip(torch.split(images, _BATCH), torch.split(labels, _BATCH), strict=True):

@@ -29,7 +29,7 @@ from fedml_gradcam_ae.defenses.shared.clipped_mean import clipped_mean
 from fedml_gradcam_ae.defenses.shared.output_layer import output_layer
 from fedml_gradcam_ae.maths.cosine import cosine_matrix
 from fedml_gradcam_ae.maths.order_statistics import median
-from fedml_gradcam_ae.networks.evaluating import answer, evaluating
+from fedml_gradcam_ae.networks.evaluating import answer, constants, evaluating
 from fedml_gradcam_ae.networks.images import draw_images, seeded_generator
 from fedml_gradcam_ae.networks.outputs import Classifier, OutputSettings, count_classes
 from fedml_gradcam_ae.networks.parallel import on_each_upload
@@ -269,7 +269,7 @@ def division_differences(
 
 
 def _probabilities(network: nn.Module, model: Upload, images: Tensor) -> Tensor:
-    tensors = {name: tensor.detach().to(images.device) for name, tensor in model.items()}
+    tensors = constants(model, images.device)
     scores: Tensor = answer(network, tensors, images)
     return scores.double().softmax(dim=1).cpu()
 

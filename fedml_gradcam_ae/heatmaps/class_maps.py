@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from fedml_gradcam_ae.contract.upload import Upload
 from fedml_gradcam_ae.heatmaps.forward import run_to_layers, slopes_of, weigh
-from fedml_gradcam_ae.networks.evaluating import evaluating
+from fedml_gradcam_ae.networks.evaluating import constants, evaluating
 from fedml_gradcam_ae.networks.parallel import on_each_upload
 
 
@@ -72,8 +72,8 @@ def maps_and_outputs(
 def _maps_of(
     network: nn.Module, upload: Upload, images: Tensor, layer: str, classes: Tensor | None
 ) -> tuple[Tensor, Tensor]:
-    constants = {name: tensor.detach().to(images.device) for name, tensor in upload.items()}
-    scores, (activations,) = run_to_layers(network, constants, images, [layer])
+    tensors = constants(upload, images.device)
+    scores, (activations,) = run_to_layers(network, tensors, images, [layer])
     chosen = scores if classes is None else scores[:, classes]
     return maps_of_classes(chosen, activations), scores.detach()
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from fedml_gradcam_ae.contract.upload import Upload
 from fedml_gradcam_ae.heatmaps.layout import dimensions, layout_of
-from fedml_gradcam_ae.networks.evaluating import answer
+from fedml_gradcam_ae.networks.evaluating import answer, constants
 
 
 def run_to_layers(
@@ -133,8 +133,8 @@ def maps_of_one_class(
         labels: (images,), the class of each image; None takes the upload's own arg-max class.
         weigh: `weigh` for Grad-CAM, `weigh_positions` for LayerCAM.
     """
-    constants = {name: tensor.detach().to(images.device) for name, tensor in upload.items()}
-    scores, (activations,) = run_to_layers(network, constants, images, [layer])
+    tensors = constants(upload, images.device)
+    scores, (activations,) = run_to_layers(network, tensors, images, [layer])
     with torch.enable_grad():
         slopes = slopes_of(scores_of(scores, labels), activations)
     return weigh(activations.detach(), slopes).relu()

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from fedml_gradcam_ae.contract.upload import Upload
-from fedml_gradcam_ae.networks.evaluating import answer, evaluating
+from fedml_gradcam_ae.networks.evaluating import answer, constants, evaluating
 from fedml_gradcam_ae.networks.outputs import Bare
 from fedml_gradcam_ae.networks.parallel import on_each_upload
 
@@ -94,7 +94,7 @@ def estimated_statistics(
     network = Bare(network)
     layers = _federated(network, model)
     device = next(network.parameters()).device
-    tensors = {name: tensor.detach().to(device) for name, tensor in model.items()}
+    tensors = constants(model, device)
     statistics = [f"{name}.{kind}" for name in layers for kind in ("running_mean", "running_var")]
     counts = [f"{name}.num_batches_tracked" for name in layers]
     tensors |= {name: torch.zeros_like(tensors[name]) for name in (*statistics, *counts) if name in tensors}

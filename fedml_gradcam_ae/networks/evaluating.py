@@ -6,8 +6,19 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.func import functional_call
+
+
+def constants(model: Mapping[str, Tensor], device: torch.device) -> dict[str, Tensor]:
+    """Return a state dict on a device, without gradients, as `answer` takes it.
+
+    Args:
+        model: a state dict, on any device.
+        device: that of the images.
+    """
+    return {name: tensor.detach().to(device) for name, tensor in model.items()}
 
 
 @contextmanager

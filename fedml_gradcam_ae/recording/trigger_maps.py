@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from fedml_gradcam_ae.contract.upload import ClientId
 from fedml_gradcam_ae.heatmaps import find_target_layer, grad_cam, resize
-from fedml_gradcam_ae.networks.evaluating import answer, evaluating
+from fedml_gradcam_ae.networks.evaluating import answer, constants, evaluating
 from fedml_gradcam_ae.recording.events import Triggered
 
 MOST = 4  # the number of attackers, and of honest clients, that are shown
@@ -99,7 +99,7 @@ def trigger_maps(event: Triggered) -> TriggerMaps | None:
     honest = [client for client in event.uploads if client not in event.attackers][:MOST]
 
     def look(name: str, model: Mapping[str, Tensor], malicious: bool) -> Shown:
-        tensors = {key: tensor.detach().to(device) for key, tensor in model.items()}
+        tensors = constants(model, device)
         with evaluating(event.network), torch.no_grad():
             classes = answer(event.network, tensors, images).argmax(dim=1)
         maps = grad_cam(event.network, [model], large, layer, classes)[0].cpu()

@@ -16,7 +16,7 @@ from fedml_gradcam_ae.contract.upload import Upload
 from fedml_gradcam_ae.defenses.gradcam_ae.kind import Kind
 from fedml_gradcam_ae.defenses.gradcam_ae.observed import Observed
 from fedml_gradcam_ae.heatmaps import draw_probe
-from fedml_gradcam_ae.networks.evaluating import answer, evaluating
+from fedml_gradcam_ae.networks.evaluating import answer, constants, evaluating
 from fedml_gradcam_ae.networks.parallel import on_each_upload
 
 MOST_CLIENTS = 10  # With more clients, the other kinds of evidence find as much, and each client costs a forward pass.
@@ -117,7 +117,7 @@ def discriminations_of(round: Round, classes: int, seed: int) -> Tensor | None:
 
     def one(own: torch.nn.Module, model: Upload) -> Tensor:
         with torch.no_grad():
-            tensors = {name: tensor.detach().to(images.device) for name, tensor in model.items()}
+            tensors = constants(model, images.device)
             return discrimination(answer(own, tensors, images), labels).cpu()
 
     with evaluating(network):
